@@ -1,0 +1,71 @@
+# Haptic: `make help` says what there is. Nothing is installed twice: each stamp is as new as the file that it follows.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+ifeq (,$(shell command -v $(PYTHON)))
+PYTHON := python3
+endif
+VENV := .venv
+BIN := $(VENV)/bin
+PY_STAMP := $(VENV)/.installed
+JS_STAMP := contracts/node_modules/.installed
+FORGE := contracts/node_modules/.bin/forge
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(PY_STAMP): pyproject.toml requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is missing: apt-get install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Haptic needs Python 3.11 or newer; found $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing Python packages into $(VENV) (once; a minute or two)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip==26.3
+	@$(BIN)/python -m pip install --quiet --constraint requirements.lock "torch==$$(sed -n 's/^torch==//p' requirements.lock)"
+	@$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+$(JS_STAMP): contracts/package.json contracts/package-lock.json
+	@command -v npm >/dev/null || { echo "Node 20 with npm is missing: it brings Foundry and solc. apt-get install nodejs npm, or see nodejs.org"; exit 1; }
+	@echo "Installing Foundry, solc and OpenZeppelin into contracts/node_modules (once)"
+	@cd contracts && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: setup contracts
+setup: $(PY_STAMP) $(JS_STAMP) ## install what the project needs, into the project's own folders
+contracts: $(JS_STAMP) ## compile the contracts and write chain/abi/
+	cd contracts && npm run --silent export
+
+.PHONY: demo devnet
+demo: setup ## the whole loop on a devnet of its own: stake, rank, retrain, pay out, verify
+	@$(BIN)/haptic demo $(ARGS)
+devnet: setup ## a devnet with contracts and service left running, to try by hand
+	@$(BIN)/haptic devnet $(ARGS)
+
+.PHONY: test test-contracts test-python test-deep
+test: test-contracts test-python ## every test
+test-contracts: $(JS_STAMP) ## forge: unit and fuzz tests of the contracts
+	@cd contracts && node_modules/.bin/forge test --offline
+test-python: setup ## pytest: laws, differential tests, integration on a real chain and a real model
+	@$(BIN)/pytest
+test-deep: $(JS_STAMP) ## forge with 10,000 fuzz runs
+	@cd contracts && FOUNDRY_PROFILE=deep node_modules/.bin/forge test --offline
+
+.PHONY: lint format mutants bench clean
+lint: setup ## ruff, mypy --strict, import-linter, forge fmt
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@cd contracts && node_modules/.bin/forge fmt --check
+format: setup ## let ruff and forge format everything
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+	@cd contracts && node_modules/.bin/forge fmt
+mutants: setup ## break each law on purpose: every mutant must be killed by its test
+	@$(BIN)/python tests/mutants.py $(ARGS)
+bench: setup ## speed and memory, as ratios to named peers in the same run
+	@$(BIN)/python -m tests.bench $(ARGS)
+clean: ## remove what was installed and built
+	rm -rf $(VENV) contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
