@@ -1,0 +1,43 @@
+"""Who is asked what, how and in which order on the screen: drawn from a seed that is secret until close."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chain.hashing import keccak256
+from chain.types import Address, Epoch, Hash32
+
+
+def _draw(seed: bytes, purpose: bytes, *parts: str) -> bytes:
+    return keccak256(seed + purpose + b"".join(bytes.fromhex(p[2:]) for p in parts))
+
+
+def seed_commitment(seed: bytes) -> Hash32:
+    """Return what is published of the seed before the first task of the epoch."""
+    return Hash32("0x" + keccak256(seed).hex())
+
+
+def method_of(seed: bytes, wallet: Address, methods: Sequence[str]) -> str:
+    """Return the one method by which a wallet is asked in the epoch of this seed."""
+    return methods[int.from_bytes(_draw(seed, b"method", wallet), "big") % len(methods)]
+
+
+def display_order(
+    seed: bytes, wallet: Address, task: Hash32, responses: Sequence[Hash32]
+) -> tuple[Hash32, ...]:
+    """Return a task's responses in the order in which this wallet sees them."""
+    return tuple(sorted(responses, key=lambda r: _draw(seed, b"display", wallet, task, r)))
+
+
+def task_priority(seed: bytes, wallet: Address, task: Hash32) -> bytes:
+    """Return the key by which a wallet's open tasks are ordered; nobody, the operator included, chooses."""
+    return _draw(seed, b"task", wallet, task)
+
+
+def epoch_seed(master: bytes, chain_id: int, distributor: Address, epoch: Epoch) -> bytes:
+    """Return the epoch's secret seed, 32 bytes, from the operator's master secret.
+
+    It is bound to one deployment: a seed revealed on a test chain must say nothing about another's.
+    """
+    place = chain_id.to_bytes(32, "big") + bytes.fromhex(distributor[2:]) + epoch.to_bytes(8, "big")
+    return keccak256(b"haptic/seed" + keccak256(master) + place)

@@ -1,0 +1,84 @@
+"""What each event must follow from, by the balances it carries: a log that was lost shows; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chain.errors import ChainError
+from chain.events import (
+    Activated,
+    Claimed,
+    Event,
+    Funded,
+    Mark,
+    Posted,
+    ReportEvent,
+    Staked,
+    StakeEvent,
+    UnstakeRequested,
+    Withdrawn,
+)
+from chain.types import Address, Wei
+
+ZERO = Wei(0)
+
+
+@dataclass(slots=True)
+class Last:
+    """The balances that the events so far left behind; an account that is absent never had an event."""
+
+    stakes: dict[Address, tuple[Wei, Wei]] = field(default_factory=dict)
+    """(staked, pending) by account."""
+    claimed: dict[Address, Wei] = field(default_factory=dict)
+    """Paid out in all, by account."""
+    funded: Wei = ZERO
+    report: ReportEvent | None = None
+
+
+def follow(last: Last, event: Event) -> None:
+    """Take `event` into `last`; a ChainError, naming account and block, where it does not follow."""
+    if isinstance(event, Staked | UnstakeRequested | Withdrawn):
+        _stake(last, event)
+    elif isinstance(event, Funded):
+        _same(event, "the total funded", last.funded + event.amount, event.total_funded)
+        last.funded = event.total_funded
+    elif isinstance(event, Claimed):
+        paid = last.claimed.get(event.account, ZERO)
+        _same(event, f"what {event.account} was paid", paid + event.amount, event.cumulative)
+        last.claimed[event.account] = event.cumulative
+    else:
+        _report(last.report, event)
+        last.report = event
+
+
+def _stake(last: Last, event: StakeEvent) -> None:
+    before = last.stakes.get(event.account, (ZERO, ZERO))
+    if isinstance(event, Staked):
+        expected, found = (before[0] + event.amount, int(before[1])), (event.staked, before[1])
+    elif isinstance(event, UnstakeRequested):
+        expected = before[0] - event.amount, before[1] + event.amount
+        found = event.staked, event.pending
+    else:
+        expected, found = (int(before[0]), before[1] - event.amount), (before[0], event.pending)
+    _same(event, f"(stake, pending) of {event.account}", expected, found)
+    last.stakes[event.account] = found
+
+
+def _report(last: ReportEvent | None, event: ReportEvent) -> None:
+    waiting = isinstance(last, Posted)
+    if isinstance(event, Posted):
+        after = 0 if last is None else last.epoch + isinstance(last, Activated)
+        _same(event, "the epoch to be posted", after, event.epoch)
+        _same(event, "the number of pending roots", int(waiting), 0)
+    else:
+        pending = last.root if last is not None and waiting else "none"
+        _same(event, f"the pending root of epoch {event.epoch}", pending, event.root)
+
+
+def _same(event: Mark, what: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise ChainError(
+            f"{type(event).__name__} in block {event.block} (log {event.log_index}): by those before it, "
+            f"{what} should be {expected}, but is {found}. A log is missing: the node drops some, so use "
+            "another one and index again from an empty database"
+        )

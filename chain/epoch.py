@@ -1,0 +1,260 @@
+"""The close of an epoch as one pure function: from evidence, chain facts and what stood before to payouts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from chain import payout, score, spec
+from chain.bundle import ZERO_HASH, Evidence, Gold, Line, Run, evidence_lines, to_bytes
+from chain.canonical import canonical, hash_of
+from chain.feedback import Comparisons, PairKey, Task, comparisons
+from chain.merkle import ledger_root
+from chain.stake import mean_stake
+from chain.tree import SumTree
+from chain.types import (
+    Address,
+    Allocation,
+    EpochScore,
+    Hash32,
+    Leaf,
+    Pair,
+    PairResult,
+    Params,
+    Ratio,
+    Row,
+    WalletState,
+    Wei,
+)
+
+NO_RUN = 0
+"""Pool of revenue that names no retraining: it goes by the score of the epoch."""
+
+
+class Engine(NamedTuple):
+    """The arithmetic of SPEC 3 and 4; two implementations exist so that one can check the other."""
+
+    score: Callable[[Sequence[Row], Sequence[Pair], Sequence[WalletState], Params], EpochScore]
+    haptic_score: Callable[[int, int, Ratio, Params], int]
+    lambda_next: Callable[[Mapping[Address, int], Mapping[Address, int], Ratio], Ratio]
+    allocate: Callable[[Wei, Mapping[Address, int]], Allocation]
+
+
+def _fast_score(
+    rows: Sequence[Row], pairs: Sequence[Pair], states: Sequence[WalletState], params: Params
+) -> EpochScore:
+    return score.score(score.Rows.of(rows), score.Pairs.of(pairs), states, params)
+
+
+FAST = Engine(_fast_score, score.haptic_score, score.lambda_next, payout.allocate)
+"""numpy columns, for the operator."""
+SPEC = Engine(spec.score, spec.haptic_score, spec.lambda_next, spec.allocate)
+"""Plain Python, the readable specification, for whoever checks the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the chain says about an epoch, read at its snapshot block."""
+
+    stake_start: Mapping[Address, int]
+    """Stake-seconds of each account at the epoch's start, wei·s; absent means 0."""
+    stake_end: Mapping[Address, int]
+    funded: Mapping[int, Wei]
+    """Revenue per run that came in after the snapshot before, up to this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one epoch hands to the next."""
+
+    lam: Ratio
+    previous: Hash32 = ZERO_HASH
+    states: Mapping[Address, WalletState] = field(default_factory=dict)
+    cumulative: Mapping[Address, Wei] = field(default_factory=dict)
+    carried: Mapping[int, Wei] = field(default_factory=dict)
+    scores: tuple[Mapping[Address, int], ...] = ()
+    """HapticScore per wallet of every closed epoch, from epoch 0."""
+    runs: Mapping[int, Run] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Revenue of one run and what became of it in this epoch."""
+
+    run: int
+    funded: Wei
+    carried_in: Wei
+    shares: Mapping[Address, Wei]
+    carried_out: Wei
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A closed epoch."""
+
+    comparisons: Comparisons
+    result: EpochScore
+    stakes: tuple[Wei, ...]
+    """Time-weighted mean stake per wallet, in the order of `comparisons.wallets`."""
+    scores: Mapping[Address, int]
+    pools: tuple[Pool, ...]
+    tree: SumTree
+    ledger_root: Hash32
+    bundle: bytes
+    data_hash: Hash32
+    standing: Standing
+
+
+def gold_digest(gold: Gold) -> Hash32:
+    """Return keccak of one salted answer's canonical JSON: a leaf of the gold root."""
+    return hash_of(canonical({"task": gold.task, "ranks": list(gold.ranks), "salt": gold.salt}))
+
+
+def gold_root(gold: Iterable[Gold]) -> Hash32:
+    """Return the commitment to an epoch's gold: a StandardMerkleTree of (digest, address zero)."""
+    return ledger_root((gold_digest(g), Address("0x" + 40 * "0")) for g in gold)
+
+
+def preference_lines(
+    tasks: Mapping[Hash32, Task], found: Comparisons, result: EpochScore, epoch: int
+) -> bytes:
+    """Return what the trainer learns from this epoch: a canonical line per labelled pair, in order."""
+    votes: dict[int, int] = {}
+    for row in found.rows:
+        votes[row.pair] = votes.get(row.pair, 0) + 1
+    texts = {(t, h): x for t, task in tasks.items() for h, x in zip(task.hashes, task.responses, strict=True)}
+    return to_bytes(
+        {
+            "prompt": tasks[key.task].prompt,
+            "chosen": texts[key.task, key.a if known.label > 0 else key.b],
+            "rejected": texts[key.task, key.b if known.label > 0 else key.a],
+            "confidence_ppm": known.confidence,
+            "judgements": votes[i],
+            "epoch": epoch,
+        }
+        for i, (key, known) in enumerate(zip(found.keys, result.pairs, strict=True))
+        if known.label
+    )
+
+
+def snapshot_hash(preferences: Iterable[bytes]) -> Hash32:
+    """Return the sha256 of a run's data file: the preference lines of its epochs, one after the other."""
+    digest = hashlib.sha256()
+    for part in preferences:
+        digest.update(part)
+    return Hash32("0x" + digest.hexdigest())
+
+
+def _weights(run: int, standing: Standing, scores: Sequence[Mapping[Address, int]]) -> Mapping[Address, int]:
+    """Return who shares a run's pool: by HapticScore over the epochs of its snapshot (SPEC 4)."""
+    if run == NO_RUN:
+        return scores[-1]
+    if run not in standing.runs or standing.runs[run].last >= len(scores):
+        return {}
+    weights: dict[Address, int] = {}
+    for epoch in range(standing.runs[run].first, standing.runs[run].last + 1):
+        for wallet, value in scores[epoch].items():
+            weights[wallet] = weights.get(wallet, 0) + value
+    # Scores of closed epochs never change: a run from which nobody scored would hold its revenue forever.
+    return weights if any(weights.values()) else scores[-1]
+
+
+def _pools(
+    facts: Facts, standing: Standing, scores: Sequence[Mapping[Address, int]], engine: Engine
+) -> tuple[Pool, ...]:
+    pools = []
+    for run in sorted(set(facts.funded) | set(standing.carried)):
+        funded, carried = facts.funded.get(run, Wei(0)), standing.carried.get(run, Wei(0))
+        if funded + carried == 0:
+            continue
+        split = engine.allocate(Wei(funded + carried), _weights(run, standing, scores))
+        paid = {a: v for a, v in sorted(split.shares.items()) if v}
+        pools.append(Pool(run, funded, carried, paid, split.carry))
+    return tuple(pools)
+
+
+def _pair_line(key: PairKey, pair: Pair, known: PairResult) -> Line:
+    return {
+        "kind": "pair", "task": key.task, "a": key.a, "b": key.b, "gold": pair.gold, "bucket": pair.bucket,
+        "longer": pair.longer, "logOdds": str(known.log_odds), "label": known.label,
+        "confidence": known.confidence,
+    }  # fmt: skip
+
+
+def _wallet_lines(
+    found: Comparisons, result: EpochScore, stakes: Sequence[Wei], scores: Mapping[Address, int], facts: Facts
+) -> Iterable[Line]:
+    for wallet, r, stake in zip(found.wallets, result.wallets, stakes, strict=True):
+        yield {
+            "kind": "wallet", "wallet": wallet,
+            "stakeStart": str(facts.stake_start.get(wallet, 0)),
+            "stakeEnd": str(facts.stake_end.get(wallet, 0)),
+            "stake": str(stake), "n": str(r.n), "d": str(r.d), "a": r.a, "deltaG": str(r.delta_g),
+            "deltaV": str(r.delta_v), "h": str(r.h), "w": str(r.w), "comparisons": r.comparisons,
+            "labelN": str(r.state.label_n), "labelD": str(r.state.label_d), "payG": str(r.state.pay_g),
+            "payV": str(r.state.pay_v), "payHmax": str(r.state.pay_hmax), "score": str(scores[wallet]),
+        }  # fmt: skip
+
+
+def _payout_lines(pools: Sequence[Pool], cumulative: Mapping[Address, Wei]) -> Iterable[Line]:
+    """Yield pools, shares, leaves; a run is decimal text here, because its payer may name any uint64."""
+    for p in pools:
+        yield {
+            "kind": "pool", "run": str(p.run), "funded": str(p.funded),
+            "carriedIn": str(p.carried_in), "carriedOut": str(p.carried_out),
+        }  # fmt: skip
+    for p in pools:
+        for wallet, amount in p.shares.items():
+            yield {"kind": "share", "run": str(p.run), "wallet": wallet, "amount": str(amount)}
+    for account, total in sorted(cumulative.items()):
+        yield {"kind": "leaf", "account": account, "cumulative": str(total)}
+
+
+def close(
+    evidence: Evidence, facts: Facts, standing: Standing, engine: Engine, domain_digests: Mapping[int, Hash32]
+) -> Closed:
+    """Return the closed epoch. Pure: the same arguments give the same bytes.
+
+    `domain_digests` maps the position of each ranking to its EIP-712 digest, which whoever checked the
+    signatures has at hand.
+    """
+    header, params = evidence.header, evidence.header.rules.params
+    gold = {t: g.ranks for t, g in evidence.gold.items()}
+    found = comparisons((r.ranking for r in evidence.rankings), evidence.tasks, gold)
+    result = engine.score(
+        found.rows, found.pairs, [standing.states.get(w, WalletState()) for w in found.wallets], params
+    )
+    stakes = tuple(
+        mean_stake(facts.stake_start.get(w, 0), facts.stake_end.get(w, 0), header.length)
+        for w in found.wallets
+    )
+    proven = {w: r.w for w, r in zip(found.wallets, result.wallets, strict=True)}
+    by_wallet = dict(zip(found.wallets, stakes, strict=True))
+    scores = {w: engine.haptic_score(proven[w], by_wallet[w], header.lam, params) for w in found.wallets}
+    runs = {**standing.runs, **{r.run: r for r in evidence.runs}}
+    known = Standing(lam=standing.lam, carried=standing.carried, runs=runs)
+    pools = _pools(facts, known, (*standing.scores, scores), engine)
+    cumulative = payout.accumulate(standing.cumulative, [p.shares for p in pools])
+    tree = SumTree.build([Leaf(a, v) for a, v in sorted(cumulative.items())])
+    entries = [(domain_digests[r.position], r.ranking.wallet) for r in evidence.rankings]
+    pair_lines = (_pair_line(k, p, r) for k, p, r in zip(found.keys, found.pairs, result.pairs, strict=True))
+    wallet_lines = _wallet_lines(found, result, stakes, scores, facts)
+    bundle = to_bytes(
+        [*evidence_lines(evidence), *pair_lines, *wallet_lines, *_payout_lines(pools, cumulative)]
+    )
+    after = Standing(
+        lam=engine.lambda_next(proven, by_wallet, header.lam),
+        previous=hash_of(bundle),
+        states={
+            **standing.states,
+            **{w: r.state for w, r in zip(found.wallets, result.wallets, strict=True)},
+        },
+        cumulative=cumulative,
+        carried={p.run: p.carried_out for p in pools if p.carried_out},
+        scores=(*standing.scores, scores),
+        runs=runs,
+    )
+    root = ledger_root(entries)
+    return Closed(found, result, stakes, scores, pools, tree, root, bundle, after.previous, after)

@@ -1,0 +1,71 @@
+"""The errors of Haptic.
+
+HapticError
+├── ChainError            what the chain or a node of it says
+│   ├── RpcError          a node that is down, slow, or answers with an error
+│   ├── ReorgError        a finalized block changed: nothing may go on
+│   ├── RevertError       a contract refused a call
+│   └── DeploymentError   the contracts at these addresses are not the ones expected
+├── StakeMismatchError    folded stake differs from the vault's own storage
+├── ScoreInputError       rows that no valid feedback can give
+├── PayoutError           amounts that do not add up
+├── BundleError           a bundle that is not in the canonical form
+├── VerifyError           the first row that differs from what was recomputed
+├── SignatureError        a signature that is malformed or not by the named signer
+├── KeyFileError          a wallet file that cannot be read or opened
+└── ServiceError          (see service.errors)
+"""
+
+from __future__ import annotations
+
+
+class HapticError(Exception):
+    """Root of all errors that a user can do something about; the message says what."""
+
+
+class ChainError(HapticError):
+    """The chain, or a node of it, does not give what is needed."""
+
+
+class RpcError(ChainError):
+    """A node is down, slow, or answered with an error."""
+
+
+class ReorgError(ChainError):
+    """A finalized block changed; nothing that depends on it may go on."""
+
+
+class RevertError(ChainError):
+    """A contract refused a call; the message names the custom error and its arguments."""
+
+
+class DeploymentError(ChainError):
+    """The contracts at the given addresses are not the ones expected."""
+
+
+class StakeMismatchError(HapticError):
+    """Stake folded from events differs from the vault's own storage at the snapshot block."""
+
+
+class ScoreInputError(HapticError):
+    """Rows that no valid feedback can give."""
+
+
+class PayoutError(HapticError):
+    """Amounts that do not add up, or a tree that cannot be built."""
+
+
+class BundleError(HapticError):
+    """A bundle that is not in the canonical form of SPEC 7."""
+
+
+class VerifyError(HapticError):
+    """The first row that differs from what was recomputed."""
+
+
+class SignatureError(HapticError):
+    """A signature that is malformed, or not by the signer it names."""
+
+
+class KeyFileError(HapticError):
+    """A wallet file that cannot be read or opened."""

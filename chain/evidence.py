@@ -1,0 +1,151 @@
+"""Whether an epoch's evidence is what people signed and the operator drew; names the first that is not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from chain.assignment import display_order, method_of
+from chain.bundle import Evidence, SignedRanking, SignedSession
+from chain.errors import HapticError, ScoreInputError, SignatureError, VerifyError
+from chain.feedback import check_ranking
+from chain.messages import Domain, Ranking, Session, recover
+from chain.types import Address, Hash32
+
+CLOCK_SKEW_S = 300
+"""How far ahead of the chain's clock a wallet's own may be."""
+
+
+def check_session(signed: SignedSession, domain: Domain, epoch: int) -> Session:
+    """Return the session if its wallet signed it for this epoch; SignatureError says what is wrong."""
+    session = signed.session
+    if session.epoch != epoch:
+        raise SignatureError(f"session is for epoch {session.epoch}, not {epoch}; sign a new one")
+    signer = recover(session.digest(domain), signed.signature)
+    if signer != session.wallet:
+        raise SignatureError(
+            f"session of {session.wallet} was signed by {signer}: check the wallet, the chain id "
+            f"({domain.chain_id}) and the verifying contract ({domain.vault})"
+        )
+    return session
+
+
+def check_signer(ranking: Ranking, signature: str, domain: Domain, sessions: Iterable[Session]) -> Hash32:
+    """Return the ranking's digest if its wallet, or a session key that the wallet signed in, signed it."""
+    digest = ranking.digest(domain)
+    signer = recover(digest, signature)
+    if signer == ranking.wallet:
+        return digest
+    ends = [s.not_after for s in sessions if s.wallet == ranking.wallet and s.key == signer]
+    if ends and ranking.signed_at > max(ends):
+        raise SignatureError(f"session key {signer} ended at {max(ends)}; sign a new session")
+    if ends:
+        return digest
+    raise SignatureError(
+        f"ranking of {ranking.wallet} was signed by {signer}, which is neither the wallet nor one of its "
+        f"session keys: check the key, the chain id ({domain.chain_id}) and the verifying contract "
+        f"({domain.vault})"
+    )
+
+
+def _check_one(
+    signed: SignedRanking, evidence: Evidence, domain: Domain, sessions: Mapping[Address, list[Session]]
+) -> Hash32:
+    """Return a ranking's digest after every check that a stranger can repeat."""
+    header, ranking = evidence.header, signed.ranking
+    if ranking.epoch != header.epoch:
+        raise ScoreInputError(f"it is for epoch {ranking.epoch}, not {header.epoch}")
+    if ranking.task not in evidence.tasks:
+        raise ScoreInputError(f"task {ranking.task} is unknown")
+    if not header.start <= signed.received_at < header.end:
+        raise ScoreInputError(f"received at {signed.received_at}, outside {header.start}..{header.end}")
+    task, seed = evidence.tasks[ranking.task], bytes.fromhex(header.seed[2:])
+    method = method_of(seed, ranking.wallet, header.rules.methods)
+    if method not in task.methods:
+        raise ScoreInputError(f"the task cannot be judged by {method}, which the seed drew for this wallet")
+    check_ranking(ranking, method, display_order(seed, ranking.wallet, ranking.task, task.hashes))
+    if ranking.signed_at > signed.received_at + CLOCK_SKEW_S:
+        raise ScoreInputError(f"signed at {ranking.signed_at}, after it was received at {signed.received_at}")
+    known = sessions.get(ranking.wallet, [])
+    digest = check_signer(ranking, signed.signature, domain, known)
+    signer = recover(digest, signed.signature)
+    # The time that counts is the chain's at arrival: signedAt is the signer's own word.
+    ends = max((s.not_after for s in known if s.key == signer), default=signed.received_at + 1)
+    if signer != ranking.wallet and ends <= signed.received_at:
+        raise SignatureError(
+            f"session key {signer} ended at {ends}, the ranking came at {signed.received_at}"
+        )
+    return digest
+
+
+def _check_order(evidence: Evidence) -> None:
+    """Positions count 0, 1, 2 …; revisions of one ranking count 0, 1, 2 … too."""
+    last: dict[tuple[Address, Hash32], int] = {}
+    for place, signed in enumerate(evidence.rankings):
+        key = (signed.ranking.wallet, signed.ranking.task)
+        if signed.position != place:
+            raise VerifyError(
+                f"ranking at position {signed.position}: expected position {place}; one is missing or added"
+            )
+        if signed.ranking.revision != last.get(key, -1) + 1:
+            raise VerifyError(
+                f"ranking at position {place}: revision {signed.ranking.revision} of {key} does not follow "
+                f"revision {last.get(key, -1)}"
+            )
+        last[key] = signed.ranking.revision
+
+
+def _check_tasks(evidence: Evidence) -> None:
+    """No two tasks compare the same responses to the same prompt: a pair counts once."""
+    seen: dict[tuple[str, tuple[str, ...]], Hash32] = {}
+    for name, task in evidence.tasks.items():
+        known = seen.setdefault((task.prompt, task.responses), name)
+        if known != name:
+            raise VerifyError(f"task {name}: it compares the same responses as task {known}")
+
+
+def _check_gold(evidence: Evidence) -> None:
+    for gold in evidence.gold.values():
+        task = evidence.tasks.get(gold.task)
+        if task is None or len(gold.ranks) != len(task.responses):
+            raise VerifyError(
+                f"gold of task {gold.task}: the task is unknown or has another number of responses"
+            )
+
+
+def check_evidence(evidence: Evidence, domain: Domain) -> dict[int, Hash32]:
+    """Return the digest of each ranking by position, or a VerifyError that names the first wrong line."""
+    _check_order(evidence)
+    _check_tasks(evidence)
+    _check_gold(evidence)
+    sessions: dict[Address, list[Session]] = {}
+    for signed in evidence.sessions:
+        try:
+            session = check_session(signed, domain, evidence.header.epoch)
+        except HapticError as error:
+            raise VerifyError(f"session of {signed.session.wallet}: {error}") from error
+        sessions.setdefault(session.wallet, []).append(session)
+    digests: dict[int, Hash32] = {}
+    for item in evidence.rankings:
+        try:
+            digests[item.position] = _check_one(item, evidence, domain, sessions)
+        except HapticError as error:
+            raise VerifyError(
+                f"ranking at position {item.position} by {item.ranking.wallet}: {error}"
+            ) from error
+    _check_budgets(evidence, domain, sessions)
+    return digests
+
+
+def _check_budgets(evidence: Evidence, domain: Domain, sessions: Mapping[Address, list[Session]]) -> None:
+    """No session key signs more rankings than its wallet allowed it."""
+    used: Counter[tuple[Address, Address]] = Counter()
+    for item in evidence.rankings:
+        signer = recover(item.ranking.digest(domain), item.signature)
+        used[item.ranking.wallet, signer] += 1
+    for (wallet, signer), count in used.items():
+        limits = [s.max_judgements for s in sessions.get(wallet, []) if s.key == signer]
+        if signer != wallet and count > max(limits):
+            raise VerifyError(
+                f"session key {signer} of {wallet} signed {count} rankings, its limit is {max(limits)}"
+            )

@@ -1,0 +1,182 @@
+"""From signed rankings to the rows that HapticScore reads (SPEC 2 and 3): shape, meaning, weights."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from chain.canonical import canonical, hash_of, text_hash
+from chain.errors import ScoreInputError
+from chain.messages import Ranking
+from chain.rules import FLAGS, METHODS, SIZES
+from chain.types import Address, Hash32, Pair, Row
+
+BUCKETS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prompt with the responses that are compared, by hash in ascending order."""
+
+    prompt: str
+    responses: tuple[str, ...]
+    """Texts, in the order of their hashes."""
+    methods: tuple[str, ...]
+    """Methods by which it may be judged, sorted."""
+
+    @classmethod
+    def of(cls, prompt: str, texts: Iterable[str], methods: Iterable[str]) -> Task:
+        """Return the task of these texts; equal texts cannot be told apart and are refused."""
+        responses = tuple(sorted(texts, key=text_hash))
+        allowed = tuple(sorted(methods))
+        if len(set(responses)) != len(responses):
+            raise ScoreInputError(f"two responses to {prompt[:60]!r} have the same text; show one of them")
+        if len(responses) not in SIZES:
+            raise ScoreInputError(f"a task shows {SIZES} responses, not {len(responses)}: {prompt[:60]!r}")
+        if not allowed or len(set(allowed)) < len(allowed) or not set(allowed) <= set(METHODS):
+            raise ScoreInputError(f"methods {allowed} are not some of {METHODS}, each once")
+        if unfit := {"best_worst"} & set(allowed) if len(responses) == 2 else {"pairwise"} & set(allowed):
+            raise ScoreInputError(f"{unfit.pop()!r} cannot judge {len(responses)} responses: {prompt[:60]!r}")
+        return cls(prompt, responses, allowed)
+
+    @property
+    def hashes(self) -> tuple[Hash32, ...]:
+        """The responses' hashes, ascending."""
+        return tuple(text_hash(t) for t in self.responses)
+
+    def hash(self) -> Hash32:
+        """Return keccak256 of the task's canonical JSON: prompt, response hashes, method set."""
+        value = {"methods": list(self.methods), "prompt": self.prompt, "responses": list(self.hashes)}
+        return hash_of(canonical(value))
+
+
+@dataclass(frozen=True, slots=True)
+class PairKey:
+    """Names a pair: its task and its two responses by hash, `a < b`."""
+
+    task: Hash32
+    a: Hash32
+    b: Hash32
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """An epoch's feedback as the score wants it: plain records with indices into the two name lists."""
+
+    wallets: tuple[Address, ...]
+    """Everyone with a valid ranking, ascending."""
+    keys: tuple[PairKey, ...]
+    """Every pair with at least one row, ascending."""
+    pairs: tuple[Pair, ...]
+    rows: tuple[Row, ...]
+
+
+def summary_of(ranks: Sequence[int]) -> str:
+    """Return the order for people, letters by display position: ranks (2, 1, 2) give "B > A = C"."""
+    groups: dict[int, list[str]] = {}
+    for letter, rank in zip("ABCDEF", ranks, strict=False):
+        groups.setdefault(rank, []).append(letter)
+    return " > ".join(" = ".join(groups[r]) for r in sorted(groups))
+
+
+def dense_ranks(marks: Sequence[int]) -> tuple[int, ...]:
+    """Return dense ranks of marks, the highest mark first: (7, 3, 7) gives (1, 2, 1)."""
+    order = {mark: i + 1 for i, mark in enumerate(sorted(set(marks), reverse=True))}
+    return tuple(order[m] for m in marks)
+
+
+def check_ranking(ranking: Ranking, expected_method: str, expected_shown: Sequence[Hash32]) -> None:
+    """Raise ScoreInputError naming the value unless the ranking says something its method can say."""
+    k, ranks = len(expected_shown), ranking.ranks
+    if ranking.method != expected_method:
+        raise ScoreInputError(f"method is {ranking.method!r}; this wallet was asked by {expected_method!r}")
+    if ranking.shown != tuple(expected_shown):
+        strangers = sorted(set(ranking.shown) - set(expected_shown))
+        why = (
+            f"{strangers[0]} was not shown"
+            if strangers
+            else "the order or number differs from what was shown"
+        )
+        raise ScoreInputError(f"shown: {why}")
+    if ranking.flag not in FLAGS:
+        raise ScoreInputError(f"flag {ranking.flag!r} is not one of {', '.join(map(repr, FLAGS))}")
+    if len(ranks) != k or set(ranks) != set(range(1, max(ranks, default=0) + 1)):
+        raise ScoreInputError(f"ranks {list(ranks)}: expected {k} dense ranks from 1, such as {[1] * k}")
+    if ranking.summary != summary_of(ranks):
+        raise ScoreInputError(f"summary {ranking.summary!r} does not say the ranks: {summary_of(ranks)!r}")
+    if ranking.flag and len(set(ranks)) > 1:
+        raise ScoreInputError(f"a ranking flagged {ranking.flag!r} gives no order: ranks must be {[1] * k}")
+    _check_method(ranking)
+
+
+def _check_method(ranking: Ranking) -> None:
+    ranks, likert = ranking.ranks, ranking.likert
+    if ranking.method != "likert":
+        if likert:
+            raise ScoreInputError(f"likert marks {list(likert)} belong to the method 'likert' only")
+        one_each = ranks.count(1) == 1 and ranks.count(3) == 1 and max(ranks) == 3
+        if ranking.method == "best_worst" and len(set(ranks)) > 1 and not one_each:
+            raise ScoreInputError(f"best_worst names one best and one worst: ranks {list(ranks)} do not")
+        return
+    if ranking.flag and not likert:
+        return
+    if len(likert) != len(ranks) or not all(1 <= m <= 7 for m in likert):
+        raise ScoreInputError(f"likert {list(likert)}: expected {len(ranks)} marks from 1 to 7")
+    if dense_ranks(likert) != ranks:
+        raise ScoreInputError(f"ranks {list(ranks)} do not follow the marks {list(likert)}")
+
+
+def _signs(ranking: Ranking) -> Iterable[tuple[PairKey, int]]:
+    """Yield each pair that is not tied with +1 when its first response (by hash) was ranked better."""
+    placed = sorted(zip(ranking.shown, ranking.ranks, strict=True))
+    for (a, rank_a), (b, rank_b) in combinations(placed, 2):
+        if rank_a != rank_b:
+            yield PairKey(ranking.task, a, b), 1 if rank_a < rank_b else -1
+
+
+def _pairs(
+    keys: Sequence[PairKey], tasks: Mapping[Hash32, Task], gold: Mapping[Hash32, Sequence[int]]
+) -> tuple[Pair, ...]:
+    """Return gold, style bucket and longer side of each pair; buckets are over the pairs of this epoch."""
+    lengths = {
+        (t, h): len(text)
+        for t, task in tasks.items()
+        for h, text in zip(task.hashes, task.responses, strict=True)
+    }
+    places = {(t, h): r for t, ranks in gold.items() for h, r in zip(tasks[t].hashes, ranks, strict=True)}
+    deltas = [lengths[k.task, k.a] - lengths[k.task, k.b] for k in keys]
+    ordered = sorted(abs(d) for d in deltas)
+    result = []
+    for key, delta in zip(keys, deltas, strict=True):
+        known = places.get((key.task, key.b), 0) - places.get((key.task, key.a), 0)
+        bucket = BUCKETS * bisect_left(ordered, abs(delta)) // len(keys)
+        result.append(Pair(gold=(known > 0) - (known < 0), bucket=bucket, longer=(delta > 0) - (delta < 0)))
+    return tuple(result)
+
+
+def comparisons(
+    rankings: Iterable[Ranking], tasks: Mapping[Hash32, Task], gold: Mapping[Hash32, Sequence[int]]
+) -> Comparisons:
+    """Return the rows of SPEC 3 from each wallet's last ranking of each task.
+
+    `gold` maps a task to the right dense ranks of its responses in the order of `Task.responses`. Flagged
+    rankings and ties give no row, but their wallets take part.
+    """
+    final: dict[tuple[Address, Hash32], Ranking] = {}
+    for ranking in rankings:
+        known = final.get((ranking.wallet, ranking.task))
+        if known is None or known.revision < ranking.revision:
+            final[ranking.wallet, ranking.task] = ranking
+    judgements = [final[k] for k in sorted(final)]
+    signs = [list(_signs(j)) if not j.flag else [] for j in judgements]
+    keys = tuple(sorted({key for rows in signs for key, _ in rows}, key=lambda k: (k.task, k.a, k.b)))
+    wallets = tuple(sorted({w for w, _ in final}))
+    pair_at, wallet_at = {k: i for i, k in enumerate(keys)}, {w: i for i, w in enumerate(wallets)}
+    rows = tuple(
+        Row(judgement=j, wallet=wallet_at[ranking.wallet], pair=pair_at[key], x=x, w=12 // len(ranking.shown))
+        for j, (ranking, found) in enumerate(zip(judgements, signs, strict=True))
+        for key, x in found
+    )
+    return Comparisons(wallets, keys, _pairs(keys, tasks, gold), rows)

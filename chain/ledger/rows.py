@@ -1,0 +1,149 @@
+"""The tables of `chain`, the same on SQLite and PostgreSQL; amounts of up to 256 bits are decimal text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Dialect, Index, LargeBinary, String, TypeDecorator, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+
+class Uint(TypeDecorator[int]):
+    """An unsigned integer of up to 256 bits as decimal text: SQLite's own integers end at 63."""
+
+    impl = String(78)
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> str | None:
+        """Write the digits; a ValueError for what is no uint256."""
+        del dialect
+        if value is not None and not 0 <= value < 1 << 256:
+            raise ValueError(f"{value} is no uint256")
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        """Read the digits."""
+        del dialect
+        return None if value is None else int(value)
+
+
+class Checkpoint(SQLModel, table=True):
+    """The last block that was indexed, and for which contracts; one row, moved in the data's transaction."""
+
+    __tablename__ = "chain_checkpoint"
+
+    id: int = Field(default=1, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    chain_id: int = Field(sa_type=BigInteger)
+    vault: str = Field(max_length=42)
+    distributor: str = Field(max_length=42)
+    number: int = Field(sa_type=BigInteger)
+    hash: str = Field(max_length=66)
+    timestamp: int = Field(sa_type=BigInteger)
+
+
+class _EventRow(SQLModel):
+    """Where an event stands on the chain: its key."""
+
+    block: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    log_index: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    tx: str = Field(max_length=66)
+    timestamp: int = Field(sa_type=BigInteger)
+
+
+class StakeRow(_EventRow, table=True):
+    """A change of somebody's stake, with the balances that result."""
+
+    __tablename__ = "chain_stake_event"
+    __table_args__ = (Index("ix_chain_stake_event_account", "account", "block", "log_index"),)
+
+    kind: str = Field(max_length=16)
+    """Name of the event."""
+    account: str = Field(max_length=42)
+    amount: int = Field(sa_type=Uint)
+    staked: int = Field(sa_type=Uint)
+    pending: int = Field(sa_type=Uint)
+    available_at: int | None = Field(default=None, sa_type=Uint)
+
+
+class FundingRow(_EventRow, table=True):
+    """Revenue that came in."""
+
+    __tablename__ = "chain_funding"
+
+    run: int = Field(sa_type=Uint)
+    """Any uint64 that a payer chose: too wide for a signed column."""
+    payer: str = Field(max_length=42)
+    amount: int = Field(sa_type=Uint)
+    total_funded: int = Field(sa_type=Uint)
+
+
+class ReportRow(_EventRow, table=True):
+    """A report that was posted, activated or vetoed; the fields of Posted are empty otherwise."""
+
+    __tablename__ = "chain_report_event"
+
+    kind: str = Field(max_length=16)
+    epoch: int = Field(sa_type=BigInteger, index=True)
+    root: str = Field(max_length=66)
+    sum: int | None = Field(default=None, sa_type=Uint)
+    depth: int | None = None
+    data_hash: str | None = Field(default=None, max_length=66)
+    ledger_root: str | None = Field(default=None, max_length=66)
+    rules_hash: str | None = Field(default=None, max_length=66)
+    snapshot_block: int | None = Field(default=None, sa_type=Uint)
+    snapshot_hash: str | None = Field(default=None, max_length=66)
+    active_at: int | None = Field(default=None, sa_type=Uint)
+
+
+class ClaimRow(_EventRow, table=True):
+    """A payout that was made."""
+
+    __tablename__ = "chain_claim"
+    __table_args__ = (Index("ix_chain_claim_account", "account", "block", "log_index"),)
+
+    account: str = Field(max_length=42)
+    to: str = Field(max_length=42)
+    amount: int = Field(sa_type=Uint)
+    cumulative: int = Field(sa_type=Uint)
+
+
+class TransactionRow(SQLModel, table=True):
+    """A transaction of the operator, stored before it is sent; one nonce holds one transaction."""
+
+    __tablename__ = "chain_transaction"
+    __table_args__ = (UniqueConstraint("sender", "nonce", name="uq_chain_transaction_nonce"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    kind: str = Field(max_length=16)
+    """post, activate or veto."""
+    epoch: int = Field(sa_type=BigInteger, index=True)
+    sender: str = Field(max_length=42)
+    nonce: int = Field(sa_type=BigInteger)
+    hash: str = Field(max_length=66, unique=True)
+    about: str = Field(max_length=66)
+    """keccak256 of what it says, whatever it costs."""
+    raw: bytes = Field(sa_type=LargeBinary)
+    """The signed bytes; sent again as they are after a crash."""
+    status: str = Field(max_length=16)
+    """stored, sent, mined, failed (reverted) or lost (its nonce went to another transaction)."""
+
+
+class EpochReport(SQLModel, table=True):
+    """What an epoch came to: the report as it is posted, and where its bundle lies."""
+
+    __tablename__ = "chain_epoch_report"
+
+    epoch: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    root: str = Field(max_length=66)
+    sum: int = Field(sa_type=Uint)
+    depth: int
+    data_hash: str = Field(max_length=66)
+    ledger_root: str = Field(max_length=66)
+    rules_hash: str = Field(max_length=66)
+    snapshot_block: int = Field(sa_type=BigInteger)
+    snapshot_hash: str = Field(max_length=66)
+    bundle_path: str = Field(max_length=1024)
+    """The bundle's file; its keccak256 is `data_hash`, so what was read can be checked."""
+    status: str = Field(max_length=16)
+    """built, posted, active or vetoed."""
+    built_at: int = Field(sa_type=BigInteger)

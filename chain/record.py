@@ -1,0 +1,137 @@
+"""What the chain itself says of every epoch: all events in order, held against the contracts' own storage.
+
+For whoever checks an operator: nothing here comes from a ledger, and a node that hides or invents an event is
+found out by the balances that the events carry, or by the contracts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from chain.continuity import Last, follow
+from chain.contracts import call, call_each
+from chain.deployment import Deployment
+from chain.epoch import Facts
+from chain.errors import VerifyError
+from chain.events import Activated, Event, Funded, Posted, Staked, UnstakeRequested, Vetoed, decode, topics
+from chain.rpc import Rpc
+from chain.stake import Change, fold, stake_seconds
+from chain.transport import RpcAnswerError
+from chain.types import BlockRef, Wei
+
+_STEP = 10_000
+"""Blocks asked for at once."""
+
+
+def _events(rpc: Rpc, deployment: Deployment, until: int) -> Iterator[Event]:
+    """Yield all events of both contracts up to a block, in chain order, shrinking ranges that a node refuses.
+
+    Each must follow from those before it by the balances that it carries; if not, a ChainError.
+    """
+    addresses = [deployment.vault, deployment.distributor]
+    at, step = deployment.from_block, _STEP
+    times: dict[int, int] = {}
+    before = Last()
+    while at <= until:
+        last = min(at + step - 1, until)
+        try:
+            found = rpc.logs(addresses, at, last, topics())
+        except RpcAnswerError:
+            if step == 1:
+                raise
+            step = max(1, step // 4)
+            continue
+        for log in sorted(found, key=lambda x: (x.block, x.index)):
+            if log.removed or log.address.lower() not in addresses or not at <= log.block <= last:
+                raise VerifyError(
+                    f"the node sent a log of {log.address} in block {log.block} that was not asked for"
+                )
+            if log.block_timestamp is None and log.block not in times:
+                times[log.block] = rpc.block(log.block).timestamp
+            event = decode(log, times.get(log.block) or int(log.block_timestamp or "0", 16))
+            follow(before, event)
+            yield event
+        at = last + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that a stranger reads from the chain, in order."""
+
+    stakes: tuple[tuple[int, Change], ...]
+    """(block, change)"""
+    fundings: tuple[Funded, ...]
+    posted: Mapping[int, Posted]
+    """The report of each epoch that was not vetoed."""
+    active: frozenset[int]
+    """Epochs whose root pays, or paid until the next."""
+
+
+def read_record(rpc: Rpc, deployment: Deployment) -> Record:
+    """Read both contracts' events up to the latest block.
+
+    VerifyError or ChainError where the node hides or invents one.
+    """
+    stakes, fundings = [], []
+    posted: dict[int, Posted] = {}
+    active: set[int] = set()
+    head = rpc.block("latest")
+    for event in _events(rpc, deployment, head.number):
+        match event:
+            case Staked() | UnstakeRequested():
+                stakes.append((event.block, Change(event.account, event.staked, event.timestamp)))
+            case Funded():
+                fundings.append(event)
+            case Posted():
+                posted[event.epoch] = event
+            case Vetoed():
+                posted.pop(event.epoch, None)
+            case Activated():
+                active.add(event.epoch)
+            case _:
+                pass
+    paying, root, total, _ = call(rpc, deployment.revenue_distributor(), "active", block=head)
+    last = posted.get(paying - 1)
+    if len(active) != paying or (last and (last.root, last.sum) != (root, total)):
+        raise VerifyError(
+            f"the distributor pays by root {root} of epoch {paying - 1}, sum {total}; by its events "
+            f"({len(active)} epochs active): the node hides or invents some; use another one"
+        )
+    return Record(tuple(stakes), tuple(fundings), posted, frozenset(active))
+
+
+def facts_of(
+    rpc: Rpc, deployment: Deployment, record: Record, epoch: int, after: int, snapshot: BlockRef
+) -> Facts:
+    """Return stake and revenue of an epoch by events, held against the contracts' own at its snapshot block.
+
+    Revenue counts from the block after `after`, the snapshot of the epoch before.
+    """
+    end = deployment.epoch_end(epoch)
+    start = end - deployment.epoch_length
+    changes = [c for block, c in record.stakes if block <= snapshot.number]
+    accounts, at_start = fold(changes, end), fold(changes, start)
+    ends = {a: stake_seconds(s, end) for a, s in accounts.items()}
+    income = [e for e in record.fundings if e.block <= snapshot.number]
+    vault, distributor = deployment.stake_vault(), deployment.revenue_distributor()
+    stored = call_each(rpc, vault, "stakeSecondsOf", [(a, end) for a in ends], block=snapshot)
+    for account, seconds in zip(ends, stored, strict=True):
+        _same(epoch, f"stake-seconds of {account}", ends[account], seconds)
+    staked = call(rpc, vault, "totalStaked", block=snapshot)
+    _same(epoch, "the stake of all accounts", sum(s.staked for s in accounts.values()), staked)
+    revenue = call(rpc, distributor, "funded", block=snapshot)
+    _same(epoch, "all revenue so far", sum(e.amount for e in income), revenue)
+    funded: dict[int, Wei] = {}
+    for event in income:
+        if event.block > after:
+            funded[event.run] = Wei(funded.get(event.run, 0) + event.amount)
+    return Facts({a: stake_seconds(s, start) for a, s in at_start.items()}, ends, funded)
+
+
+def _same(epoch: int, what: str, found: int, stored: int) -> None:
+    if found != stored:
+        raise VerifyError(
+            f"epoch {epoch}: {what} is {found} by events, {stored} in the contract: the node hides or "
+            "invents some; use another one"
+        )

@@ -1,0 +1,87 @@
+"""The rules of an epoch: every parameter that decides what feedback is asked for and what it earns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from chain.canonical import canonical, hash_of
+from chain.errors import BundleError
+from chain.types import ONE, Hash32, Params
+
+VERSION = 1
+METHODS = ("pairwise", "best_worst", "ranking", "likert")
+"""How a wallet may be asked (SPEC 2)."""
+FLAGS = ("", "all_bad", "unsafe", "identity", "broken")
+"""What a wallet may say of a task instead of an order; a flagged ranking gives no comparison."""
+SIZES = (2, 3, 4, 6)
+"""Numbers of responses a task may show; 12 is divisible by each, so weights stay integers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All that `rulesHash` covers. A change of any field is a new hash, visible before the epoch opens."""
+
+    params: Params = field(default_factory=Params)
+    methods: tuple[str, ...] = METHODS
+    """Methods that are drawn per wallet and epoch."""
+    overlap: int = 5
+    """Judgements wanted for each task, by wallets with stake."""
+    overlap_min: int = 3
+    overlap_max: int = 7
+    """Bounds within which the overlap may follow a label's confidence."""
+    cooldown_epochs: int = 1
+    """Least epochs that unstaked tokens wait, so that stake cannot leave before it is judged."""
+    gold_ppm: int = 50_000
+    """Share of gold tasks in the first `gold_epochs` epochs."""
+    gold_epochs: int = 3
+    gold_floor_ppm: int = 20_000
+    """Least share of gold tasks in the epochs after."""
+    lease_s: int = 1200
+    """Seconds of block time that a task is kept for the wallet that it was handed to."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that is hashed; lambda0 as decimal strings because it exceeds 2^53."""
+        params: dict[str, Any] = asdict(self.params)
+        params["lambda0_num"] = str(self.params.lambda0_num)
+        params["lambda0_den"] = str(self.params.lambda0_den)
+        rest = {k: v for k, v in asdict(self).items() if k != "params"}
+        return {"version": VERSION, "params": params, **rest, "methods": list(self.methods)}
+
+    def hash(self) -> Hash32:
+        """Return `rulesHash`: keccak256 of the canonical JSON of all parameters and the version."""
+        return hash_of(canonical(self.to_json()))
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Rules:
+        """Return the rules in a bundle's header, or say which field is wrong."""
+        try:
+            params = Params(**{k: int(v) for k, v in value["params"].items()})
+            rest = {k: v for k, v in value.items() if k not in {"version", "params", "methods"}}
+            rules = cls(params=params, methods=tuple(value["methods"]), **rest)
+            same = canonical(rules.to_json()) == canonical(value)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"rules of the bundle cannot be read: {error}") from error
+        if not same:
+            raise BundleError(f"rules of the bundle are not those of version {VERSION}: {value}")
+        if wrong := _wrong(rules):
+            raise BundleError(f"rules of the bundle: {wrong}")
+        return rules
+
+
+def _wrong(rules: Rules) -> str:
+    """Return what no epoch can run by, in words; nothing when all is well."""
+    p, methods = rules.params, rules.methods
+    if not methods or len(set(methods)) < len(methods) or not set(methods) <= set(METHODS):
+        return f"methods {list(methods)} must be some of {', '.join(METHODS)}, each once"
+    numbers = asdict(p) | {k: v for k, v in asdict(rules).items() if k not in {"params", "methods"}}
+    for name, value in numbers.items():
+        least = 1 if name in {"n1", "z_den", "lambda0_den", "overlap", "overlap_min"} else 0
+        most = ONE if name.endswith("_ppm") or name == "n1" else value
+        if type(value) is not int or not least <= value <= most:
+            return f"{name} is {value!r}, expected a whole number from {least}"
+    if not rules.overlap_min <= rules.overlap <= rules.overlap_max:
+        return f"overlap is {rules.overlap}, expected {rules.overlap_min} to {rules.overlap_max}"
+    if not p.amin_em <= p.amin <= p.amax <= ONE:
+        return f"reliabilities {p.amin_em}, {p.amin}, {p.amax} must not fall, nor be above {ONE}"
+    return ""

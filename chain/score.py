@@ -1,0 +1,307 @@
+"""HapticScore v1 in numpy: the bits of `chain.spec`, for a million comparisons in about a second.
+
+Why int64 cannot overflow on input that the checks let through (rows <= 10**7, w <= 6, |N| and D <= 6·10**13):
+- log-odds: |lw| < 7·10**6 at LOGIT's ends, so |L_p| < 7·10**13;
+- |y|, |m_b| <= 10**6, so y² <= 10**12, |r| <= 2·10**6, and |n|, d <= 6·10**13, |ΔG| <= 1.2·10**14;
+- |N + n|, D + d <= 1.2·10**14, halved <= 6·10**13: the bound on history holds for every later epoch;
+- a judgement is worth at most five comparisons (K = 6), so its |Σ w·x·r| <= 30 · 2·10**6, its square in
+  thousands <= 3.6·10**9, and ΔV <= 10**7 · 3.6·10**9.
+All below 2**63 = 9.2·10**18. G, V and Hmax, which grow from epoch to epoch, are Python ints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cmp_to_key
+from math import isqrt
+from typing import Final, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from chain.errors import ScoreInputError
+from chain.tables import LOGIT, TANH
+from chain.types import (
+    ONE,
+    Address,
+    EpochScore,
+    Pair,
+    PairResult,
+    Params,
+    Ppm,
+    Ratio,
+    Row,
+    WalletResult,
+    WalletState,
+)
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+MAX_ROWS: Final = 10_000_000
+"""Comparisons in one epoch up to which int64 is shown to hold."""
+MAX_HISTORY: Final = MAX_ROWS * 6 * ONE
+"""Bound on |N| and D of a label history; an epoch within MAX_ROWS keeps it."""
+
+_LOGIT: Final[Ints] = np.array(LOGIT, dtype=np.int64)
+_TANH: Final[Ints] = np.array(TANH, dtype=np.int64)
+_MOST_ROWS: Final[Ints] = np.array([0, 0, 15, 6, 3, 0, 1], dtype=np.int64)
+"""K·(K - 1)/2, the pairs among K responses, by w = 12/K."""
+
+
+def _columns(noun: str, records: Sequence[Row] | Sequence[Pair], names: Sequence[str]) -> list[Ints]:
+    try:
+        return [np.array([getattr(r, name) for r in records], dtype=np.int64) for name in names]
+    except OverflowError:
+        large = (i for i, r in enumerate(records) if any(getattr(r, n) >> 63 not in {0, -1} for n in names))
+        index = next(large)
+        raise ScoreInputError(f"{noun} {index}: a number is beyond 64 bits: {records[index]}") from None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Comparisons as int64 columns of one length, in any order; the fields are those of `chain.types.Row`."""
+
+    judgement: Ints
+    wallet: Ints
+    pair: Ints
+    x: Ints
+    w: Ints
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Self:
+        """Turn records into columns; ScoreInputError when a number is beyond 64 bits."""
+        return cls(*_columns("row", list(rows), ("judgement", "wallet", "pair", "x", "w")))
+
+    def take(self, order: Ints) -> Self:
+        """Return the rows in another order."""
+        return type(self)(*(c[order] for c in (self.judgement, self.wallet, self.pair, self.x, self.w)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Pairs of responses as int64 columns of one length; the fields are those of `chain.types.Pair`."""
+
+    gold: Ints
+    bucket: Ints
+    longer: Ints
+
+    @classmethod
+    def of(cls, pairs: Iterable[Pair]) -> Self:
+        """Turn records into columns; ScoreInputError when a number is beyond 64 bits."""
+        return cls(*_columns("pair", list(pairs), ("gold", "bucket", "longer")))
+
+
+def _is_sorted(keys: Ints) -> bool:
+    return bool(np.all(keys[1:] >= keys[:-1]))
+
+
+def _order(keys: Ints) -> Ints:
+    """Return the stable sorting order of non-negative keys, 16 bits at a time: there numpy sorts by radix."""
+    order: Ints = np.arange(len(keys), dtype=np.int64)
+    shift = 0
+    while not _is_sorted(keys) and int(keys.max()) >> shift:
+        order = order[np.argsort((keys[order] >> shift).astype(np.uint16), kind="stable")]
+        shift += 16
+    return order
+
+
+def _starts(keys: Ints) -> Ints:
+    """Return where each run of equal keys begins; equal ones must stand together."""
+    changed = np.ones(len(keys), dtype=np.bool_)
+    changed[1:] = keys[1:] != keys[:-1]
+    return np.flatnonzero(changed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Groups:
+    """Rows by key, for exact sums by sort and `add.reduceat`; `add.at` is exact too, but slow."""
+
+    order: Ints | None
+    """Row numbers sorted by key; None when the rows already are."""
+    starts: Ints
+    keys: Ints
+    """The key of each group that has rows."""
+    size: int
+    """Number of keys, with and without rows."""
+
+    @classmethod
+    def of(cls, keys: Ints, size: int) -> Self:
+        order = None if _is_sorted(keys) else _order(keys)
+        ordered = keys if order is None else keys[order]
+        starts = _starts(ordered)
+        return cls(order, starts, ordered[starts], size)
+
+    def sum(self, values: Ints) -> Ints:
+        """Sum one value per row over each key; 0 where a key has no row."""
+        sums = np.zeros(self.size, dtype=np.int64)
+        ordered = values if self.order is None else values[self.order]
+        sums[self.keys] = np.add.reduceat(ordered, self.starts)
+        return sums
+
+
+def _refuse(bad: Bools, names: Ints | None, noun: str, rule: str, *found: Ints) -> None:
+    """Raise ScoreInputError for the first `bad` record, by its name, with the values that broke the rule."""
+    if bad.any():
+        index = int(bad.argmax())
+        values = ", ".join(str(v[index]) for v in found)
+        raise ScoreInputError(f"{noun} {index if names is None else names[index]}: {rule}; found {values}")
+
+
+def _check_range(noun: str, name: str, column: Ints, like: Ints, allowed: range) -> None:
+    if column.dtype != np.int64 or column.shape != (len(like),):
+        raise ScoreInputError(f"{noun}s: {name} is {column.dtype} {column.shape}, not int64 ({len(like)},)")
+    bad = (column < allowed.start) | (column >= allowed.stop)
+    _refuse(bad, None, noun, f"{name} must be {allowed.start}..{allowed.stop - 1}", column)
+
+
+def _check(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Params) -> None:
+    """Refuse what is out of range; the bounds at the top of this file rest on it."""
+    if len(rows.x) > MAX_ROWS:
+        raise ScoreInputError(f"{len(rows.x)} rows; the arithmetic is shown to hold up to {MAX_ROWS}")
+    _check_range("row", "judgement", rows.judgement, rows.x, range(2**63 - 1))
+    _check_range("row", "wallet", rows.wallet, rows.x, range(len(states)))
+    _check_range("row", "pair", rows.pair, rows.x, range(len(pairs.gold)))
+    _check_range("row", "x", rows.x, rows.x, range(-1, 2))
+    _check_range("row", "w", rows.w, rows.x, range(2, 7))
+    _refuse(rows.x == 0, None, "row", "a tie gives no row, x must be +1 or -1", rows.x)
+    _refuse(_MOST_ROWS[rows.w] == 0, None, "row", "w must be 12/K for K = 2, 3, 4, 6", rows.w)
+    _check_range("pair", "gold", pairs.gold, pairs.gold, range(-1, 2))
+    _check_range("pair", "bucket", pairs.bucket, pairs.gold, range(5))
+    _check_range("pair", "longer", pairs.longer, pairs.gold, range(-1, 2))
+    for index, s in enumerate(states):
+        if abs(s.label_n) > MAX_HISTORY or not 0 <= s.label_d <= MAX_HISTORY or min(s.pay_v, s.pay_hmax) < 0:
+            raise ScoreInputError(f"wallet {index}: no epoch of up to {MAX_ROWS} rows leaves {s}")
+    if not (1 <= params.n1 <= ONE and params.z_den >= 1 and min(params.z_num, params.c0) >= 0):
+        raise ScoreInputError(f"n1 must be 1..{ONE}, z and c0 not negative: {params}")
+    if not 0 <= params.amin_em <= params.amin <= params.amax <= ONE:
+        raise ScoreInputError(f"reliabilities must be 0 <= amin_em <= amin <= amax <= {ONE}: {params}")
+
+
+def _judgements(rows: Rows) -> Rows:
+    """Return the rows by (judgement, pair); refuse judgements that no ranking gives."""
+    names = _order(rows.pair)
+    names = names[_order(rows.judgement[names])]
+    rows = rows.take(names)
+    starts = _starts(rows.judgement)
+    counts = np.diff(starts, append=len(rows.x))
+    too_many = counts > _MOST_ROWS[rows.w[starts]]
+    _refuse(too_many, names[starts], "row", "its judgement has more rows than K has pairs", counts)
+    same, names = rows.judgement[1:] == rows.judgement[:-1], names[1:]
+    for name, column in (("weight", rows.w), ("wallet", rows.wallet)):
+        differs = same & (column[1:] != column[:-1])
+        _refuse(differs, names, "row", f"a judgement has one {name}", column[:-1], column[1:])
+    twice = same & (rows.pair[1:] == rows.pair[:-1])
+    _refuse(twice, names, "row", "a judgement has each pair once", rows.pair[1:])
+    return rows
+
+
+def _div(values: Ints, divisor: Ints | int) -> Ints:
+    """Divide, truncating toward zero; divisors are positive."""
+    return np.sign(values) * np.floor_divide(np.abs(values), divisor, dtype=np.int64)
+
+
+def _cons(log_odds: Ints) -> Ints:
+    """Return tanh(L/2) from the table, ppm."""
+    consensus: Ints = np.sign(log_odds) * _TANH[np.minimum(np.abs(log_odds) // 10_000, 800)]
+    return consensus
+
+
+def _rel(agreed: Ints, weight: Ints, lo: int, params: Params) -> Ints:
+    """Return the reliability of each wallet, ppm."""
+    mean = _div(agreed, np.maximum(weight + params.n1 * ONE, 1) // ONE)
+    reliability: Ints = np.clip(ONE // 2 + _div(mean, 2), lo, params.amax)
+    return reliability
+
+
+def _style_bias(pairs: Pairs, truth: Ints) -> Ints:
+    """Return m_b of the five style buckets, ppm; `truth` is Y_p."""
+    by_bucket = _Groups.of(pairs.bucket, 5)
+    return _div(by_bucket.sum(pairs.longer * truth), np.maximum(by_bucket.sum(np.abs(pairs.longer)), 1))
+
+
+def _result(state: WalletState, params: Params, sums: Sequence[int]) -> WalletResult:
+    """Return a wallet's result (step 6), in Python ints, from its columns of the epoch."""
+    n, d, a, delta_g, delta_v, comparisons, label_n, label_d = sums
+    g, v = state.pay_g + delta_g, state.pay_v + delta_v
+    h = g - isqrt(v) * 1000 * params.z_num // params.z_den - params.c0 * ONE
+    after = WalletState(label_n, label_d, g, v, max(state.pay_hmax, h))
+    return WalletResult(n, d, Ppm(a), delta_g, delta_v, h, max(0, h - state.pay_hmax), comparisons, after)
+
+
+def score(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Params) -> EpochScore:
+    """Return the score of one epoch, steps 1-6 of `chain.spec.score`; rows may come in any order.
+
+    `rows` name wallets by index into `states`, and pairs by index into `pairs`. ScoreInputError names the
+    row, pair or wallet that no valid feedback can give. Stake is no argument: it never weights a label.
+    """
+    _check(rows, pairs, states, params)
+    rows = _judgements(rows)
+    rows = rows.take(_order(rows.wallet))
+    judgements = _starts(rows.judgement)
+
+    by_wallet, by_pair = _Groups.of(rows.wallet, len(states)), _Groups.of(rows.pair, len(pairs.gold))
+    wx, gold = rows.w * rows.x, pairs.gold[rows.pair] * ONE
+    N = np.array([s.label_n for s in states], dtype=np.int64)
+    D = np.array([s.label_d for s in states], dtype=np.int64)
+
+    def consensus(a: Ints) -> tuple[Ints, Ints]:
+        votes = rows.x * _LOGIT[a // 1000][rows.wallet]
+        L = by_pair.sum(votes)
+        return L, np.where(gold != 0, gold, _cons(L[rows.pair] - votes))
+
+    # 1. Seed
+    D0 = D + by_wallet.sum(rows.w * np.abs(gold))
+    a = _rel(N + by_wallet.sum(wx * gold), D0, params.amin_em, params)
+    if not D0.any():
+        a = np.full(len(states), 650_000, dtype=np.int64)
+
+    n = d = np.zeros(len(states), dtype=np.int64)
+    for _ in range(2):  # 2. Twice
+        _, y = consensus(a)
+        n, d = by_wallet.sum(wx * y), by_wallet.sum(rows.w * (y * y // ONE))
+        a = _rel(N + n, D + d, params.amin_em, params)
+
+    # 3. Labels
+    a = _rel(N + n, D + d, params.amin, params)
+    L, y = consensus(a)
+    label = np.where(L != 0, np.sign(L), np.sign(by_pair.sum(rows.x)))
+    confidence = (ONE + np.abs(_cons(L))) // 2  # sigmoid(|L|) = (1 + tanh(|L|/2))/2
+
+    # 4. Style control
+    m = _style_bias(pairs, np.where(pairs.gold != 0, pairs.gold * ONE, _cons(L)))
+    surplus = wx * (y - (pairs.longer * m[pairs.bucket])[rows.pair])
+
+    # 5. Surplus
+    squares = _div(np.add.reduceat(surplus, judgements), 1000) ** 2
+    delta_v = _Groups.of(rows.wallet[judgements], len(states)).sum(squares)
+
+    # 6. Paid when proven
+    sums = (n, d, a, by_wallet.sum(surplus), delta_v, by_wallet.sum(rows.w), _div(N + n, 2), _div(D + d, 2))
+    wallets = map(_result, states, [params] * len(states), zip(*(s.tolist() for s in sums), strict=True))
+    labelled = map(PairResult, L.tolist(), label.tolist(), confidence.tolist())
+    return EpochScore(tuple(wallets), tuple(labelled), tuple(m.tolist()))
+
+
+def lambda_next(ws: Mapping[Address, int], stakes: Mapping[Address, int], previous: Ratio) -> Ratio:
+    """Return the W-weighted median of S̄/W, wei per unit of W (step 7); `previous` if nobody has both."""
+
+    def compare(q: Address, c: Address) -> int:
+        left, right = stakes[q] * ws[c], stakes[c] * ws[q]
+        return (left > right) - (left < right) or (q > c) - (q < c)
+
+    both = sorted((c for c, w in ws.items() if w > 0 and stakes.get(c, 0) > 0), key=cmp_to_key(compare))
+    total, reached = sum(ws[c] for c in both), 0
+    for c in both:
+        reached += ws[c]
+        if 2 * reached >= total:
+            return Ratio(stakes[c], ws[c])
+    return previous
+
+
+def haptic_score(w: int, stake: int, lam: Ratio, params: Params) -> int:
+    """Return W·S̄ / (S̄ + κ·λ·W) in the unit of W, truncated (step 8); 0 without work or without stake."""
+    if w <= 0 or stake <= 0:
+        return 0
+    return w * stake * lam.den // (stake * lam.den + params.kappa * lam.num * w)
