@@ -1,0 +1,221 @@
+"""The trainer's commands: `python -m trainer bootstrap | retrain | answer | simulate`, safe to kill at any time."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.config import read_config
+from trainer.errors import TrainerError
+from trainer.progress import emit, to_stdout
+from trainer.registry import Registry
+
+if TYPE_CHECKING:
+    from trainer.run import Run
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names no public type
+
+PARENT_DIED = 75
+"""Exit status when stdin ended under --exit-with-parent (EX_TEMPFAIL: try again)."""
+
+DESCRIPTION = """\
+Trains Haptic's language models from people's comparisons.
+
+  python -m trainer bootstrap --registry models --name sft-0
+  python -m trainer retrain   --registry models --parent sft-0 --name policy-1 \\
+                              --snapshot snapshot.jsonl --sha256 "$(sha256sum < snapshot.jsonl | cut -c-64)"
+  python -m trainer answer    --registry models --model policy-1 --prompts prompts.jsonl --out answers.jsonl \\
+                              --samples 4 --seed 1
+  python -m trainer simulate  --registry models --models sft-0 --out snapshot.jsonl    (simulated judges)
+
+Stdout has one JSON object per line: {"stage", "step", "of", "metrics"} while it works, {"stage": "done", ...} at
+the end; logs go to stderr. Results appear complete or not at all, and the same command again returns the same
+result. Exit status: 0 done, 1 refused (the reason is on stderr), 2 wrong usage, 75 the parent process died.
+"""
+SNAPSHOT = """\
+A snapshot is a file of JSON lines {"prompt", "chosen", "rejected", "confidence_ppm": 500000..1000000,
+"judgements": 1.., "epoch": 0..}; its sha256 must be given, so that nobody trains on something else.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    options = _parser().parse_args(arguments)
+    if options.exit_with_parent:
+        threading.Thread(target=_exit_at_eof, daemon=True).start()
+    # Nothing here may reach for a network, and libraries' advice must not mix with progress.
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    warnings.simplefilter("ignore")
+    try:
+        emit({"stage": "done", **options.command(options)})
+    except TrainerError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+def _bootstrap(options: argparse.Namespace) -> dict[str, object]:
+    from trainer import run
+
+    entry = run.bootstrap(_run(options))
+    return {"entry": entry.name, "weights_sha256": entry.weights_sha256}
+
+
+def _retrain(options: argparse.Namespace) -> dict[str, object]:
+    from trainer import run
+
+    entry = run.retrain(
+        _run(options),
+        parent=options.parent,
+        reference=options.reference,
+        snapshot=options.snapshot,
+        sha256=options.sha256,
+    )
+    return {"entry": entry.name, "weights_sha256": entry.weights_sha256, "metrics": dict(entry.metrics)}
+
+
+def _answer(options: argparse.Namespace) -> dict[str, object]:
+    from trainer import answer, model, run
+
+    prompts = answer.read_prompts(options.prompts)
+    run.prepare(read_config(options.config))
+    language = model.load(Registry(options.registry).path(options.model) / "model")
+    texts = answer.answer(
+        language, prompts, samples=options.samples, temperature=options.temperature, seed=options.seed
+    )
+    lines = answer.write_answers(options.out, options.model, prompts, texts)
+    return {"entry": options.model, "out": str(options.out), "lines": lines}
+
+
+def _simulate(options: argparse.Namespace) -> dict[str, object]:
+    from trainer import model, preferences, run, simulate
+
+    run.prepare(read_config(options.config))
+    models = [model.load(Registry(options.registry).path(name) / "model") for name in options.models]
+    rows = simulate.comparisons(models, options.count, per_prompt=4, epoch=options.epoch, seed=options.seed)
+    sha256 = preferences.write_snapshot(options.out, rows)
+    return {"out": str(options.out), "sha256": sha256, "comparisons": len(rows)}
+
+
+def _run(options: argparse.Namespace) -> Run:
+    from trainer.run import Run
+
+    return Run(
+        registry=Registry(options.registry),
+        name=options.name,
+        seed=options.seed,
+        config=read_config(options.config),
+        created_at=int(time.time()) if options.created_at is None else options.created_at,
+        report=to_stdout,
+    )
+
+
+def _exit_at_eof() -> None:
+    """Leave at once when stdin ends: whoever started this process is gone, and would start it again."""
+    while os.read(0, 4096):
+        pass
+    os._exit(PARENT_DIED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_bootstrap(commands)
+    _add_retrain(commands)
+    _add_answer(commands)
+    _add_simulate(commands)
+    return parser
+
+
+def _add_bootstrap(commands: Commands) -> None:
+    words = "make text, a tokenizer, a pretrained base and a supervised model"
+    command = commands.add_parser("bootstrap", help=words, description=words)
+    command.set_defaults(command=_bootstrap)
+    command.add_argument("--name", required=True, help="entry to make, such as sft-0")
+    _add_common(command)
+    _add_created(command)
+
+
+def _add_retrain(commands: Commands) -> None:
+    words = "train a reward model on a snapshot, improve a policy by PPO, evaluate it"
+    command = commands.add_parser(
+        "retrain",
+        help=words,
+        description=words,
+        epilog=SNAPSHOT,
+    )
+    command.set_defaults(command=_retrain)
+    command.add_argument("--name", required=True, help="entry to make, such as policy-1")
+    command.add_argument("--parent", required=True, help="entry that the policy starts from")
+    command.add_argument("--reference", help="sft entry that it must stay near (default: the oldest)")
+    command.add_argument("--snapshot", required=True, type=Path, help="file of comparisons")
+    command.add_argument("--sha256", required=True, help="hex hash of the snapshot's bytes")
+    _add_common(command)
+    _add_created(command)
+
+
+def _add_answer(commands: Commands) -> None:
+    words = "answer prompts with a model of the registry"
+    command = commands.add_parser("answer", help=words, description=words)
+    command.set_defaults(command=_answer)
+    command.add_argument("--model", required=True, help="entry that answers")
+    command.add_argument("--prompts", required=True, type=Path, help='JSON lines {"prompt": text}')
+    command.add_argument(
+        "--out", required=True, type=Path, help='JSON lines {"prompt", "model", "text", "sample"}'
+    )
+    command.add_argument("--samples", type=_positive, default=1, help="answers to each prompt (default 1)")
+    command.add_argument("--temperature", type=_above_zero, default=1.0, help="of the sampling (default 1)")
+    _add_common(command)
+
+
+def _add_simulate(commands: Commands) -> None:
+    words = "write a snapshot by simulated judges, to try the trainer without people"
+    command = commands.add_parser("simulate", help=words, description=words)
+    command.set_defaults(command=_simulate)
+    command.add_argument("--models", required=True, nargs="+", help="entries whose answers are compared")
+    command.add_argument("--count", type=_positive, default=800, help="comparisons (default 800)")
+    command.add_argument("--epoch", type=int, default=0, help="another epoch has other prompts (default 0)")
+    command.add_argument("--out", required=True, type=Path, help="snapshot to write")
+    _add_common(command)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--registry", required=True, type=Path, help="folder of the models")
+    command.add_argument("--seed", type=int, default=0, help="of all randomness (default 0)")
+    command.add_argument("--config", type=Path, help='JSON file of overrides, such as {"ppo": {"steps": 10}}')
+    command.add_argument(
+        "--exit-with-parent", action="store_true", help="exit with status 75 when stdin ends (give it a pipe)"
+    )
+
+
+def _add_created(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--created-at", type=int, help="Unix seconds to record (default: now)")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def _above_zero(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

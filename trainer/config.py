@@ -1,0 +1,227 @@
+"""Every setting of every stage, each with what it means; a JSON file overrides any of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+from trainer.errors import ConfigError
+
+KlControl = Literal["fixed", "adaptive"]
+"""How the weight of the KL penalty is chosen."""
+KlAnchor = Literal["parent", "reference"]
+"""Which model the KL penalty pulls towards."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The tiny language model of the devnet: Llama's architecture, made here from scratch."""
+
+    vocabulary: int = 768
+    """Most tokens of the byte-level vocabulary; any text can be encoded whatever the size."""
+    width: int = 64
+    """Size of the hidden state."""
+    layers: int = 2
+    """Transformer blocks."""
+    heads: int = 4
+    """Attention heads per block."""
+    prompt_tokens: int = 48
+    """Longest prompt; a longer one keeps its end."""
+    answer_tokens: int = 40
+    """Longest answer, end mark included; a longer one keeps its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainConfig:
+    """Next-token training on plain text."""
+
+    documents: int = 4000
+    """Documents of the corpus to make."""
+    steps: int = 300
+    """Optimizer steps."""
+    batch: int = 16
+    """Blocks per step."""
+    block: int = 48
+    """Tokens per block."""
+    learning_rate: float = 1.2e-2
+    """Peak of the one-cycle schedule."""
+
+
+@dataclass(frozen=True, slots=True)
+class SftConfig:
+    """Supervised fine-tuning on demonstrations; the loss counts the answer's tokens only."""
+
+    demonstrations: int = 2400
+    """Demonstrations to make."""
+    steps: int = 300
+    """Optimizer steps."""
+    batch: int = 16
+    """Demonstrations per step."""
+    learning_rate: float = 4e-3
+    """Peak of the one-cycle schedule."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardConfig:
+    """The reward model: Bradley-Terry on comparisons weighted by label confidence."""
+
+    held_out: float = 0.15
+    """Share of prompts, in (0, 1), kept from training for the accuracy."""
+    split_salt: str = "haptic"
+    """Salt of the split: the same salt keeps a prompt on the same side in every later snapshot."""
+    epochs: int = 4
+    """Passes over the comparisons."""
+    batch: int = 16
+    """Comparisons per step."""
+    learning_rate: float = 5e-3
+    """Peak of the one-cycle schedule."""
+    weight_decay: float = 2.0
+    """AdamW's decoupled decay; labels are noisy and few."""
+    normalising_samples: int = 256
+    """Answers of the reference on which the reward gets mean 0 and deviation 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class PpoConfig:
+    """Proximal policy optimisation with a per-token KL penalty (Schulman 2017, Ziegler 2019)."""
+
+    steps: int = 20
+    """Rollouts, each followed by an update."""
+    episodes: int = 96
+    """Answers per rollout."""
+    epochs: int = 2
+    """Passes over a rollout."""
+    minibatch: int = 48
+    """Episodes per optimizer step."""
+    learning_rate: float = 1.5e-3
+    """Of the policy, falling linearly to a tenth."""
+    critic_learning_rate: float = 3e-3
+    """Of the critic, falling with the policy's."""
+    adam_epsilon: float = 1e-5
+    """Adam's epsilon; PyTorch's 1e-8 makes early steps too bold."""
+    gradient_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    clip: float = 0.2
+    """The epsilon of the clipped objective."""
+    value_clip: float = 0.2
+    """How far a value may move from the rollout's before its loss stops improving."""
+    value_weight: float = 0.5
+    """Weight of the value loss."""
+    discount: float = 1.0
+    """Gamma of GAE; an answer is short, so nothing is discounted."""
+    gae_lambda: float = 0.95
+    """Lambda of GAE."""
+    temperature: float = 1.0
+    """Of the rollouts; log-probabilities are taken at the same temperature."""
+    kl_control: KlControl = "fixed"
+    """Whether the coefficient stays, or is steered to `kl_target`."""
+    kl_anchor: KlAnchor = "parent"
+    """What the penalty pulls towards. The parent: each retraining adds what its comparisons say to what the parent
+    learned. The reference: each starts over with a reward model of its own, and was measured to forget."""
+    kl_coefficient: float = 0.1
+    """Reward taken per nat of divergence from the anchor (the first value, when adaptive)."""
+    kl_target: float = 6.0
+    """Nats per answer from the anchor that the adaptive controller steers to."""
+    kl_horizon: int = 2000
+    """Episodes over which the adaptive controller corrects an error of 100 %."""
+    kl_budget: float = 15.0
+    """Nats per answer from the reference, however many retrainings ago, at which training stops."""
+    unfinished_reward: float = -1.0
+    """Normalised reward of an answer that does not end within the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateConfig:
+    """What is measured of a new policy, and on how much."""
+
+    prompts: int = 192
+    """Prompts that neither the reward model nor the policy was trained on."""
+    temperature: float = 1.0
+    """Of the answers compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All stages together: what `--config FILE` overrides, and what a registry entry records."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Shape of the model; of a bootstrap only, later models keep their parent's."""
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    """First stage of a bootstrap."""
+    sft: SftConfig = field(default_factory=SftConfig)
+    """Second stage of a bootstrap."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """First stage of a retraining."""
+    ppo: PpoConfig = field(default_factory=PpoConfig)
+    """Second stage of a retraining."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Last stage of a retraining."""
+    threads: int = 1
+    """Threads of PyTorch, part of the configuration since a sum's last bits depend on them. One is right for the tiny
+    model: two threads on two cores that others use wait for each other, which was measured thirty times slower."""
+
+
+def read_config(path: Path | None) -> Config:
+    """Return the defaults with the overrides of a JSON file such as {"ppo": {"steps": 10}}.
+
+    Raises:
+        ConfigError: the file cannot be read, or names a setting or a type that does not exist.
+    """
+    if path is None:
+        return Config()
+    try:
+        overrides = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+    return override(Config(), overrides)
+
+
+_Section = TypeVar("_Section")
+
+
+def override(base: _Section, overrides: object, where: str = "") -> _Section:
+    """Return a dataclass with some fields replaced, section by section; `where` names the section in errors."""
+    if not isinstance(overrides, Mapping):
+        raise ConfigError(f"{where or 'the configuration'} must be a JSON object, not {overrides!r}")
+    known = {entry.name: getattr(base, entry.name) for entry in fields(base)}  # type: ignore[arg-type]
+    changed = {}
+    for name, value in overrides.items():
+        path = f"{where}.{name}" if where else name
+        if name not in known:
+            raise ConfigError(f"there is no setting {path}; known are {', '.join(known)}")
+        changed[name] = (
+            override(known[name], value, path)
+            if is_dataclass(known[name])
+            else _value(known[name], value, path)
+        )
+    return replace(base, **changed)  # type: ignore[type-var]
+
+
+def _value(default: object, value: object, path: str) -> object:
+    """Check a value against the type of its default and the range of its setting."""
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default):
+        raise ConfigError(f"{path} must be of type {type(default).__name__}, not {value!r}")
+    low, high = _RANGES.get(path, (1, math.inf) if isinstance(value, int) else (0.0, math.inf))
+    if isinstance(value, int | float) and not low <= value <= high:
+        raise ConfigError(f"{path} must be between {low} and {high}, not {value}")
+    if isinstance(value, str) and path in _CHOICES and value not in _CHOICES[path]:
+        raise ConfigError(f"{path} must be one of {', '.join(_CHOICES[path])}, not {value!r}")
+    return value
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "model.vocabulary": (300, math.inf),
+    "reward.held_out": (0.01, 0.9),
+    "ppo.unfinished_reward": (-math.inf, math.inf),
+    "ppo.temperature": (0.01, 10.0),
+    "evaluate.temperature": (0.01, 10.0),
+}
+"""Ranges of settings that are not simply positive."""
+_CHOICES = {"ppo.kl_control": get_args(KlControl), "ppo.kl_anchor": get_args(KlAnchor)}
+"""Settings that are one of a few words."""

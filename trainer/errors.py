@@ -1,0 +1,45 @@
+"""The errors of the trainer.
+
+TrainerError
+├── ConfigError       a setting that does not exist, or a value that cannot be
+├── SnapshotError     a snapshot file that is not what its hash or its format says
+├── PromptFileError   a prompts file that cannot be read
+├── RegistryError     an entry that is missing, damaged, or in the way
+├── RatingError       results from which no finite rating follows
+├── ParityError       the sampler and the training pass disagree about log-probabilities
+└── DivergenceError   a loss that is no longer a finite number
+"""
+
+from __future__ import annotations
+
+
+class TrainerError(Exception):
+    """Root of all errors of the trainer that a user can do something about; the message says what."""
+
+
+class ConfigError(TrainerError):
+    """A setting that does not exist, or a value that cannot be."""
+
+
+class SnapshotError(TrainerError):
+    """A snapshot that does not match its hash or its format; the message names line and value."""
+
+
+class PromptFileError(TrainerError):
+    """A prompts file that cannot be read; the message names line and value."""
+
+
+class RegistryError(TrainerError):
+    """An entry of the registry that is missing, damaged, or stands in the way."""
+
+
+class RatingError(TrainerError):
+    """Results from which no finite rating follows."""
+
+
+class ParityError(TrainerError):
+    """Sampling and training passes give different log-probabilities, so that PPO's ratio would be wrong."""
+
+
+class DivergenceError(TrainerError):
+    """A loss that is no longer a finite number."""

@@ -1,0 +1,234 @@
+"""Stage 4: Haptic's PPO. Read it from top to bottom: the loop first, then its steps in the order it takes them.
+
+Schulman et al. 2017 for the clipped objective, Ziegler et al. 2019 and Stiennon et al. 2020 for the per-token KL
+penalty, and the details that "The N Implementation Details of RLHF with PPO" (Huang et al. 2023) found to matter;
+each is named where it stands. Clipping bounds a step, not the drift: without the KL penalty and its budget the
+policy learns to please the reward model instead of people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from trainer import losses
+from trainer.config import PpoConfig
+from trainer.errors import ParityError
+from trainer.model import LanguageModel, Scorer, clone, scorer
+from trainer.optimise import finite
+from trainer.progress import Progress, Report
+from trainer.reward import score
+from trainer.sampler import sample
+from trainer.sequences import Batch, answer_logits, encode_prompt
+
+PARITY = 1e-3
+"""Largest difference in a log-probability between sampling (with a cache) and a training pass, in nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What training is given, and never changes."""
+
+    parent: LanguageModel
+    """The policy's first weights."""
+    reference: LanguageModel
+    """The supervised model: the KL budget counts from it, and the critic starts from its trunk."""
+    reward: Scorer
+    """The normalised reward model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What the policy did, and what everyone thinks of it; all of it fixed while the policy is updated."""
+
+    batch: Batch
+    """Prompts and answers of B episodes, R answer tokens at most."""
+    logprobs: Tensor
+    """log π of the answers' tokens [B, R]."""
+    kl: Tensor
+    """log π - log π_anchor of the answers' tokens [B, R]."""
+    values: Tensor
+    """The critic's values before each token [B, R]."""
+    scores: Tensor
+    """Normalised reward of each answer [B]."""
+    metrics: dict[str, float]
+    """Means over the episodes, for the log; `kl` is from the reference, `kl_anchor` from the anchor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """What training changes."""
+
+    policy: LanguageModel
+    """The model that answers."""
+    critic: Scorer
+    """Its estimate of the reward to come, a network of its own."""
+    optimizer: torch.optim.Optimizer
+    """Of both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished training."""
+
+    policy: LanguageModel
+    """The last policy whose rollout was within the KL budget; the parent, where none was."""
+    metrics: dict[str, float]
+    """Steps taken, whether the budget stopped it, and the last rollout's means."""
+
+
+def train(config: PpoConfig, models: Models, prompts: Sequence[str], seed: int, report: Report) -> Outcome:
+    """Improve a copy of the parent on the reward, held back by a KL penalty and within a KL budget.
+
+    Raises:
+        ParityError: sampling and training passes disagree.
+        DivergenceError: a loss is no longer a number.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    learner = _learner(config, models)
+    pending = _shuffled([encode_prompt(models.parent, prompt) for prompt in prompts], generator)
+    outcome = Outcome(clone(models.parent), {"steps": 0.0, "stopped_by_kl": 0.0})
+    coefficient = config.kl_coefficient
+    for step in range(config.steps + 1):
+        # 1. Let the policy answer, and have the reward model, the anchor and the critic look at the answers.
+        rollout = _rollout(config, models, learner, list(islice(pending, config.episodes)), generator)
+        # 2. Stop at the KL budget with the last policy that was within; the last round only measures.
+        if rollout.metrics["kl"] > config.kl_budget:
+            return Outcome(outcome.policy, outcome.metrics | {"stopped_by_kl": 1.0})
+        outcome = Outcome(
+            clone(learner.policy), {**rollout.metrics, "steps": float(step), "stopped_by_kl": 0.0}
+        )
+        if step == config.steps:
+            break
+        # 3. Turn scores and KL into token rewards, advantages and returns, and climb the clipped objective.
+        _decay(config, learner, step)
+        changes = _update(config, learner, rollout, coefficient, generator)
+        metrics = {**rollout.metrics, **changes, "kl_coefficient": coefficient}
+        report(Progress("ppo", step + 1, config.steps, metrics))
+        # 4. Steer the KL coefficient.
+        coefficient = _steer(config, coefficient, rollout.metrics["kl_anchor"])
+    return outcome
+
+
+def _learner(config: PpoConfig, models: Models) -> Learner:
+    """Start the policy at its parent, and the critic at the reference's trunk with a head of its own."""
+    policy, critic = clone(models.parent), scorer(models.reference)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": list(policy.network.parameters()), "lr": config.learning_rate},
+            {"params": list(critic.parameters()), "lr": config.critic_learning_rate},
+        ],
+        eps=config.adam_epsilon,  # detail: 1e-5 as in the original TensorFlow code, not PyTorch's 1e-8
+    )
+    return Learner(policy, critic, optimizer)
+
+
+def _shuffled(prompts: list[list[int]], generator: torch.Generator) -> Iterator[list[int]]:
+    """Yield prompts for ever, in a new order each time round."""
+    while True:
+        for row in torch.randperm(len(prompts), generator=generator).tolist():
+            yield prompts[row]
+
+
+@torch.no_grad()
+def _rollout(
+    config: PpoConfig, models: Models, learner: Learner, prompts: list[list[int]], generator: torch.Generator
+) -> Rollout:
+    """Sample one answer to each prompt and measure it."""
+    samples = sample(learner.policy, prompts, temperature=config.temperature, generator=generator)
+    batch, mask = samples.batch, samples.batch.answer_mask
+    # Detail: the ratio's denominator comes from the same kind of pass as its numerator, and must equal what
+    # the sampler drew from; a difference here is a bug in padding, positions or temperature.
+    logprobs = _logprobs(learner.policy, batch, config.temperature)
+    check_parity(logprobs, samples.logprobs, mask)
+    drift = losses.kl_k1(logprobs, _logprobs(models.reference, batch, config.temperature)) * mask
+    kl = drift
+    if config.kl_anchor == "parent" and models.parent is not models.reference:
+        kl = losses.kl_k1(logprobs, _logprobs(models.parent, batch, config.temperature)) * mask
+    # Detail (the "EOS trick"): an answer that was cut off gets a fixed low score, so that answers learn to end.
+    scores = score(models.reward, batch)
+    scores = torch.where(samples.finished, scores, torch.full_like(scores, config.unfinished_reward))
+    values = batch.before_answers(learner.critic(batch.tokens, batch.mask)) * mask
+    metrics = {
+        "reward": scores.mean().item(),
+        "kl": drift.sum(dim=1).mean().item(),
+        "kl_anchor": kl.sum(dim=1).mean().item(),
+        "length": mask.sum(dim=1).mean().item(),
+        "finished": samples.finished.float().mean().item(),
+    }
+    return Rollout(batch, logprobs, kl, values, scores, metrics)
+
+
+def _update(
+    config: PpoConfig, learner: Learner, rollout: Rollout, coefficient: float, generator: torch.Generator
+) -> dict[str, float]:
+    """Make several passes over a rollout in minibatches and return the means of what changed."""
+    mask = rollout.batch.answer_mask
+    rewards = losses.token_rewards(rollout.scores, rollout.kl, mask, coefficient)
+    advantages, returns = losses.gae(
+        rewards, rollout.values, mask, discount=config.discount, lam=config.gae_lambda
+    )
+    advantages = losses.whiten(advantages, mask)  # detail: whitened over the whole rollout, padding left out
+    log = [
+        _minibatch(config, learner, rollout, rows, advantages[rows], returns[rows])
+        for _ in range(config.epochs)
+        for rows in torch.split(torch.randperm(len(mask), generator=generator), config.minibatch)
+    ]
+    means = torch.stack(log).mean(dim=0).tolist()
+    return dict(zip(("policy_loss", "value_loss", "clipped", "step_kl"), means, strict=True))
+
+
+def _minibatch(
+    config: PpoConfig, learner: Learner, rollout: Rollout, rows: Tensor, advantages: Tensor, returns: Tensor
+) -> Tensor:
+    """Take one optimizer step on some episodes; return its losses, the share clipped, and the KL it moved."""
+    batch, old, mask = rollout.batch.rows(rows), rollout.logprobs[rows], rollout.batch.answer_mask[rows]
+    logprobs = _logprobs(learner.policy, batch, config.temperature)
+    policy_loss, clipped = losses.policy_loss(logprobs, old, advantages, mask, config.clip)
+    values = batch.before_answers(learner.critic(batch.tokens, batch.mask))
+    value_loss = losses.value_loss(values, rollout.values[rows], returns, mask, config.value_clip)
+    loss = policy_loss + config.value_weight * value_loss
+    finite(loss)
+    learner.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    for group in learner.optimizer.param_groups:  # policy and critic share no weights: a norm for each
+        torch.nn.utils.clip_grad_norm_(group["params"], config.gradient_norm)
+    learner.optimizer.step()
+    step_kl = losses.masked_mean(losses.kl_k3(old, logprobs.detach()), mask)
+    return torch.stack([policy_loss.detach(), value_loss.detach(), clipped, step_kl])
+
+
+def _logprobs(language: LanguageModel, batch: Batch, temperature: float) -> Tensor:
+    """Return log π of the answers' tokens [B, R] in one pass without cache."""
+    return losses.token_logprobs(answer_logits(language, batch), batch.answers, temperature=temperature)
+
+
+def check_parity(training: Tensor, sampling: Tensor, mask: Tensor) -> None:
+    """Refuse to go on when the two kinds of pass give different log-probabilities."""
+    worst = ((training - sampling) * mask).abs().max().item()
+    if not worst <= PARITY:
+        raise ParityError(
+            f"sampling and training log-probabilities differ by {worst:.2e} nats, over {PARITY}"
+        )
+
+
+def _decay(config: PpoConfig, learner: Learner, step: int) -> None:
+    """Detail: learning rates fall linearly, here to a tenth."""
+    share = 1 - 0.9 * step / max(1, config.steps)
+    for group, peak in zip(
+        learner.optimizer.param_groups, (config.learning_rate, config.critic_learning_rate), strict=True
+    ):
+        group["lr"] = peak * share
+
+
+def _steer(config: PpoConfig, coefficient: float, kl: float) -> float:
+    """Return the next KL coefficient: the same, or Ziegler's proportional controller (2019, section 2.2)."""
+    if config.kl_control == "fixed":
+        return coefficient
+    error = max(-0.2, min(0.2, kl / config.kl_target - 1))
+    return coefficient * (1 + error * config.episodes / config.kl_horizon)

@@ -1,0 +1,42 @@
+"""Progress of a run: one JSON object per line on stdout, for the process that started it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One finished step of a stage."""
+
+    stage: str
+    step: int
+    """Steps finished so far, from 1."""
+    of: int
+    """Steps planned; a stage that stops early ends below it."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What the step measured, by name."""
+
+
+Report = Callable[[Progress], None]
+"""Where a stage sends its progress."""
+
+
+def to_stdout(progress: Progress) -> None:
+    """Print one progress line; numbers keep six digits, as logs need no more."""
+    record = asdict(progress)
+    record["metrics"] = {name: round(float(value), 6) for name, value in progress.metrics.items()}
+    emit(record)
+
+
+def emit(record: Mapping[str, object]) -> None:
+    """Print one JSON object on a line of its own and flush it, since a pipe would hold it back."""
+    sys.stdout.write(json.dumps(record) + "\n")
+    sys.stdout.flush()
+
+
+def silent(_progress: Progress) -> None:
+    """Report to nobody."""

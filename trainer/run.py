@@ -1,0 +1,154 @@
+"""Whole runs: stages in their order, ending in one registry entry; the same run again returns the same entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import corpus, model, ppo, pretrain, reward, sft
+from trainer.config import Config
+from trainer.errors import RegistryError
+from trainer.evaluate import Models, evaluate
+from trainer.preferences import Comparison, prompts_of, read_snapshot, split
+from trainer.progress import Report
+from trainer.registry import WEIGHTS, Entry, Kind, Registry, code_version, file_sha256, same
+from trainer.sequences import truncated
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What every run is given."""
+
+    registry: Registry
+    """Where models are found and left."""
+    name: str
+    """Of the entry to make."""
+    seed: int
+    """Of all randomness; each stage derives its own."""
+    config: Config
+    """Of all stages; an entry records those that took part."""
+    created_at: int
+    """Unix seconds to record."""
+    report: Report
+    """Where progress goes."""
+
+
+def bootstrap(run: Run) -> Entry:
+    """Make the devnet's text, pretrain a model on it from scratch, fine-tune it on demonstrations."""
+    prepare(run.config)
+    texts = corpus.documents(run.seed, run.config.pretrain.documents)
+    demonstrations = corpus.demonstrations(run.seed, run.config.sft.demonstrations)
+    data = corpus.text_sha256(
+        texts + [text for item in demonstrations for text in (item.prompt, item.answer)]
+    )
+    wanted = _wanted(run, "sft", None, data, _settings(run.config, "model", "pretrain", "sft"))
+    with run.registry.staging(run.name) as folder:
+        existing = run.registry.find(run.name)
+        if existing is not None:
+            return same(existing, wanted)
+        base = pretrain.train(run.config.pretrain, run.config.model, texts, run.seed, run.report)
+        tuned = sft.train(run.config.sft, base, demonstrations, run.seed + 1, run.report)
+        model.save(base, folder / "base")
+        model.save(tuned, folder / "model")
+        return _finish(run, wanted, {}, folder)
+
+
+def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha256: str) -> Entry:
+    """Train a reward model on a snapshot and improve the parent with it by PPO.
+
+    Args:
+        run: what to make.
+        parent: entry that the policy starts from.
+        reference: entry of kind sft: trunk of the reward model, and where KL is measured from; first sft if None.
+        snapshot: comparisons, as `preferences.read_snapshot` reads them.
+        sha256: hex hash of the snapshot's bytes.
+
+    Raises:
+        SnapshotError: the snapshot is not what the hash says, or malformed.
+        RegistryError: an entry is missing, or the name is taken by another run.
+    """
+    prepare(run.config)
+    comparisons = read_snapshot(snapshot, sha256)
+    reference = reference or _first_sft(run.registry)
+    settings = _settings(run.config, "reward", "ppo", "evaluate") | {"reference": reference}
+    wanted = _wanted(run, "policy", parent, file_sha256(snapshot), settings)
+    folders = {name: run.registry.path(name) / "model" for name in (parent, reference)}
+    with run.registry.staging(run.name) as folder:
+        existing = run.registry.find(run.name)
+        if existing is not None:
+            return same(existing, wanted)
+        loaded = {name: model.load(path) for name, path in folders.items()}  # once, where both are the same
+        metrics = _retrain(run, loaded[parent], loaded[reference], comparisons, folder)
+        return _finish(run, wanted, metrics, folder)
+
+
+def _retrain(
+    run: Run,
+    parent: model.LanguageModel,
+    reference: model.LanguageModel,
+    comparisons: list[Comparison],
+    folder: Path,
+) -> dict[str, float]:
+    """Run the three stages, leave the models in the folder, and return the metrics."""
+    config = run.config
+    sides = split(comparisons, held_out=config.reward.held_out, salt=config.reward.split_salt)
+    prompts = prompts_of(sides.train)
+    judge = reward.train(config.reward, reference, sides.train, run.seed, run.report)
+    reward.normalise(judge, reference, prompts, config.reward.normalising_samples, run.seed + 1)
+    outcome = ppo.train(config.ppo, ppo.Models(parent, reference, judge), prompts, run.seed + 2, run.report)
+    models = Models(outcome.policy, parent, reference, judge)
+    metrics = evaluate(config.evaluate, models, sides.held_out, prompts, run.seed + 3, run.report)
+    model.save(outcome.policy, folder / "model")
+    model.save_scorer(judge, folder / "reward")
+    texts = [text for row in comparisons for text in (row.chosen, row.rejected)]
+    return metrics | {
+        "comparisons": float(len(comparisons)),
+        "truncated": truncated(reference, texts),
+        **{f"ppo_{name}": value for name, value in outcome.metrics.items()},
+    }
+
+
+def prepare(config: Config) -> None:
+    """Make PyTorch repeat itself: a fixed number of threads, deterministic kernels only."""
+    torch.set_num_threads(config.threads)
+    torch.use_deterministic_algorithms(mode=True)
+
+
+def _settings(config: Config, *stages: str) -> dict[str, Any]:
+    """Return the settings of some stages as plain JSON, with the threads that all share."""
+    everything = asdict(config)
+    return {name: everything[name] for name in (*stages, "threads")}
+
+
+def _wanted(run: Run, kind: Kind, parent: str | None, data: str, settings: Mapping[str, Any]) -> Entry:
+    """Return the entry that a run is to end in, still without weights and metrics."""
+    return Entry(
+        name=run.name,
+        kind=kind,
+        parent=parent,
+        data_sha256=data,
+        config=settings,
+        seed=run.seed,
+        metrics={},
+        code_version=code_version(),
+        weights_sha256="",
+        created_at=run.created_at,
+    )
+
+
+def _finish(run: Run, wanted: Entry, metrics: dict[str, float], folder: Path) -> Entry:
+    """Put the finished folder in place."""
+    values = asdict(wanted) | {"metrics": metrics, "weights_sha256": file_sha256(folder / WEIGHTS)}
+    return run.registry.add(Entry(**values), folder)
+
+
+def _first_sft(registry: Registry) -> str:
+    """Return the oldest supervised model."""
+    for entry in registry.entries():
+        if entry.kind == "sft":
+            return entry.name
+    raise RegistryError("the registry has no sft entry: run `python -m trainer bootstrap` first")

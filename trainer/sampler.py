@@ -1,0 +1,101 @@
+"""Batched sampling from a language model with a key-value cache; finished answers leave the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from trainer.losses import token_logprobs
+from trainer.model import END, PAD, LanguageModel, positions
+from trainer.sequences import Batch, pad
+
+COMPACT = 0.75
+"""The batch is compacted when no more than this share of it is still unfinished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Answers to B prompts."""
+
+    batch: Batch
+    """Prompts and answers; an answer that ended has <end> as its last token."""
+    logprobs: Tensor
+    """log π of the answers' tokens as they were drawn [B, R]; 0 on padding."""
+    finished: Tensor
+    """Whether an answer ended within the limit [B]."""
+
+
+@torch.no_grad()
+def sample(
+    language: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    generator: torch.Generator,
+    first: Tensor | None = None,
+) -> Samples:
+    """Draw one answer to each of B encoded prompts.
+
+    Args:
+        language: the model; its limits bound the answers' length.
+        prompts: as `sequences.encode_prompt` gives them.
+        temperature: divides the logits.
+        generator: source of all randomness.
+        first: where given, log-weights [V] added to the first token's logits (-inf forbids a token).
+    """
+    start = pad(prompts, [[]] * len(prompts))
+    limit = language.limits.answer_tokens
+    drawn = torch.full((len(prompts), limit), PAD)
+    logprobs, written = torch.zeros(drawn.shape), torch.zeros_like(drawn)
+    rows, unfinished = torch.arange(len(prompts)), torch.ones(len(prompts), dtype=torch.bool)
+    tokens, mask, cache = start.tokens, start.mask, DynamicCache(config=language.network.config)
+    for step in range(limit):
+        logits = _next_logits(language, tokens, mask, cache)
+        if step == 0 and first is not None:
+            logits = logits + first
+        token = torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator)
+        drawn[rows[unfinished], step] = token[unfinished, 0]
+        written[rows[unfinished], step] = 1
+        logprobs[rows[unfinished], step] = token_logprobs(
+            logits.unsqueeze(1), token, temperature=temperature
+        )[unfinished, 0]
+        unfinished = unfinished & (token[:, 0] != END)
+        if not unfinished.any():
+            break
+        if unfinished.float().mean() <= COMPACT:
+            keep = unfinished.nonzero()[:, 0]
+            cache.batch_select_indices(keep)
+            rows, mask, token, unfinished = rows[keep], mask[keep], token[keep], unfinished[keep]
+        tokens, mask = token, torch.cat([mask, torch.ones_like(token)], dim=1)
+    return _collect(start, drawn, written, logprobs)
+
+
+def _next_logits(language: LanguageModel, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+    """Run the new tokens [B, T] and return logits [B, V] after the last; mask [B, all so far]."""
+    hidden = language.network.model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=positions(mask)[:, -tokens.shape[1] :],
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    logits: Tensor = language.network.lm_head(hidden[:, -1])
+    return logits
+
+
+def _collect(start: Batch, drawn: Tensor, written: Tensor, logprobs: Tensor) -> Samples:
+    """Cut the columns that no answer reached and join prompts and answers.
+
+    What was written is remembered and not read off the tokens, as a policy can draw <pad> too.
+    """
+    length = int(written.sum(dim=1).max())
+    batch = Batch(
+        torch.cat([start.tokens, drawn[:, :length]], dim=1),
+        torch.cat([start.mask, written[:, :length]], dim=1),
+        start.width,
+    )
+    return Samples(batch, logprobs[:, :length], (drawn == END).any(dim=1))
