@@ -1,0 +1,1 @@
+"""The feedback service: hands out tasks, records signed rankings, closes epochs, starts retraining; never loads torch."""

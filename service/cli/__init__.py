@@ -1,0 +1,36 @@
+"""The command line `haptic`: `people` for wallets that stake and rank, `operators` for those who run the network."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from chain.errors import HapticError, VerifyError
+from service.cli import operators, people
+
+app = typer.Typer(
+    name="haptic",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="RLHF as a network: stake, rank answers with your signature, and be paid when models get better from it.\n\n"
+    "Start with [bold]haptic demo[/] (the whole loop on a devnet of its own) or [bold]haptic devnet[/] (a devnet to try by hand).",
+)
+people.register(app)
+operators.register(app)
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is one line, not a traceback."""
+    try:
+        app()
+    except HapticError as error:
+        title = "verify: FAILED" if isinstance(error, VerifyError) else "error"
+        Console(stderr=True, highlight=False).print(f"[bold red]{title}:[/] ", end="")
+        print(error, file=sys.stderr)  # noqa: T201  # as it is: an error may hold brackets that rich would read
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

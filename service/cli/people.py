@@ -1,0 +1,301 @@
+"""Commands for people with a wallet: stake, unstake, withdraw, rank, score, claim, fund."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.panel import Panel
+from rich.prompt import Confirm, Prompt
+from rich.table import Table
+
+from chain.contracts import call
+from chain.errors import HapticError
+from chain.keys import create_keyfile, keyfile_address, read_password
+from chain.messages import checksum, parse_address
+from chain.transactions import transact
+from chain.tree import verify_proof
+from service.cli import shared
+from service.cli.shared import (
+    KEYFILE,
+    RPC,
+    SERVICE,
+    DeploymentFile,
+    DryRun,
+    KeyFile,
+    PasswordFile,
+    RpcUrl,
+    ServiceUrl,
+    Yes,
+)
+from service.client import Api, Contributor, Proof, Task, parse_marks, parse_order
+from service.terminal import out, show_score
+
+HOW = {
+    "pairwise": "Which is better? Type an order: A > B, B > A, or A = B.",
+    "ranking": "Put all of them in order, best first; = is a tie: {order}.",
+    "best_worst": "Name the best and the worst, with the rest tied between them: {order}.",
+    "likert": "Mark each from 1 (worst) to 7 (best), in the order shown: {marks}.",
+}
+ORDERS = {2: "B > A", 3: "B > A > C", 4: "B > A = C > D", 6: "B > A = C = D = E > F"}
+"""Example of an order, by the number of responses."""
+
+
+def wallet(
+    path: Annotated[Path, typer.Argument(help="File to make")] = KEYFILE, password_file: PasswordFile = None
+) -> None:
+    """Make a new wallet: an encrypted keystore file that only its password opens."""
+    if password_file is not None or "HAPTIC_PASSWORD" in os.environ:
+        password = read_password(password_file, os.environ)
+    else:
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    account = create_keyfile(path, password)
+    out.print(
+        f"[green]✓[/] {path} holds the wallet {account.address}. Keep the file and its password: nobody can restore them."
+    )
+
+
+def stake(
+    amount: Annotated[str, typer.Argument(help="Tokens to stake, such as 250 or 12.5")],
+    rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = KEYFILE,
+    password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Stake tokens: feedback counts by how much stake stood behind it, for how long."""
+    node, d = shared.connect(rpc, deployment)
+    account = shared.open_wallet(keyfile, password_file)
+    me, vault, coin = shared.address_of(account), d.stake_vault(), shared.read_coin(node, d.token)
+    units = shared.parse_amount(amount, coin.decimals)
+    balance = shared.check_balance(node, coin, me, units)
+    staked, cooldown = int(call(node, vault, "stakedOf", me)), int(call(node, vault, "cooldown"))
+    rows = {
+        "Wallet": checksum(me), "Stake now": coin.show(staked), "Stake after": coin.show(staked + units),
+        "Left in the wallet": coin.show(balance - units), "Getting it back": f"haptic unstake, then {cooldown} s of waiting",
+    }  # fmt: skip
+    if shared.confirm(f"Stake {coin.show(units)}", rows, yes=yes, dry_run=dry_run):
+        shared.approve_if_needed(node, account, coin, vault.address, units)
+        shared.print_transaction(transact(node, account, vault, "stake", units), f"{coin.show(units)} staked")
+
+
+def unstake(
+    amount: Annotated[str, typer.Argument(help="Tokens to take back, or `all`")],
+    rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = KEYFILE,
+    password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Ask for stake back; it counts no more from now, and can be withdrawn after the cooldown."""
+    node, d = shared.connect(rpc, deployment)
+    account = shared.open_wallet(keyfile, password_file)
+    me, vault, coin = shared.address_of(account), d.stake_vault(), shared.read_coin(node, d.token)
+    staked, (pending, _) = int(call(node, vault, "stakedOf", me)), call(node, vault, "pendingOf", me)
+    units = staked if amount == "all" else shared.parse_amount(amount, coin.decimals)
+    if not 0 < units <= staked:
+        raise shared.AmountError(
+            f"{checksum(me)} has {coin.show(staked)} staked; {coin.show(units)} cannot be asked back"
+        )
+    rows = {
+        "Wallet": checksum(me), "Stake after": coin.show(staked - units), "Waiting after": coin.show(pending + units),
+        "Withdrawable in": f"{call(node, vault, 'cooldown')} s" + (" (also what already waits)" if pending else ""),
+    }  # fmt: skip
+    if shared.confirm(f"Ask back {coin.show(units)}", rows, yes=yes, dry_run=dry_run):
+        shared.print_transaction(
+            transact(node, account, vault, "requestUnstake", units), f"{coin.show(units)} asked back"
+        )
+
+
+def withdraw(
+    rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = KEYFILE,
+    password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Take out what was asked back, once its cooldown is over."""
+    node, d = shared.connect(rpc, deployment)
+    account = shared.open_wallet(keyfile, password_file)
+    me, vault, coin = shared.address_of(account), d.stake_vault(), shared.read_coin(node, d.token)
+    pending, available_at = call(node, vault, "pendingOf", me)
+    now = node.block("latest").timestamp
+    if not pending:
+        raise shared.AmountError(f"{checksum(me)} has asked nothing back; use `haptic unstake AMOUNT` first")
+    if now < available_at:
+        raise shared.AmountError(
+            f"{coin.show(pending)} can be withdrawn in {available_at - now} s; try again then"
+        )
+    if shared.confirm(f"Withdraw {coin.show(pending)}", {"To": checksum(me)}, yes=yes, dry_run=dry_run):
+        shared.print_transaction(
+            transact(node, account, vault, "withdraw"), f"{coin.show(pending)} withdrawn"
+        )
+
+
+def claim(
+    service: ServiceUrl = SERVICE, rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
+    keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Claim your share of the revenue; the proof is checked here before it is sent."""
+    node, d = shared.connect(rpc, deployment)
+    account = shared.open_wallet(keyfile, password_file)
+    me, distributor, coin = (
+        shared.address_of(account),
+        d.revenue_distributor(),
+        shared.read_coin(node, d.payment_token),
+    )
+    with Api(service) as api:
+        proof = Proof.parse(api.get(f"/proofs/{me}"))
+    commitment = call(node, distributor, "commitment")
+    if proof.account != me or not verify_proof(commitment, me, proof.cumulative, proof.index, proof.nodes):
+        raise HapticError(
+            "the service's proof does not lead to the active root on the chain: do not claim by it; run `haptic verify`"
+        )
+    claimed = int(call(node, distributor, "claimed", me))
+    if proof.cumulative <= claimed:
+        out.print(f"Nothing new to claim: {coin.show(claimed)} have been paid to {checksum(me)} already.")
+        return
+    rows = {"To": checksum(me), "Paid so far": coin.show(claimed), "Root of epoch": str(proof.epoch)}
+    if shared.confirm(f"Claim {coin.show(proof.cumulative - claimed)}", rows, yes=yes, dry_run=dry_run):
+        receipt = transact(
+            node, account, distributor, "claim", me, proof.cumulative, proof.index, proof.nodes
+        )
+        shared.print_transaction(receipt, f"{coin.show(proof.cumulative - claimed)} paid to {checksum(me)}")
+
+
+def fund(
+    amount: Annotated[str, typer.Argument(help="Revenue in the payment token, such as 5000")],
+    run: Annotated[int, typer.Option(help="The retraining it is for; 0: none, shared by the running epoch's score")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Pay for a run that the service does not know")] = False,
+    service: ServiceUrl = SERVICE, rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
+    keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Pay revenue for a retraining; it goes to the wallets whose rankings it learned from."""
+    node, d = shared.connect(rpc, deployment)
+    account = shared.open_wallet(keyfile, password_file)
+    me, distributor, coin = (
+        shared.address_of(account),
+        d.revenue_distributor(),
+        shared.read_coin(node, d.payment_token),
+    )
+    units = shared.parse_amount(amount, coin.decimals)
+    balance = shared.check_balance(node, coin, me, units)
+    if run and not force:
+        _check_run(service, run)
+    rows = {
+        "From": checksum(me), "For": f"retraining run {run}" if run else "no run: by HapticScore of the running epoch",
+        "Left in the wallet": coin.show(balance - units), "Note": "revenue cannot be taken back",
+    }  # fmt: skip
+    if shared.confirm(f"Fund {coin.show(units)}", rows, yes=yes, dry_run=dry_run):
+        shared.approve_if_needed(node, account, coin, distributor.address, units)
+        shared.print_transaction(
+            transact(node, account, distributor, "fund", run, units), f"{coin.show(units)} funded"
+        )
+
+
+def _check_run(service: str, run: int) -> None:
+    """Raise unless the service knows the run: revenue for one that never comes waits forever."""
+    with Api(service) as api:
+        known = [r["run"] for r in api.get("/runs")]
+    if run not in known:
+        raise HapticError(
+            f"run {run} is not known to {service} (it knows {known or 'none'}): revenue for a run that never comes "
+            "is carried from epoch to epoch and paid to nobody; --force pays all the same"
+        )
+
+
+def score(
+    address: Annotated[str, typer.Argument(help="A wallet's address; empty: that of --keyfile")] = "",
+    service: ServiceUrl = SERVICE, keyfile: KeyFile = KEYFILE,
+) -> None:  # fmt: skip
+    """Show a wallet's HapticScore: contribution, quality, reputation, and what it earned."""
+    me = parse_address(address) if address else keyfile_address(keyfile)
+    with Api(service) as api:
+        found = api.get(f"/contributors/{me}")
+    table = Table(
+        title=f"{found['wallet']} · staked {shared.show_amount(int(found['staked']), 18)}",
+        title_justify="left",
+    )
+    for name in ("epoch", "comparisons", "reliability", "quality", "mean stake", "HapticScore"):
+        table.add_column(name, justify="right")
+    for e in found["epochs"]:
+        stake_text = f"{int(e['stake']) / 1e18:,.2f}"
+        row = (
+            f"{e['comparisons']:.1f}",
+            f"{e['reliability']:.3f}",
+            f"{e['quality']:.3f}",
+            stake_text,
+            show_score(int(e["score"])),
+        )
+        table.add_row(str(e["epoch"]), *row)
+    out.print(table)
+    out.print(
+        f"allotted {found['allotted']} · claimed {found['claimed']} · claimable now {found['claimable']} (smallest units)"
+    )
+    if not found["epochs"]:
+        out.print("No closed epoch with a ranking by this wallet yet: `haptic rank` makes the first.")
+
+
+def rank(
+    count: Annotated[int, typer.Option(help="Stop after so many tasks")] = 1000,
+    service: ServiceUrl = SERVICE, keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None,
+) -> None:  # fmt: skip
+    """Rank answers of models that you cannot tell apart, and sign each ranking with your wallet's session key."""
+    account = shared.open_wallet(keyfile, password_file)
+    with Api(service) as api:
+        info = api.get("/info")
+        me = Contributor(api, account, api.domain())
+        terms = str(api.get("/terms")["terms"])
+        out.print(f"[dim]{escape(terms)}[/]")
+        if not Confirm.ask("Do you agree, and sign in for this epoch?", console=out, default=True):
+            return
+        me.log_in(epoch=info["epoch"], now=info["now"], terms=terms)
+        receipts = keyfile.with_suffix(".receipts.jsonl")
+        out.print(f"Receipts are kept in {receipts}: with them a dropped ranking can be proven.")
+        for _ in range(count):
+            task = me.next_task()
+            if task is None:
+                out.print(
+                    "No task for you now: those left have enough judgements. Look again in the next epoch."
+                )
+                return
+            if not _rank_one(api, me, task, receipts):
+                return
+
+
+def _how(task: Task) -> str:
+    """Return how this task is answered, with an example that fits it."""
+    count = len(task.shown)
+    return HOW[task.method].format(order=ORDERS[count], marks=" ".join("5274163"[:count]))
+
+
+def _rank_one(api: Api, me: Contributor, task: Task, receipts: Path) -> bool:
+    """Show one task, ask for the order until it can be read, send it; False to stop."""
+    out.rule(f"epoch {task.epoch} · {task.method}")
+    out.print(Panel(escape(task.prompt), title="prompt", title_align="left"))
+    for letter, text in zip("ABCDEF", task.shown, strict=False):
+        out.print(Panel(escape(text), title=letter, title_align="left", border_style="cyan"))
+    while True:
+        said = Prompt.ask(f"{_how(task)} ([i]bad[/] if all are bad, [i]q[/] to stop)", console=out).strip()
+        if said.lower() == "q":
+            return False
+        now = api.get("/info")["now"]
+        try:
+            if said.lower() == "bad":
+                ranking = me.ranking(task, [1] * len(task.shown), now=now, flag="all_bad")
+            elif task.method == "likert":
+                marks, ranks = parse_marks(said, len(task.shown))
+                ranking = me.ranking(task, ranks, now=now, likert=marks)
+            else:
+                ranking = me.ranking(task, parse_order(said, len(task.shown)), now=now)
+            answer = me.send(ranking)
+        except HapticError as error:
+            out.print("[yellow]not sent:[/] " + escape(str(error)))
+            continue
+        with receipts.open("a", encoding="utf-8") as kept:
+            kept.write(json.dumps({"ranking": ranking.to_json(), "receipt": answer}) + "\n")
+        out.print(f"[green]✓[/] recorded as number {answer['position']}: {ranking.summary}")
+        if answer["notice"]:
+            out.print(f"[yellow]{escape(answer['notice'])}[/]")
+        return True
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (wallet, stake, unstake, withdraw, rank, score, claim, fund):
+        app.command(rich_help_panel="For people with a wallet")(command)

@@ -1,0 +1,166 @@
+"""What the commands share: options, amounts, wallets, and asking before money moves."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from eth_account.signers.local import LocalAccount
+from rich.prompt import Confirm
+from rich.table import Table
+
+from chain.contracts import Contract, call
+from chain.deployment import Deployment, check_deployment, read_deployment
+from chain.errors import HapticError
+from chain.keys import load_keyfile, read_password
+from chain.messages import parse_address
+from chain.rpc import Rpc
+from chain.transactions import transact
+from chain.types import Address
+from service.terminal import out
+
+DEFAULT_DEPLOYMENT = Path(".haptic/deployment.json")
+
+RpcUrl = Annotated[str, typer.Option("--rpc", envvar="HAPTIC_RPC_URL", help="JSON-RPC URL of a node")]
+DeploymentFile = Annotated[
+    Path, typer.Option("--deployment", envvar="HAPTIC_DEPLOYMENT", help="File with the contracts' addresses")
+]
+KeyFile = Annotated[
+    Path,
+    typer.Option(
+        "--keyfile",
+        envvar="HAPTIC_KEYFILE",
+        help="Your wallet: an encrypted keystore file (see `haptic wallet`)",
+    ),
+]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--password-file",
+        envvar="HAPTIC_PASSWORD_FILE",
+        help="File with its password; else HAPTIC_PASSWORD, else you are asked",
+    ),
+]
+ServiceUrl = Annotated[
+    str, typer.Option("--service", envvar="HAPTIC_SERVICE", help="URL of the feedback service")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before sending")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and stop")]
+RPC, SERVICE, KEYFILE = "http://127.0.0.1:8545", "http://127.0.0.1:8000", Path("wallet.json")
+
+
+class AmountError(HapticError):
+    """An amount that cannot be read exactly."""
+
+
+def parse_amount(text: str, decimals: int) -> int:
+    """Return a decimal text in smallest units, exactly: "1.5" with 6 decimals is 1500000."""
+    whole, _, part = text.strip().replace("_", "").partition(".")
+    if not (whole + part).isdecimal() or not (whole + part).isascii() or len(part) > decimals:
+        raise AmountError(f"{text!r} is not an amount with at most {decimals} decimals, such as 12.5")
+    units: int = int(whole or "0") * 10**decimals + int(part.ljust(decimals, "0") or "0")
+    if not 0 < units < 1 << 96:
+        raise AmountError(f"{text} is not an amount above 0 that fits the contracts (uint96)")
+    return units
+
+
+def show_amount(units: int, decimals: int) -> str:
+    """Return smallest units as a decimal text without trailing zeros."""
+    whole, part = divmod(units, 10**decimals)
+    tail = str(part).rjust(decimals, "0").rstrip("0")
+    return f"{whole:,}" + (f".{tail}" if tail else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Coin:
+    """An ERC-20 token with what people call it."""
+
+    contract: Contract
+    symbol: str
+    decimals: int
+
+    def show(self, units: int) -> str:
+        """Return an amount with its symbol."""
+        return f"{show_amount(units, self.decimals)} {self.symbol}"
+
+
+def read_coin(rpc: Rpc, address: Address) -> Coin:
+    """Return a token with its symbol and decimals as the chain says them."""
+    contract = Contract("HapticToken", address)
+    return Coin(contract, str(call(rpc, contract, "symbol")), int(call(rpc, contract, "decimals")))
+
+
+def connect(rpc_url: str, deployment: Path) -> tuple[Rpc, Deployment]:
+    """Return a node and the contracts, compared with what stands on the chain."""
+    found = read_deployment(deployment)
+    rpc = Rpc(rpc_url)
+    check_deployment(rpc, found)
+    return rpc, found
+
+
+def open_wallet(
+    path: Path, password_file: Path | None, environ: Mapping[str, str] = os.environ
+) -> LocalAccount:
+    """Return the wallet of a keystore; the password comes from a file, from HAPTIC_PASSWORD, or is asked for."""
+    if password_file is None and "HAPTIC_PASSWORD" not in environ:
+        return load_keyfile(path, typer.prompt(f"Password of {path}", hide_input=True))
+    return load_keyfile(path, read_password(password_file, environ))
+
+
+def address_of(account: LocalAccount) -> Address:
+    """Return an account's address in lowercase."""
+    return parse_address(account.address)
+
+
+def confirm(title: str, rows: Mapping[str, str], *, yes: bool, dry_run: bool = False) -> bool:
+    """Show what a command will do and ask; False in a dry run or when the answer is no."""
+    table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    out.print(table)
+    if dry_run:
+        out.print("Dry run: nothing was sent.")
+        return False
+    if yes or Confirm.ask("Send it?", console=out, default=False):
+        return True
+    out.print("Nothing was sent.")
+    return False
+
+
+def approve_if_needed(rpc: Rpc, account: LocalAccount, coin: Coin, spender: Address, amount: int) -> None:
+    """Allow `spender` to take exactly `amount`, unless it already may."""
+    allowed = int(call(rpc, coin.contract, "allowance", address_of(account), spender))
+    if allowed < amount:
+        transact(rpc, account, coin.contract, "approve", spender, amount)
+
+
+def check_balance(rpc: Rpc, coin: Coin, holder: Address, amount: int) -> int:
+    """Return the holder's balance, or say how much is missing."""
+    balance = int(call(rpc, coin.contract, "balanceOf", holder))
+    if balance < amount:
+        raise AmountError(
+            f"{holder} has {coin.show(balance)}, {coin.show(amount - balance)} too little for {coin.show(amount)}"
+        )
+    return balance
+
+
+def print_transaction(receipt: Any, what: str) -> None:
+    """Say that a transaction is in a block."""
+    out.print(f"[green]✓[/] {what} (block {receipt.block}, transaction {receipt.transaction_hash})")
+
+
+def check_port(host: str, port: int, option: str = "--port") -> None:
+    """Raise before anything starts when somebody else listens at this address."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise HapticError(
+                f"port {port} on {host} cannot be used ({error.strerror}): stop what runs there, or choose another with {option}"
+            ) from error

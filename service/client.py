@@ -1,0 +1,220 @@
+"""The contributor's side of the API: signs with a local wallet, talks to a service, and says errors in its words."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from chain.canonical import text_hash
+from chain.errors import HapticError
+from chain.feedback import dense_ranks, summary_of
+from chain.messages import Domain, Ranking, Receipt, Session, parse_address, parse_hash, recover, sign
+from chain.types import Address, Hash32
+
+
+class ApiError(HapticError):
+    """The service refused, or cannot be reached."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status; 0 when there was no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A blind task as the service hands it out."""
+
+    epoch: int
+    task: Hash32
+    prompt: str
+    method: str
+    shown: tuple[str, ...]
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A claim's proof, every field checked for form."""
+
+    account: Address
+    epoch: int
+    cumulative: int
+    index: int
+    nodes: tuple[tuple[Hash32, int], ...]
+
+    @classmethod
+    def parse(cls, value: dict[str, Any]) -> Proof:
+        """Return the proof in a service's answer; HapticError when it is not one."""
+        try:
+            nodes = tuple((parse_hash(h), int(s)) for h, s in value["proof"])
+            return cls(
+                parse_address(value["account"]),
+                int(value["epoch"]),
+                int(value["cumulative"]),
+                int(value["index"]),
+                nodes,
+            )
+        except (KeyError, TypeError, ValueError, HapticError) as error:
+            raise HapticError(f"the service's proof cannot be read: {error}") from error
+
+
+class Api:
+    """A service by its URL."""
+
+    def __init__(self, url: str, timeout_s: float = 30.0) -> None:
+        self.url = url.rstrip("/")
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=timeout_s)
+        except httpx.InvalidURL as error:
+            raise ApiError(f"{url!r} is no URL ({error}); it looks like http://127.0.0.1:8000") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def request(
+        self, method: str, path: str, *, token: str = "", body: Any = None, params: Any = None
+    ) -> Any:
+        """Return the JSON answer; ApiError with the service's own words otherwise."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            answer = self._http.request(method, path, json=body, params=params, headers=headers)
+        except httpx.HTTPError as error:
+            raise ApiError(
+                f"no service answers at {self.url} ({error}); start one with `haptic serve`, or set --service"
+            ) from error
+        try:
+            found = answer.json()
+            if answer.is_success:
+                return found
+            detail = str(found["detail"])
+        except (ValueError, KeyError, TypeError):
+            detail = f"{self.url} answered HTTP {answer.status_code} and no JSON of a Haptic service"
+        raise ApiError(detail, answer.status_code)
+
+    def get(self, path: str, **params: Any) -> Any:
+        """GET a public path under /v1."""
+        return self.request("GET", f"/v1{path}", params=params or None)
+
+    def domain(self) -> Domain:
+        """Return the EIP-712 domain that the service signs and checks for."""
+        found = self.get("/info")
+        return Domain(int(found["chain_id"]), parse_address(found["vault"]))
+
+
+class Contributor:
+    """A wallet logged in for an epoch: asks for tasks and signs rankings, with a session key of its own or itself."""
+
+    def __init__(
+        self, api: Api, wallet: LocalAccount, domain: Domain, *, use_session_key: bool = True
+    ) -> None:
+        self.api, self.wallet, self.domain = api, wallet, domain
+        self.address: Address = parse_address(wallet.address)
+        self.signer: LocalAccount = Account.from_key(secrets.token_bytes(32)) if use_session_key else wallet
+        self._token, self._receipts = "", Address("")
+
+    def log_in(
+        self, *, epoch: int, now: int, hours: int = 24, judgements: int = 100_000, terms: str | None = None
+    ) -> None:
+        """Sign a Session for an epoch and keep its token; `terms` is the text that the person has seen."""
+        agreed = text_hash(str(self.api.get("/terms")["terms"]) if terms is None else terms)
+        self._receipts = parse_address(self.api.get("/info")["receipt_signer"])
+        key = parse_address(self.signer.address)
+        session = Session(self.address, key, epoch, judgements, now + 3600 * hours, agreed)
+        body = {"session": session.to_json(), "signature": sign(session, self.domain, self.wallet)}
+        self._token = self.api.request("POST", "/v1/sessions", body=body)["token"]
+
+    def next_task(self) -> Task | None:
+        """Return the next task, or None when there is none for this wallet."""
+        try:
+            found = self.api.request("GET", "/v1/tasks/next", token=self._token)
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+        return Task(
+            found["epoch"],
+            Hash32(found["task"]),
+            found["prompt"],
+            found["method"],
+            tuple(found["shown"]),
+            found["expires_at"],
+        )
+
+    def ranking(
+        self,
+        task: Task,
+        ranks: Sequence[int],
+        *,
+        now: int,
+        likert: Sequence[int] = (),
+        flag: str = "",
+        comment: str = "",
+        revision: int = 0,
+    ) -> Ranking:
+        """Return the Ranking message of an order of what was shown."""
+        return Ranking(
+            wallet=self.address, epoch=task.epoch, task=task.task, method=task.method, summary=summary_of(ranks),
+            shown=tuple(text_hash(t) for t in task.shown), ranks=tuple(ranks), likert=tuple(likert), flag=flag,
+            comment_hash=text_hash(comment), revision=revision, signed_at=now,
+        )  # fmt: skip
+
+    def send(self, ranking: Ranking, comment: str = "") -> dict[str, Any]:
+        """Sign and send a ranking; check its receipt against the key published before, so that it proves something."""
+        digest = ranking.digest(self.domain)
+        body = {
+            "ranking": ranking.to_json(),
+            "signature": sign(ranking, self.domain, self.signer),
+            "comment": comment,
+        }
+        answer: dict[str, Any] = self.api.request("POST", "/v1/rankings", token=self._token, body=body)
+        receipt = Receipt(
+            Hash32(answer["digest"]), answer["epoch"], answer["position"], answer["received_at"]
+        )
+        signer = recover(receipt.digest(self.domain), answer["signature"])
+        if receipt.digest_of != digest or signer != self._receipts:
+            raise ApiError(
+                "the service's receipt is not for what was sent; keep this answer as evidence: " + str(answer)
+            )
+        return answer
+
+
+def parse_order(text: str, count: int) -> tuple[int, ...]:
+    """Return dense ranks of an order such as "B > A = C" for `count` responses; HapticError says what is missing."""
+    places: dict[str, int] = {}
+    for rank, group in enumerate(text.upper().split(">"), start=1):
+        for letter in group.split("="):
+            name = letter.strip()
+            if len(name) != 1 or not "A" <= name < chr(ord("A") + count):
+                raise HapticError(
+                    f"{name!r} is not one of {', '.join('ABCDEF'[:count])}; write for example: B > A = C"
+                )
+            if name in places:
+                raise HapticError(f"{name} stands twice in {text!r}")
+            places[name] = rank
+    if missing := [x for x in "ABCDEF"[:count] if x not in places]:
+        raise HapticError(f"{', '.join(missing)} is missing in {text!r}")
+    return tuple(places[x] for x in "ABCDEF"[:count])
+
+
+def parse_marks(text: str, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return (marks, dense ranks) of Likert marks such as "5 2 7"."""
+    parts = text.replace(",", " ").split()
+    if len(parts) != count or not all(p.isdecimal() and 1 <= int(p) <= 7 for p in parts):
+        raise HapticError(
+            f"{text!r}: give {count} marks from 1 (worst) to 7 (best), such as: {' '.join(['4'] * count)}"
+        )
+    marks = tuple(int(p) for p in parts)
+    return marks, dense_ranks(marks)

@@ -1,0 +1,101 @@
+"""What a running service holds: settings, one node, one database, two keys; built once and passed down."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from eth_account.signers.local import LocalAccount
+
+from chain.deployment import Deployment, check_deployment
+from chain.keys import assert_fast_crypto, load_keyfile, refuse_published_key
+from chain.messages import Domain
+from chain.rpc import Rpc
+from chain.rules import Rules
+from chain.types import Address
+from service.clock import ChainClock
+from service.database import Database, open_database
+from service.epochs import Place, check_secret
+from service.feedback import Desk
+from service.settings import Settings
+
+
+@dataclass(slots=True)
+class Pulse:
+    """When each job last ran, what it is waiting for and what it failed with, for /healthz."""
+
+    ran_at: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    waits: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything that routes and jobs need."""
+
+    settings: Settings
+    deployment: Deployment
+    rpc: Rpc
+    """The node as the jobs ask it, patiently."""
+    reader: Rpc
+    """The node as requests ask it: on a connection of their own, giving up soon, so that the jobs go on."""
+    db: Database
+    clock: ChainClock
+    place: Place
+    desk: Desk
+    rules: Rules
+    poster: LocalAccount | None
+    """Account that posts roots; None without its key file, in a replica that only serves."""
+    pulse: Pulse = field(default_factory=Pulse)
+
+    @property
+    def domain(self) -> Domain:
+        """The EIP-712 domain of all signed messages."""
+        return self.place.domain
+
+    def close(self) -> None:
+        """Let go of the node and the database."""
+        self.rpc.close()
+        self.reader.close()
+        self.db.engine.dispose()
+
+    def epoch_now(self) -> int:
+        """Return the epoch of the chain's head; negative before genesis."""
+        return self.place.epoch_at(self.clock.now())
+
+
+READ_TIMEOUT_S = 3.0
+"""How long a request waits for the node."""
+
+
+def _key(settings: Settings, name: str, chain_id: int) -> LocalAccount:
+    path = getattr(settings, f"{name}_keyfile")
+    account = load_keyfile(path, settings.password.get_secret_value())
+    refuse_published_key(Address(account.address.lower()), chain_id)
+    return account
+
+
+def build(settings: Settings) -> Context:
+    """Return the context of these settings; every wrong one is an error before anything is written."""
+    assert_fast_crypto()
+    deployment = settings.load_deployment()
+    rules = settings.rules()
+    with ExitStack() as undo:
+        rpc = undo.enter_context(Rpc(settings.rpc_url))
+        check_deployment(rpc, deployment)
+        reader = undo.enter_context(Rpc(settings.rpc_url, READ_TIMEOUT_S, retries=0))
+        wanted = "poster_keyfile" in settings.model_fields_set or settings.poster_keyfile.exists()
+        poster = _key(settings, "poster", deployment.chain_id) if wanted else None
+        receipts = _key(settings, "receipt", deployment.chain_id)
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        place = Place(deployment, settings.master, settings.folder("bundles"))
+        db = open_database(settings.database)
+        undo.callback(db.engine.dispose)
+        with db.read() as session:
+            check_secret(session, place)
+        undo.pop_all()
+    return Context(
+        settings=settings, deployment=deployment, rpc=rpc, reader=reader, db=db, clock=ChainClock(reader),
+        place=place,
+        desk=Desk(place.domain, receipts), rules=rules, poster=poster,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The demo: simulated judges with real wallets play the whole loop on the real service, chain and trainer."""

@@ -1,0 +1,210 @@
+"""The play: thirteen wallets, three epochs, two retrainings, revenue, claims, a stranger who checks all."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from chain.contracts import Contract, call
+from chain.messages import parse_address
+from chain.rules import Rules
+from chain.transactions import transact
+from service.client import Contributor, Proof
+from service.demo import report
+from service.demo.cast import ROLES, Player
+from service.demo.stage import (
+    DemoError,
+    Stage,
+    bars,
+    close_and_pay,
+    open_epoch,
+    set_up,
+    wait_for,
+    working,
+)
+from service.devnet import COIN, DOLLAR
+from service.terminal import out
+
+EPOCH_LENGTH, WINDOW, LEAD = 3600, 600, 600
+REVENUE = {0: 1_000 * DOLLAR, 1: 5_000 * DOLLAR, 2: 7_500 * DOLLAR}
+"""What the provider pays, by run; 0 is revenue that names no run."""
+METHODS = ("pairwise", "best_worst", "ranking")
+
+
+def stake_all(stage: Stage, seed: int) -> list[Player]:
+    """Make the wallets, give them tokens, and let each stake."""
+    players = []
+    vault = stage.site.deployment.stake_vault()
+    token = Contract("HapticToken", stage.site.deployment.token)
+    for n, role in enumerate(ROLES):
+        account = stage.site.wallet(role.name, staking=role.stake * COIN)
+        transact(stage.site.rpc, account, token, "approve", vault.address, role.stake * COIN)
+        transact(stage.site.rpc, account, vault, "stake", role.stake * COIN)
+        players.append(Player(role, account, random.Random(f"{seed}/{n}")))  # noqa: S311  # a simulated judge, not a secret
+    return players
+
+
+def judge(stage: Stage, players: list[Player], epoch: int, effort: float) -> None:
+    """Let everybody rank what the service hands out, each by its own method, signed by session keys."""
+    domain = stage.api.domain()
+    now = stage.now()
+
+    def play(player: Player, progress: Progress, bar: Any) -> None:
+        me = Contributor(stage.api, player.account, domain)
+        me.log_in(epoch=epoch, now=now, hours=1, judgements=1000)
+        for _ in range(round(player.role.work * effort)):
+            task = me.next_task()
+            if task is None:
+                break
+            ranks = player.rank(task.prompt, task.shown, task.method)
+            me.send(me.ranking(task, ranks, now=now))
+            progress.advance(bar)
+        progress.update(bar, visible=False)
+
+    with bars() as progress, ThreadPoolExecutor(4) as pool:
+        bar = progress.add_task(
+            f"epoch {epoch}: signed rankings", total=sum(round(p.role.work * effort) for p in players)
+        )
+        for done in [pool.submit(play, p, progress, bar) for p in players]:
+            done.result()
+
+
+def fund(stage: Stage, run: int, amount: int) -> None:
+    """Let the provider pay for a run."""
+    provider = stage.site.wallet("provider", dollars=amount)
+    distributor = stage.site.deployment.revenue_distributor()
+    dollar = Contract("DevnetDollar", stage.site.deployment.payment_token)
+    transact(stage.site.rpc, provider, dollar, "approve", distributor.address, amount)
+    transact(stage.site.rpc, provider, distributor, "fund", run, amount)
+    what = f"for retraining run {run}" if run else "that names no run"
+    out.print(f"[green]✓[/] the provider paid {amount / DOLLAR:,.0f} DUSD {what}")
+
+
+def wait_for_run(stage: Stage, run: int) -> dict[str, Any]:
+    """Follow a retraining to its end and return it."""
+    with bars() as progress:
+        bar = progress.add_task(f"run {run}: waiting for the worker", total=1)
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            found: dict[str, Any] | None = next((r for r in stage.api.get("/runs") if r["run"] == run), None)
+            if found and found["state"] == "failed":
+                raise DemoError(f"run {run} failed: {found['error']}")
+            if found and found["state"] == "done":
+                return found
+            if found and "of" in found["progress"]:
+                p = found["progress"]
+                progress.update(
+                    bar, description=f"run {run}: {p['stage']}", completed=p["step"], total=p["of"]
+                )
+            time.sleep(0.3)
+    raise DemoError(f"run {run} did not end in 300 s; its log is in {stage.site.folder / 'logs'}")
+
+
+def claim_all(stage: Stage, players: list[Player]) -> dict[str, int]:
+    """Let every wallet with a payout claim it, and return what each was paid."""
+    paid: dict[str, int] = {}
+    distributor = stage.site.deployment.revenue_distributor()
+    for player in players:
+        me = parse_address(player.account.address)
+        if int(stage.api.get(f"/contributors/{me}")["claimable"]):
+            p = Proof.parse(stage.api.get(f"/proofs/{me}"))
+            transact(stage.site.rpc, player.account, distributor, "claim", me, p.cumulative, p.index, p.nodes)
+        paid[player.role.name] = int(call(stage.site.rpc, distributor, "claimed", me))
+    return paid
+
+
+def verify_as_stranger(stage: Stage, epoch: int) -> bool:
+    """Run `haptic verify` in a process that knows nothing but the node, the addresses and the URL."""
+    command = [
+        sys.executable,
+        "-c",
+        "from service.cli import main; main()",
+        "verify",
+        "--rpc",
+        stage.site.rpc.name,
+    ]
+    command += [
+        "--deployment",
+        str(stage.site.folder / "deployment.json"),
+        "--bundle",
+        stage.api.url,
+        "--epoch",
+        str(epoch),
+    ]
+    stranger = {k: v for k, v in os.environ.items() if not k.startswith("HAPTIC_")}
+    done = subprocess.run(command, env=stranger, capture_output=True, text=True, check=False)
+    out.print((done.stdout + done.stderr).rstrip(), markup=False)
+    return done.returncode == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """How much is played."""
+
+    epochs: int = 3
+    tasks: int = 160
+    """Tasks of an epoch."""
+    effort: float = 1.0
+    """Share of each role's work that is done."""
+    retrain_after: int = 400
+    trainer_config: Path | None = None
+    """Settings of the trainer; None for its own."""
+
+    def environ(self) -> dict[str, str]:
+        """Return the settings of the service that this scenario needs."""
+        found = {"HAPTIC_TASKS_PER_EPOCH": str(self.tasks), "HAPTIC_RETRAIN_AFTER": str(self.retrain_after)}
+        return found | ({"HAPTIC_TRAINER_CONFIG": str(self.trainer_config)} if self.trainer_config else {})
+
+
+def _one_epoch(stage: Stage, players: list[Player], epoch: int, scenario: Scenario) -> None:
+    """Play an epoch until everybody has ranked; then, unless it is the last, close it and retrain."""
+    what = "old and new model answer, blind" if epoch else "the first model is made from scratch and answers"
+    opened = wait_for(f"epoch {epoch}: {what}", partial(open_epoch, stage, epoch), stage)
+    fund(stage, epoch, REVENUE[epoch])
+    judge(stage, players, epoch, scenario.effort)
+    count = stage.api.get(f"/epochs/{epoch}")["judgements"]
+    out.print(f"[green]✓[/] epoch {epoch}: {opened['tasks']} blind tasks, {count} signed rankings")
+    if epoch == scenario.epochs - 1:
+        return
+    close_and_pay(stage, epoch)
+    out.print(f"[green]✓[/] epoch {epoch}: closed, root posted and active")
+    found = wait_for_run(stage, epoch + 1)
+    out.print(f"[green]✓[/] run {found['run']}: {found['model']} trained on epoch {epoch}")
+
+
+def run(folder: Path, seed: int, scenario: Scenario = Scenario()) -> None:
+    """Play all of it; DemoError when anything does not add up."""
+    began, last = time.monotonic(), scenario.epochs - 1
+    out.print(
+        "[bold]Haptic demo[/] · judges are simulated; all answers, signatures, blocks and gradients are real"
+    )
+    rules = Rules(methods=METHODS)
+    with set_up(
+        folder, epoch_length=EPOCH_LENGTH, window=WINDOW, lead=LEAD, rules=rules, extra=scenario.environ()
+    ) as stage:
+        players = stake_all(stage, seed)
+        out.print(f"[green]✓[/] chain, contracts and service run; {len(players)} wallets have staked")
+        stage.go_to(stage.start(0) + 1)
+        with working(stage, "--bootstrap"):
+            for epoch in range(scenario.epochs):
+                _one_epoch(stage, players, epoch, scenario)
+        close_and_pay(stage, last)
+        out.print(f"[green]✓[/] epoch {last}: closed, root posted and active")
+        paid = claim_all(stage, players)
+        stage.go_to(stage.now() + 1)
+        report.people(stage, players, paid)
+        report.models(stage)
+        report.balances(stage, players, {r: REVENUE[r] for r in range(scenario.epochs)})
+        if not verify_as_stranger(stage, last):
+            raise DemoError("haptic verify found a difference; see above")
+    out.print(f"[bold]Done[/] in {time.monotonic() - began:.0f} s. Everything it made is in {folder}.")

@@ -1,0 +1,238 @@
+"""Replays judgements of real people through the whole path, one wallet per annotator."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chain.canonical import text_hash
+from chain.contracts import Contract
+from chain.errors import HapticError
+from chain.feedback import Task
+from chain.messages import parse_address
+from chain.rules import SIZES, Rules
+from chain.transactions import transact
+from chain.types import Address
+from service.arena import Plan
+from service.client import Contributor
+from service.database import open_database
+from service.demo import report
+from service.demo.cast import Player, Role
+from service.demo.play import claim_all, fund, verify_as_stranger
+from service.demo.stage import DemoError, Stage, bars, close_and_pay, set_up
+from service.devnet import COIN, DOLLAR
+from service.epochs import Place, open_epoch
+from service.terminal import out, show_score
+
+EPOCHS = 3
+REVENUE = 10_000 * DOLLAR
+STAKE = 100
+EPOCH_LENGTH, WINDOW, LEAD = 7200, 600, 1800
+
+
+class RankingsFileError(HapticError):
+    """A line of the file that is no judged task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A prompt, its answers, and who ranked them how."""
+
+    prompt: str
+    texts: tuple[str, ...]
+    systems: tuple[str, ...]
+    ranks: dict[str, tuple[int, ...]]
+    """Dense ranks by annotator, in the order of `texts`."""
+
+
+def _dense(ranks: Sequence[int]) -> tuple[int, ...]:
+    order = {r: i + 1 for i, r in enumerate(sorted(set(ranks)))}
+    return tuple(order[r] for r in ranks)
+
+
+def _ranks(row: dict[str, Any]) -> Iterable[tuple[str, tuple[int, ...]]]:
+    """Yield (annotator, ranks) of a row with `judgements` (left, right or tie) or `rankings` (ranks)."""
+    verdicts = {"left": (1, 2), "right": (2, 1), "tie": (1, 1)}
+    for j in row.get("judgements", ()):
+        yield j["annotator"], verdicts[j["winner"]]
+    for j in row.get("rankings", ()):
+        yield j["annotator"], _dense(j["ranks"])
+
+
+def read(path: Path) -> list[Judged]:
+    """Return the judged tasks of a JSONL file; RankingsFileError names the line that cannot be read."""
+    tasks = []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise RankingsFileError(f"{path} cannot be read: {error.strerror}") from error
+    for number, raw in enumerate(lines, start=1):
+        if not raw.strip():
+            continue
+        try:
+            row = json.loads(raw)
+            texts = tuple(r["text"] for r in row["responses"])
+            found = Judged(
+                row["prompt"], texts, tuple(r["system"] for r in row["responses"]), dict(_ranks(row))
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise RankingsFileError(
+                f"{path}, line {number}: expected prompt, responses [{{system, text}}] and judgements "
+                f"[{{annotator, winner}}] or rankings [{{annotator, ranks}}]; {error!r}"
+            ) from error
+        if any(len(r) != len(texts) for r in found.ranks.values()) or len(texts) not in SIZES:
+            raise RankingsFileError(
+                f"{path}, line {number}: {len(texts)} responses; give {SIZES} with a rank each"
+            )
+        tasks.append(found)
+    if not tasks:
+        raise RankingsFileError(f"{path} holds no judged task")
+    return tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """An epoch's tasks, and what each annotator said of them in the order of `Task.responses`."""
+
+    plans: tuple[Plan, ...]
+    said: dict[str, dict[str, tuple[int, ...]]]
+    """By task hash, then annotator."""
+
+
+def script(part: Sequence[Judged], wallets: dict[str, Address], method: str) -> Script:
+    """Return the tasks, each reserved for the wallets of the people who judged it; equal tasks become one."""
+    plans: dict[str, Plan] = {}
+    said: dict[str, dict[str, tuple[int, ...]]] = {}
+    for judged in part:
+        task = Task.of(judged.prompt, judged.texts, [method])
+        place = [judged.texts.index(t) for t in task.responses]
+        answers = said.setdefault(task.hash(), {})
+        for annotator, ranks in judged.ranks.items():
+            answers.setdefault(annotator, tuple(ranks[i] for i in place))
+        assignees = tuple(sorted(wallets[a] for a in answers))
+        plans[task.hash()] = Plan(task, tuple(judged.systems[i] for i in place), (), assignees)
+    return Script(tuple(plans.values()), said)
+
+
+def _stake(stage: Stage, names: Sequence[str]) -> list[Player]:
+    """Give every annotator a wallet with the same stake."""
+    d, rpc = stage.site.deployment, stage.site.rpc
+    token, vault = Contract("HapticToken", d.token), d.stake_vault()
+    players = []
+    with bars() as progress:
+        for name in progress.track(names, description="wallets stake"):
+            account = stage.site.wallet(name, staking=STAKE * COIN)
+            transact(rpc, account, token, "approve", vault.address, STAKE * COIN)
+            transact(rpc, account, vault, "stake", STAKE * COIN)
+            players.append(Player(Role(name, 0.0, 0, STAKE), account, random.Random(name)))  # noqa: S311  # unused here
+    return players
+
+
+def _speak(
+    stage: Stage,
+    player: Player,
+    epoch: int,
+    said: dict[str, dict[str, tuple[int, ...]]],
+    advance: Callable[[], None],
+) -> None:
+    """Let one wallet give the answers that its person gave."""
+    now = stage.now()
+    me = Contributor(stage.api, player.account, stage.api.domain())
+    me.log_in(epoch=epoch, now=now, hours=2)
+    while (task := me.next_task()) is not None:
+        by_hash = dict(
+            zip(sorted(text_hash(t) for t in task.shown), said[task.task][player.role.name], strict=True)
+        )
+        me.send(me.ranking(task, [by_hash[text_hash(t)] for t in task.shown], now=now))
+        player.judged += 1
+        advance()
+
+
+def _one_epoch(
+    stage: Stage, players: Sequence[Player], part: Sequence[Judged], epoch: int, rules: Rules
+) -> None:
+    """Open an epoch with these tasks, let everybody answer, fund it, close it and activate its root."""
+    site = stage.site
+    found = script(part, {p.role.name: parse_address(p.account.address) for p in players}, rules.methods[0])
+    place = Place(site.deployment, site.environ["HAPTIC_SECRET"].encode(), site.folder / "bundles")
+    with open_database(f"sqlite:///{site.folder / 'haptic.db'}").write() as db:
+        open_epoch(db, place, epoch, found.plans, rules, stage.now())
+        db.commit()
+    fund(stage, 0, REVENUE)
+    total = sum(len(a) for a in found.said.values())
+    with bars() as progress, ThreadPoolExecutor(4) as pool:
+        bar = progress.add_task(f"epoch {epoch}: signed rankings", total=total)
+        for done in [
+            pool.submit(_speak, stage, p, epoch, found.said, lambda: progress.advance(bar)) for p in players
+        ]:
+            done.result()
+    close_and_pay(stage, epoch)
+    out.print(
+        f"[green]✓[/] epoch {epoch}: {len(found.plans)} tasks, {total} signed rankings; closed, root active"
+    )
+
+
+def _table(stage: Stage, players: Sequence[Player], paid: dict[str, int]) -> None:
+    """Print what HapticScore makes of each person."""
+    shown = report.table(
+        "What HapticScore makes of each annotator (equal stake, no gold: only agreement counts)",
+        "annotator", "judged", "comparisons", "est. rel.", "quality", "HapticScore", "claimed DUSD",
+    )  # fmt: skip
+    rows = []
+    for p in players:
+        epochs = stage.api.get(f"/contributors/{parse_address(p.account.address)}")["epochs"]
+        made, proven = sum(e["comparisons"] for e in epochs), sum(int(e["proven"]) for e in epochs)
+        score = sum(int(e["score"]) for e in epochs)
+        quality = proven / 6e6 / made if made else 0.0
+        rows.append(
+            (score, p.role.name, p.judged, made, epochs[-1]["reliability"] if epochs else 0.0, quality)
+        )
+    for score, name, judged, made, reliability, quality in sorted(rows, reverse=True):
+        shown.add_row(
+            name,
+            str(judged),
+            f"{made:.0f}",
+            f"{reliability:.3f}",
+            f"{quality:.3f}",
+            show_score(score),
+            report.money(paid[name]),
+        )
+    out.print(shown)
+    scored = sum(1 for row in rows if row[0])
+    out.print(
+        f"{scored} of {len(rows)} annotators have proven to know better than chance; the revenue is theirs."
+    )
+
+
+def run(folder: Path, rankings: Path) -> None:
+    """Replay a file; DemoError when anything does not add up."""
+    began = time.monotonic()
+    tasks = read(rankings)
+    names = sorted({a for t in tasks for a in t.ranks})
+    method = "pairwise" if all(len(t.texts) == 2 for t in tasks) else "ranking"
+    judgements = sum(len(t.ranks) for t in tasks)
+    out.print(
+        f"[bold]Haptic replay[/] · {len(names)} real annotators, {len(tasks)} tasks, "
+        f"{judgements} judgements ({method})"
+    )
+    rules = Rules(methods=(method,), lease_s=EPOCH_LENGTH)
+    no_arena = {"HAPTIC_ARENA": "false"}
+    with set_up(
+        folder, epoch_length=EPOCH_LENGTH, window=WINDOW, lead=LEAD, rules=rules, extra=no_arena
+    ) as stage:
+        players = _stake(stage, names)
+        stage.go_to(stage.start(0) + 1)
+        for epoch in range(EPOCHS):
+            _one_epoch(stage, players, tasks[epoch::EPOCHS], epoch, rules)
+        paid = claim_all(stage, players)
+        _table(stage, players, paid)
+        report.balances(stage, players, {0: REVENUE * EPOCHS})
+        if not verify_as_stranger(stage, EPOCHS - 1):
+            raise DemoError("haptic verify found a difference; see above")
+    out.print(f"[bold]Done[/] in {time.monotonic() - began:.0f} s. Everything it made is in {folder}.")

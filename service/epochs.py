@@ -1,0 +1,348 @@
+"""An epoch's life in the database: opened with commitments, closed by the pure core, its bundle and scores kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlmodel import Session as Db
+
+from chain import ledger as chain_ledger
+from chain.assignment import epoch_seed, seed_commitment
+from chain.bundle import (
+    Evidence,
+    Gold,
+    Header,
+    SignedRanking,
+    SignedSession,
+    read_evidence,
+    read_lines,
+)
+from chain.contracts import call
+from chain.deployment import Deployment
+from chain.epoch import FAST, Closed, Facts, Standing, close, gold_root, preference_lines
+from chain.errors import ChainError, VerifyError
+from chain.evidence import check_evidence
+from chain.feedback import Task
+from chain.indexer import check_stake, snapshot_block
+from chain.ledger import EpochReport
+from chain.messages import Domain, Ranking, Session
+from chain.rpc import Rpc
+from chain.rules import Rules
+from chain.stake import fold, stake_seconds
+from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
+from service.arena import Plan, gold_of, task_of
+from service.errors import ConfigError, ConflictError
+from service.ledger import queries
+from service.ledger.tables import (
+    EpochRow,
+    LeafRow,
+    MatchRow,
+    PoolRow,
+    RankingRow,
+    ScoreRow,
+    SessionRow,
+    ShareRow,
+    TaskRow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The deployment that epochs are counted on, and the secret that their seeds come from."""
+
+    deployment: Deployment
+    master: bytes
+    bundles: Path
+    """Folder of the published bundles."""
+
+    @property
+    def domain(self) -> Domain:
+        """The EIP-712 domain of all signed messages."""
+        return Domain(self.deployment.chain_id, self.deployment.vault)
+
+    def epoch_at(self, timestamp: int) -> int:
+        """Return the epoch of a block time; negative before genesis."""
+        return (timestamp - self.deployment.genesis) // self.deployment.epoch_length
+
+    def start(self, epoch: int) -> int:
+        """Return the first second of an epoch, Unix."""
+        return self.deployment.genesis + epoch * self.deployment.epoch_length
+
+    def seed(self, epoch: int) -> bytes:
+        """Return an epoch's secret seed, 32 bytes."""
+        return epoch_seed(self.master, self.deployment.chain_id, self.deployment.distributor, Epoch(epoch))
+
+    def bundle_path(self, epoch: int) -> Path:
+        """Return where an epoch's bundle is kept."""
+        return self.bundles / f"epoch-{epoch}.jsonl"
+
+    def preferences_path(self, epoch: int) -> Path:
+        """Return where an epoch's labelled comparisons are kept: its part of a run's data file."""
+        return self.bundles / f"epoch-{epoch}.preferences.jsonl"
+
+
+def standing(db: Db, rules: Rules) -> Standing:
+    """Return what the last closed epoch handed on, read from the tables."""
+    last = queries.last_closed(db)
+    runs = queries.run_records(r for r in queries.runs(db) if r.declared_in is not None)
+    if last < 0:
+        return Standing(lam=Ratio(rules.params.lambda0_num, rules.params.lambda0_den))
+    report, row = chain_ledger.epoch_report(db, last), queries.epoch_row(db, last)
+    if report is None or row is None:
+        raise ConflictError(
+            f"epoch {last} is closed but its report is missing; restore the database from a backup"
+        )
+    lines = {Address(s.wallet): s.line for s in queries.scores(db, last)}
+    proven = {w: int(x["w"]) for w, x in lines.items()}
+    stakes = {w: int(x["stake"]) for w, x in lines.items()}
+    return Standing(
+        lam=FAST.lambda_next(proven, stakes, Ratio(int(row.lambda_num), int(row.lambda_den))),
+        previous=Hash32(report.data_hash),
+        states=queries.wallet_states(db),
+        cumulative=queries.cumulative(db, last),
+        carried=queries.carried(db, last),
+        scores=queries.score_history(db, last),
+        runs=runs,
+    )
+
+
+def open_epoch(db: Db, place: Place, epoch: int, plans: Iterable[Plan], rules: Rules, now: int) -> EpochRow:
+    """Open an epoch with its tasks, committing to seed, gold, rules and lambda before anybody sees one."""
+    if queries.epoch_row(db, epoch) is not None:
+        raise ConflictError(f"epoch {epoch} was opened already; its tasks stay as they are")
+    if (last := queries.last_closed(db)) != epoch - 1:
+        raise ConflictError(
+            f"epoch {epoch} opens after epoch {epoch - 1} is closed; the last closed one is {last}"
+        )
+    seed = place.seed(epoch)
+    before = standing(db, rules)
+    rows, golden = [], []
+    for plan in plans:
+        gold = gold_of(plan, seed) if plan.gold_ranks else None
+        golden += [gold] if gold else []
+        rows.append(
+            TaskRow(
+                epoch=epoch, task=plan.task.hash(), prompt=plan.task.prompt, responses=list(plan.task.responses),
+                methods=list(plan.task.methods), origins=list(plan.origins), assignees=sorted(plan.assignees),
+                gold_ranks=list(plan.gold_ranks), gold_salt=gold.salt if gold else "",
+            )
+        )  # fmt: skip
+    row = EpochRow(
+        epoch=epoch, seed_hash=seed_commitment(seed), gold_root=gold_root(golden), rules_hash=rules.hash(),
+        rules=rules.to_json(), lambda_num=str(before.lam.num), lambda_den=str(before.lam.den), opened_at=now,
+    )  # fmt: skip
+    _check_distinct(rows)
+    queries.add(db, row, *rows)
+    return row
+
+
+def _check_distinct(rows: Iterable[TaskRow]) -> None:
+    """Refuse two tasks that compare the same responses to the same prompt: a pair counts once."""
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    for row in rows:
+        key = (row.prompt, tuple(row.responses))
+        if key in seen:
+            raise ConflictError(f"two tasks show the same responses to {row.prompt[:60]!r}; make it one")
+        seen.add(key)
+
+
+def _signed_session(row: SessionRow) -> SignedSession:
+    return SignedSession(Session.parse(row.message), row.signature)
+
+
+def _signed_ranking(row: RankingRow) -> SignedRanking:
+    return SignedRanking(Ranking.parse(row.message), row.signature, row.position, row.received_at)
+
+
+def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: Standing) -> Evidence:
+    """Return everything that was signed or committed to in an epoch, from the tables."""
+    d = place.deployment
+    header = Header(
+        epoch=Epoch(row.epoch), chain_id=d.chain_id, vault=d.vault, distributor=d.distributor, genesis=d.genesis,
+        length=d.epoch_length, snapshot_block=snapshot.number, snapshot_hash=snapshot.hash,
+        seed=Hash32("0x" + place.seed(row.epoch).hex()), gold_root=Hash32(row.gold_root),
+        lam=Ratio(int(row.lambda_num), int(row.lambda_den)), rules=Rules.from_json(row.rules), previous=before.previous,
+    )  # fmt: skip
+    tasks: dict[Hash32, Task] = {}
+    gold: dict[Hash32, Gold] = {}
+    for t in queries.tasks(db, row.epoch):
+        name = Hash32(t.task)
+        tasks[name] = task_of(t)
+        if t.gold_ranks:
+            gold[name] = Gold(name, tuple(t.gold_ranks), Hash32(t.gold_salt))
+    declared = queries.run_records(queries.runs(db, undeclared=True))
+    rankings = tuple(_signed_ranking(r) for r in queries.rankings(db, row.epoch))
+    ranked = {r.ranking.wallet for r in rankings}
+    return Evidence(
+        header, tasks, gold,
+        sessions=tuple(_signed_session(s) for s in queries.sessions(db, row.epoch) if s.wallet in ranked),
+        rankings=rankings,
+        runs=tuple(declared.values()),
+    )  # fmt: skip
+
+
+def facts(db: Db, rpc: Rpc, place: Place, epoch: int, snapshot: BlockRef) -> Facts:
+    """Return stake and revenue at the snapshot, folded from indexed events and held against the vault's storage."""
+    start, end = place.start(epoch), place.start(epoch + 1)
+    changes = chain_ledger.stake_changes(db, snapshot.number)
+    accounts, at_start = fold(changes, end), fold(changes, start)
+    check_stake(rpc, place.deployment, accounts, snapshot, end)
+    report = chain_ledger.epoch_report(db, epoch - 1) if epoch else None
+    after = report.snapshot_block if report else place.deployment.from_block - 1
+    _check_funded(db, rpc, place, snapshot)
+    funded: dict[int, Wei] = {}
+    for event in chain_ledger.fundings(db, after, snapshot.number):
+        funded[event.run] = Wei(funded.get(event.run, 0) + event.amount)
+    return Facts(
+        stake_start={a: stake_seconds(s, start) for a, s in at_start.items()},
+        stake_end={a: stake_seconds(s, end) for a, s in accounts.items()},
+        funded=funded,
+    )
+
+
+def _check_funded(db: Db, rpc: Rpc, place: Place, snapshot: BlockRef) -> None:
+    """Raise unless all indexed revenue is what the distributor itself says at the snapshot block."""
+    said = int(call(rpc, place.deployment.revenue_distributor(), "funded", block=snapshot))
+    known = sum(e.amount for e in chain_ledger.fundings(db, -1, snapshot.number))
+    if said != known:
+        raise ChainError(
+            f"the distributor had {said} at block {snapshot.number}, the indexed events add up to {known}: "
+            "the node drops logs; use another, and index again from an empty database"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A closed epoch that is not yet written down."""
+
+    epoch: int
+    snapshot: BlockRef
+    closed: Closed
+    rules_hash: Hash32
+
+
+def draft(db: Db, rpc: Rpc, place: Place, epoch: int) -> Draft | None:
+    """Return the close of an epoch without writing anything; None while its snapshot block is not finalized.
+
+    ConflictError when it is closed already: what it was closed on stands no more where it stood.
+    """
+    row = queries.epoch_row(db, epoch)
+    check_secret(db, place)
+    if row is not None and row.closed_at is not None:
+        raise ConflictError(f"epoch {epoch} is closed already; see /v1/epochs/{epoch}")
+    snapshot = snapshot_block(rpc, place.start(epoch + 1))
+    indexed = chain_ledger.checkpoint(db)
+    if row is None or snapshot is None or indexed is None or indexed.number < snapshot.number:
+        return None
+    before = standing(db, Rules.from_json(row.rules))
+    found = evidence(db, place, row, snapshot, before)
+    digests = check_evidence(found, place.domain)
+    closed = close(found, facts(db, rpc, place, epoch, snapshot), before, FAST, digests)
+    _check_readable(closed.bundle, row)
+    return Draft(epoch, snapshot, closed, Hash32(row.rules_hash))
+
+
+def check_secret(db: Db, place: Place) -> None:
+    """Raise a ConfigError where an epoch that is not closed was opened with another secret than there is now."""
+    for row in queries.epochs(db):
+        if row.closed_at is None and row.seed_hash != seed_commitment(place.seed(row.epoch)):
+            raise ConfigError(
+                f"HAPTIC_SECRET is not the one that epoch {row.epoch} was opened with: put that one back"
+            )
+
+
+def _check_readable(bundle: bytes, row: EpochRow) -> None:
+    """Read a bundle as a stranger will, so that nothing is posted that nobody can verify."""
+    found = read_evidence(read_lines(bundle))
+    if (root := gold_root(found.gold[t] for t in sorted(found.gold))) != row.gold_root:
+        raise VerifyError(
+            f"the gold of epoch {row.epoch} has root {root}, committed was {row.gold_root}: a row was changed"
+        )
+
+
+def _report(item: Draft, place: Place, now: int) -> EpochReport:
+    """Return what is posted to the distributor, and where its bundle lies."""
+    tree = item.closed.tree
+    return EpochReport(
+        epoch=item.epoch, root=tree.root_hash, sum=tree.sum, depth=tree.depth, data_hash=item.closed.data_hash,
+        ledger_root=item.closed.ledger_root, rules_hash=item.rules_hash, snapshot_block=item.snapshot.number,
+        snapshot_hash=item.snapshot.hash, bundle_path=str(place.bundle_path(item.epoch)), status="built", built_at=now,
+    )  # fmt: skip
+
+
+def write_bundle(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # or a power cut takes the name back
+    finally:
+        os.close(folder)
+
+
+def _matches(db: Db, item: Draft) -> list[MatchRow]:
+    """Return how often one model's answer was labelled better than another's."""
+    origin = {
+        (t.task, h): model
+        for t in queries.tasks(db, item.epoch)
+        for h, model in zip(task_of(t).hashes, t.origins, strict=True)
+    }
+    counts: dict[tuple[str, str], int] = {}
+    for key, known in zip(item.closed.comparisons.keys, item.closed.result.pairs, strict=True):
+        a, b = origin[key.task, key.a], origin[key.task, key.b]
+        if known.label and a != b:
+            pair = (a, b) if known.label > 0 else (b, a)
+            counts[pair] = counts.get(pair, 0) + 1
+    return [MatchRow(epoch=item.epoch, winner=w, loser=x, count=n) for (w, x), n in counts.items()]
+
+
+def reopen(db: Db, epoch: int) -> None:
+    """Take back all that followed from closing `epoch` and the epochs after it; what was signed stays."""
+    queries.forget_results(db, epoch)
+    chain_ledger.forget_epoch_reports(db, epoch)
+
+
+def store(db: Db, place: Place, item: Draft, now: int) -> None:
+    """Write a closed epoch: bundle file first, then all rows; the caller commits once."""
+    row = queries.epoch_row(db, item.epoch, lock=True)
+    if row is None or row.closed_at is not None:
+        return
+    if queries.judgement_count(db, item.epoch) != sum(
+        1 for r in read_lines(item.closed.bundle) if r["kind"] == "ranking"
+    ):
+        raise ConflictError(
+            f"a ranking came in while epoch {item.epoch} was being closed; it is closed again in a moment"
+        )
+    write_bundle(place.bundle_path(item.epoch), item.closed.bundle)
+    known = {Hash32(t.task): task_of(t) for t in queries.tasks(db, item.epoch)}
+    learned = preference_lines(known, item.closed.comparisons, item.closed.result, item.epoch)
+    write_bundle(place.preferences_path(item.epoch), learned)
+    row.closed_at = now
+    lines = [x for x in read_lines(item.closed.bundle) if x["kind"] == "wallet"]
+    queries.add(db, *(ScoreRow(epoch=item.epoch, wallet=x["wallet"], line=x) for x in lines))
+    for pool in item.closed.pools:
+        queries.add(
+            db,
+            PoolRow(
+                epoch=item.epoch, run=pool.run, funded=str(pool.funded),
+                carried_in=str(pool.carried_in), carried_out=str(pool.carried_out),
+            ),
+            *(ShareRow(epoch=item.epoch, run=pool.run, wallet=w, amount=str(v)) for w, v in pool.shares.items()),
+        )  # fmt: skip
+    paid = {a for pool in item.closed.pools for a in pool.shares}
+    totals = item.closed.standing.cumulative
+    queries.add(db, *(LeafRow(epoch=item.epoch, account=a, cumulative=str(totals[a])) for a in sorted(paid)))
+    queries.add(db, *_matches(db, item))
+    for run in queries.runs(db, undeclared=True):
+        if run.run in item.closed.standing.runs:
+            run.declared_in = item.epoch
+    chain_ledger.save_epoch_report(db, _report(item, place, now))

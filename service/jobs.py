@@ -1,0 +1,291 @@
+"""The clock: four steps that each look at what is there and do the next thing; any of them can run twice.
+
+index   finalized events into the ledger
+payout  close what has ended, post its root, activate it after the window
+retrain start a run when enough new comparisons are in
+arena   let the models answer, and open the running epoch with the tasks that come of it
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from chain import ledger as chain_ledger
+from chain import publisher
+from chain.errors import ChainError
+from chain.events import Activated, Vetoed
+from chain.hashing import keccak256
+from chain.indexer import index
+from chain.ledger import EpochReport
+from service import arena, epochs, training
+from service.context import Context, Pulse
+from service.epochs import Draft
+from service.errors import ConfigError
+from service.ledger import queries
+from trainer import corpus
+
+log = logging.getLogger(__name__)
+
+
+def step_index(ctx: Context) -> str:
+    """Copy new finalized events into the ledger."""
+    found = index(ctx.rpc, ctx.db.write, ctx.deployment)
+    return f"indexed to block {found.indexed_to} of {found.finalized} finalized, head {found.head}"
+
+
+def close_epoch(ctx: Context, epoch: int) -> Draft | None:
+    """Close an epoch that has ended, or return None while it cannot be; nothing is half-written."""
+    with ctx.db.read() as db:
+        item = epochs.draft(db, ctx.rpc, ctx.place, epoch)
+    if item is None:
+        return None
+    now = ctx.clock.now()
+    with ctx.db.write() as db:
+        epochs.store(db, ctx.place, item, now)
+        db.commit()
+    log.info("epoch %s closed: %s wallets, sum %s", epoch, len(item.closed.scores), item.closed.tree.sum)
+    return item
+
+
+def _open_empty(ctx: Context, epoch: int) -> None:
+    """Open an epoch that ended before anybody was asked anything, so that the next can follow it."""
+    now = ctx.clock.now()
+    with ctx.db.write() as db:
+        if queries.epoch_row(db, epoch) is None:
+            epochs.open_epoch(db, ctx.place, epoch, [], ctx.rules, now)
+        db.commit()
+
+
+def step_payout(ctx: Context) -> str:
+    """Close, post and activate the oldest epochs that wait for it, one after the other."""
+    with ctx.db.read() as db:
+        following = queries.last_closed(db) + 1
+    waits = ""
+    if ctx.clock.now() >= ctx.place.start(following + 1):
+        _open_empty(ctx, following)
+        if close_epoch(ctx, following) is None:
+            waits = (
+                f"epoch {following} has ended; waiting for its snapshot block to be finalized and indexed; "
+            )
+    return waits + _publish(ctx)
+
+
+def _unsettled(ctx: Context) -> list[EpochReport]:
+    """Return the reports, oldest first, that are not yet known here as active by a finalized block.
+
+    A reorg may take back one that is not final; one that was activated by somebody else is final and not known.
+    """
+    with ctx.db.read() as db:
+        settled = {e.epoch for e in chain_ledger.reports(db) if isinstance(e, Activated)}
+        return [r for r in chain_ledger.epoch_reports(db) if r.status != "active" or r.epoch not in settled]
+
+
+def _publish(ctx: Context) -> str:
+    """Bring the oldest report that does not pay yet one step further: post it, or activate it after its window."""
+    waits = "nothing to post"
+    for row in _unsettled(ctx):
+        if ctx.poster is None:
+            return f"epoch {row.epoch} waits for a service with the poster's key"
+        state = publisher.chain_state(ctx.rpc, ctx.deployment)
+        if state.next_epoch > row.epoch:
+            with ctx.db.stepwise() as db:
+                # It raises where the chain pays by another report than this one.
+                report = publisher.report_of(row)
+                publisher.publish(ctx.rpc, db, ctx.deployment, ctx.poster, report, dry_run=True)
+            waits = _mark(ctx, row, "active")
+        elif row.status == "vetoed" and state.pending_epoch != row.epoch:
+            raise _vetoed(row.epoch)
+        elif state.pending_epoch is None and row.status == "posted" and _was_vetoed(ctx, row):
+            _mark(ctx, row, "vetoed")
+            raise _vetoed(row.epoch)
+        else:
+            return _step(ctx, row, state)
+    return waits
+
+
+def _step(ctx: Context, row: EpochReport, state: publisher.ChainState) -> str:
+    """Post this report, wait for its window, or activate it."""
+    if ctx.poster is None:
+        raise ConfigError("the poster's key is missing: set HAPTIC_POSTER_KEYFILE")
+    with ctx.db.stepwise() as db:
+        # It posts only what is not there, and raises where the chain has another report for the epoch.
+        publisher.publish(ctx.rpc, db, ctx.deployment, ctx.poster, publisher.report_of(row))
+        if state.pending_epoch != row.epoch:
+            return _mark(ctx, row, "posted")
+        if state.time < state.active_at:
+            _mark(ctx, row, "posted")
+            return f"epoch {row.epoch} is posted; its challenge window ends at {state.active_at}, now is {state.time}"
+        publisher.activate(ctx.rpc, db, ctx.deployment, ctx.poster, row.epoch)
+    return _mark(ctx, row, "active")
+
+
+def _was_vetoed(ctx: Context, row: EpochReport) -> bool:
+    """Say whether the last that happened to this report on the chain is a veto."""
+    history = publisher.history(ctx.rpc, ctx.deployment, publisher.report_of(row))
+    return bool(history) and isinstance(history[-1], Vetoed)
+
+
+def _vetoed(epoch: int) -> ChainError:
+    """Return the error that stops the payouts, loudly, until an operator has decided."""
+    return ChainError(
+        f"epoch {epoch} was vetoed by the guardian: find out why, then `haptic epoch post --epoch {epoch} --again`, "
+        f"or `haptic epoch reopen --epoch {epoch}` to compute it anew"
+    )
+
+
+def _mark(ctx: Context, row: EpochReport, status: str) -> str:
+    if row.status != status:
+        with ctx.db.write() as db:
+            report = chain_ledger.epoch_report(db, row.epoch)
+            if report is not None:
+                report.status = status
+            db.commit()
+    return f"epoch {row.epoch} is {status}"
+
+
+def step_retrain(ctx: Context) -> str:
+    """Queue a retraining when enough labelled comparisons came in since the last."""
+    if not training.contenders(training.registry(ctx.settings)):
+        return "no model yet"
+    with ctx.db.read() as db:
+        if training.due(db, ctx.place, ctx.settings) is None:
+            return "not enough new comparisons"
+    with ctx.db.write() as db:
+        run = training.due_run(db, ctx.place, ctx.settings)
+        db.commit()
+    return f"run {run.run} queued: epochs {run.first} to {run.last}" if run else "not enough new comparisons"
+
+
+def _training_goes_on(ctx: Context, epoch: int) -> bool:
+    """Say whether the epoch's arena should wait for a run; at most a quarter of the epoch is given to it."""
+    if ctx.clock.now() >= ctx.place.start(epoch) + ctx.deployment.epoch_length // 4:
+        return False
+    with ctx.db.read() as db:
+        if training.due(db, ctx.place, ctx.settings):
+            return True
+        names = {f"retrain/{r.run}" for r in queries.runs(db)}
+        return any(j.name in names and j.state in {"queued", "running"} for j in queries.jobs(db))
+
+
+def _prompts(ctx: Context, epoch: int) -> list[str]:
+    """Return the epoch's prompts, drawn by its seed, those never asked before first."""
+    path = ctx.settings.prompts_file
+    if path is not None:
+        pool = arena.read_prompts(path)
+    elif ctx.settings.devnet_gold:
+        pool = corpus.every_prompt()
+    else:
+        raise ConfigError(
+            'HAPTIC_PROMPTS_FILE is missing: a JSONL file of {"prompt": …} that the models are asked'
+        )
+    with ctx.db.read() as db:
+        used = queries.used_prompts(db)
+    seed = ctx.place.seed(epoch)
+    drawn = sorted(set(pool), key=lambda p: (p in used, keccak256(seed + b"prompt" + p.encode())))
+    return drawn[: ctx.settings.tasks_per_epoch]
+
+
+def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
+    """Return the epoch's tasks from the models' answers, some of them gold."""
+    answers = [
+        a for m in models for a in training.read_answers(training.answer_files(ctx.settings, epoch, m)[1])
+    ]
+    draw = keccak256(ctx.place.seed(epoch) + b"arena")
+    share = arena.gold_share(ctx.rules, epoch)
+    plans = arena.plan_tasks(answers, ctx.rules, ctx.settings.tasks_per_epoch, draw)
+    if ctx.settings.devnet_gold:
+        return arena.lexicon_gold(plans, share)
+    if ctx.settings.gold_file is None:
+        raise ConfigError(
+            'HAPTIC_GOLD_FILE is missing: JSONL of {"prompt", "responses", "ranks"} with known answers'
+        )
+    with ctx.db.read() as db:
+        used = queries.task_names(db)
+    wanted = -(-len(plans) * share // 1_000_000)
+    gold = arena.file_gold(ctx.settings.gold_file, ctx.rules, wanted, used)
+    if len(gold) < wanted:
+        log.warning(
+            "%s has %s unused gold tasks, epoch %s wants %s: add more",
+            ctx.settings.gold_file,
+            len(gold),
+            epoch,
+            wanted,
+        )
+    return plans + gold
+
+
+def _arena_waits(ctx: Context, epoch: int) -> str:
+    """Return what the epoch cannot be opened without yet, in words; nothing when all is there."""
+    if epoch < 0:
+        return "before genesis"
+    with ctx.db.read() as db:
+        row, closed = queries.epoch_row(db, epoch), queries.last_closed(db)
+    if row is not None:
+        return f"epoch {epoch} is open" if row.closed_at is None else f"epoch {epoch} is closed"
+    if closed != epoch - 1:
+        return f"waiting for epoch {epoch - 1} to be closed"
+    if not training.contenders(training.registry(ctx.settings)):
+        return "waiting for the first model"
+    return "waiting for the retraining" if _training_goes_on(ctx, epoch) else ""
+
+
+def step_arena(ctx: Context) -> str:
+    """Open the running epoch as soon as the one before is closed and the models have answered."""
+    if not ctx.settings.arena:
+        return "off: tasks come from elsewhere"
+    epoch = ctx.epoch_now()
+    if waits := _arena_waits(ctx, epoch):
+        return waits
+    models, prompts = training.contenders(training.registry(ctx.settings)), _prompts(ctx, epoch)
+    with ctx.db.write() as db:
+        jobs = training.ask_answers(db, ctx.settings, epoch, prompts, models)
+        db.commit()
+    if any(j.state == "failed" for j in jobs):
+        raise ConfigError("; ".join(f"{j.name}: {j.error}" for j in jobs if j.state == "failed"))
+    if any(j.state != "done" for j in jobs):
+        return "waiting for the models' answers"
+    plans, now = _plans(ctx, epoch, models), ctx.clock.now()
+    with ctx.db.write() as db:
+        epochs.open_epoch(db, ctx.place, epoch, plans, ctx.rules, now)
+        db.commit()
+    return f"epoch {epoch} opened with {len(plans)} tasks"
+
+
+STEPS: dict[str, Callable[[Context], str]] = {
+    "index": step_index,
+    "payout": step_payout,
+    "retrain": step_retrain,
+    "arena": step_arena,
+}
+
+
+def run_step(ctx: Context, pulse: Pulse, name: str) -> None:
+    """Run one step; a failure is logged with its traceback, shown by /healthz, and raised for the scheduler."""
+    try:
+        said = STEPS[name](ctx)
+        if pulse.waits.get(name) != said:
+            log.info("%s: %s", name, said)
+        pulse.waits[name] = said
+        pulse.errors.pop(name, None)
+    except Exception as error:
+        pulse.errors[name] = f"{type(error).__name__}: {error}"
+        log.exception("the job %s failed", name)
+        raise
+    finally:
+        pulse.ran_at[name] = time.time()
+
+
+def schedule(ctx: Context, pulse: Pulse) -> BackgroundScheduler:
+    """Return the clock, not yet started; a step that is still running is not started again."""
+    clock = BackgroundScheduler(
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    )
+    arguments: dict[str, Any] = {"trigger": "interval", "seconds": ctx.settings.tick_s}
+    for name in STEPS:
+        clock.add_job(run_step, args=(ctx, pulse, name), id=name, **arguments)
+    return clock

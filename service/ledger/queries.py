@@ -1,0 +1,299 @@
+"""Every read and write of the service's tables, as functions of a session; the caller commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import and_, delete, func, or_, update
+from sqlmodel import Session, col, select
+
+from chain.bundle import Run
+from chain.types import Address, Epoch, Hash32, WalletState, Wei
+from service.ledger.tables import (
+    EpochRow,
+    JobRow,
+    LeafRow,
+    LeaseRow,
+    MatchRow,
+    PoolRow,
+    RankingRow,
+    RunRow,
+    ScoreRow,
+    SessionRow,
+    ShareRow,
+    TaskRow,
+)
+
+
+def add(session: Session, *rows: Any) -> None:
+    """Add rows and flush, so that a broken constraint is raised here."""
+    session.add_all(rows)
+    session.flush()
+
+
+# --- epochs and tasks -------------------------------------------------------------------------------------
+
+
+def epoch_row(session: Session, epoch: int, *, lock: bool = False) -> EpochRow | None:
+    """Return an epoch; with `lock`, no other transaction can close or append to it until this one ends."""
+    return session.get(EpochRow, epoch, with_for_update=True if lock else None)
+
+
+def epochs(session: Session) -> Sequence[EpochRow]:
+    """Return all opened epochs, ascending."""
+    return session.exec(select(EpochRow).order_by(col(EpochRow.epoch))).all()
+
+
+def last_closed(session: Session) -> int:
+    """Return the last closed epoch, -1 when none is."""
+    found = session.exec(select(func.max(EpochRow.epoch)).where(col(EpochRow.closed_at).is_not(None))).one()
+    return -1 if found is None else found
+
+
+def task_row(session: Session, epoch: int, task: str) -> TaskRow | None:
+    """Return a task of an epoch."""
+    return session.get(TaskRow, (epoch, task))
+
+
+def tasks(session: Session, epoch: int) -> Sequence[TaskRow]:
+    """Return an epoch's tasks by hash."""
+    return session.exec(select(TaskRow).where(TaskRow.epoch == epoch).order_by(col(TaskRow.task))).all()
+
+
+def used_prompts(session: Session) -> set[str]:
+    """Return every prompt that has been a task."""
+    return set(session.exec(select(TaskRow.prompt).distinct()).all())
+
+
+def task_names(session: Session) -> set[str]:
+    """Return the hash of every task of any epoch."""
+    return set(session.exec(select(TaskRow.task)).all())
+
+
+def live_lease(session: Session, epoch: int, wallet: str, now: int) -> LeaseRow | None:
+    """Return the task that the wallet holds and has not yet judged, if its time is not over."""
+    held = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.done).is_(False))
+    return session.exec(select(LeaseRow).where(*held, LeaseRow.expires_at > now)).first()
+
+
+def lease_row(session: Session, epoch: int, wallet: str, task: str) -> LeaseRow | None:
+    """Return a wallet's lease of a task, live or not."""
+    return session.get(LeaseRow, (epoch, wallet, task))
+
+
+class OpenTask(NamedTuple):
+    """What it takes to choose a task, without its texts."""
+
+    task: str
+    methods: Sequence[str]
+    assignees: Sequence[str]
+    taken: int
+    """Judgements that others with stake have given or may still give."""
+
+
+def open_tasks(session: Session, epoch: int, wallet: str, now: int) -> list[OpenTask]:
+    """Return the tasks of an epoch that the wallet has not judged.
+
+    A lease of this wallet that ran out does not bar the task: it may come again.
+    """
+    live = or_(col(LeaseRow.done).is_(True), col(LeaseRow.expires_at) > now)
+    others = (LeaseRow.epoch == epoch, LeaseRow.wallet != wallet, col(LeaseRow.staked).is_(True), live)
+    taken = select(LeaseRow.task, func.count()).where(*others).group_by(col(LeaseRow.task))
+    mine = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.done).is_(True))
+    judged = set(session.exec(select(LeaseRow.task).where(*mine)).all())
+    counts: dict[str, int] = dict(session.exec(taken).all())
+    known = select(TaskRow.task, TaskRow.methods, TaskRow.assignees).where(TaskRow.epoch == epoch)
+    return [OpenTask(t, m, a, counts.get(t, 0)) for t, m, a in session.exec(known).all() if t not in judged]
+
+
+def task_count(session: Session, epoch: int) -> int:
+    """Return how many tasks an epoch has."""
+    return session.exec(select(func.count()).select_from(TaskRow).where(TaskRow.epoch == epoch)).one()
+
+
+def judgement_count(session: Session, epoch: int) -> int:
+    """Return how many rankings an epoch has, revisions included: the only thing public before its close."""
+    return session.exec(select(func.count()).select_from(RankingRow).where(RankingRow.epoch == epoch)).one()
+
+
+# --- sessions and rankings --------------------------------------------------------------------------------
+
+
+def session_by_token(session: Session, token_hash: str) -> SessionRow | None:
+    """Return the session that a bearer token belongs to."""
+    return session.exec(select(SessionRow).where(SessionRow.token_hash == token_hash)).first()
+
+
+def sessions(session: Session, epoch: int, wallet: str | None = None) -> Sequence[SessionRow]:
+    """Return the sessions of an epoch, of one wallet or of all."""
+    found = select(SessionRow).where(SessionRow.epoch == epoch)
+    if wallet is not None:
+        found = found.where(SessionRow.wallet == wallet)
+    return session.exec(found.order_by(col(SessionRow.digest))).all()
+
+
+def next_position(session: Session, epoch: int) -> int:
+    """Return the place of the next ranking in the epoch's log; call it under the epoch's lock."""
+    last = session.exec(select(func.max(RankingRow.position)).where(RankingRow.epoch == epoch)).one()
+    return 0 if last is None else last + 1
+
+
+def rankings(session: Session, epoch: int) -> Sequence[RankingRow]:
+    """Return an epoch's rankings in the order in which they came."""
+    return session.exec(
+        select(RankingRow).where(RankingRow.epoch == epoch).order_by(col(RankingRow.position))
+    ).all()
+
+
+def rankings_of(session: Session, wallet: str, epoch: int | None = None) -> Sequence[RankingRow]:
+    """Return a wallet's own rankings, newest first."""
+    found = select(RankingRow).where(RankingRow.wallet == wallet)
+    if epoch is not None:
+        found = found.where(RankingRow.epoch == epoch)
+    return session.exec(found.order_by(col(RankingRow.epoch).desc(), col(RankingRow.position).desc())).all()
+
+
+def latest_revision(session: Session, epoch: int, wallet: str, task: str) -> RankingRow | None:
+    """Return the wallet's last ranking of a task."""
+    mine = (RankingRow.epoch == epoch, RankingRow.wallet == wallet, RankingRow.task == task)
+    return session.exec(select(RankingRow).where(*mine).order_by(col(RankingRow.revision).desc())).first()
+
+
+def ranking_by_digest(session: Session, epoch: int, digest: str) -> RankingRow | None:
+    """Return the ranking with this EIP-712 digest."""
+    same = (RankingRow.epoch == epoch, RankingRow.digest == digest)
+    return session.exec(select(RankingRow).where(*same)).first()
+
+
+def signed_by(session: Session, epoch: int, wallet: str, signer: str) -> int:
+    """Return how many rankings of an epoch, revisions included, this key signed in the wallet's name."""
+    mine = (RankingRow.epoch == epoch, RankingRow.wallet == wallet, RankingRow.signer == signer)
+    return session.exec(select(func.count()).select_from(RankingRow).where(*mine)).one()
+
+
+# --- results ----------------------------------------------------------------------------------------------
+
+
+def scores(session: Session, epoch: int) -> Sequence[ScoreRow]:
+    """Return all wallets of an epoch."""
+    return session.exec(select(ScoreRow).where(ScoreRow.epoch == epoch).order_by(col(ScoreRow.wallet))).all()
+
+
+def scores_of(session: Session, wallet: str) -> Sequence[ScoreRow]:
+    """Return a wallet's epochs, ascending."""
+    return session.exec(select(ScoreRow).where(ScoreRow.wallet == wallet).order_by(col(ScoreRow.epoch))).all()
+
+
+def wallet_states(session: Session) -> dict[Address, WalletState]:
+    """Return the state of every wallet after the last epoch it took part in."""
+    last = (
+        select(ScoreRow.wallet, func.max(ScoreRow.epoch).label("epoch")).group_by(ScoreRow.wallet).subquery()
+    )
+    on = and_(col(ScoreRow.wallet) == last.c.wallet, col(ScoreRow.epoch) == last.c.epoch)
+    return {
+        Address(r.wallet): WalletState(
+            int(r.line["labelN"]), int(r.line["labelD"]),
+            int(r.line["payG"]), int(r.line["payV"]), int(r.line["payHmax"]),
+        )
+        for r in session.exec(select(ScoreRow).join(last, on)).all()
+    }  # fmt: skip
+
+
+def score_history(session: Session, until: int) -> tuple[dict[Address, int], ...]:
+    """Return HapticScore per wallet of each epoch from 0 to `until`."""
+    history: list[dict[Address, int]] = [{} for _ in range(until + 1)]
+    for row in session.exec(select(ScoreRow).where(ScoreRow.epoch <= until)).all():
+        history[row.epoch][Address(row.wallet)] = int(row.line["score"])
+    return tuple(history)
+
+
+def cumulative(session: Session, until: int) -> dict[Address, Wei]:
+    """Return every account's cumulative payout after epoch `until`: the leaves of that epoch's tree."""
+    rows = session.exec(select(LeafRow).where(LeafRow.epoch <= until).order_by(col(LeafRow.epoch))).all()
+    return {Address(r.account): Wei(int(r.cumulative)) for r in rows}
+
+
+def pools(session: Session, epoch: int) -> Sequence[PoolRow]:
+    """Return an epoch's pools by run."""
+    return session.exec(select(PoolRow).where(PoolRow.epoch == epoch).order_by(col(PoolRow.run))).all()
+
+
+def carried(session: Session, epoch: int) -> dict[int, Wei]:
+    """Return what the pools of an epoch carried on, by run."""
+    return {p.run: Wei(int(p.carried_out)) for p in pools(session, epoch) if int(p.carried_out)}
+
+
+def shares_of(session: Session, wallet: str) -> Sequence[ShareRow]:
+    """Return what a wallet was allotted, by epoch and run."""
+    found = select(ShareRow).where(ShareRow.wallet == wallet)
+    return session.exec(found.order_by(col(ShareRow.epoch), col(ShareRow.run))).all()
+
+
+def matches(session: Session) -> Sequence[MatchRow]:
+    """Return how the models did against each other in all closed epochs."""
+    return session.exec(select(MatchRow)).all()
+
+
+def forget_results(session: Session, epoch: int) -> None:
+    """Delete what was computed for `epoch` and later ones, so that they can be closed anew."""
+    for table in (ScoreRow, PoolRow, ShareRow, LeafRow, MatchRow):
+        session.connection().execute(delete(table).where(col(table.epoch) >= epoch))
+    reopened = update(EpochRow).where(col(EpochRow.epoch) >= epoch).values(closed_at=None)
+    session.connection().execute(reopened)
+    undeclared = update(RunRow).where(col(RunRow.declared_in) >= epoch).values(declared_in=None)
+    session.connection().execute(undeclared)
+
+
+# --- runs and jobs ----------------------------------------------------------------------------------------
+
+
+def runs(session: Session, *, undeclared: bool = False) -> Sequence[RunRow]:
+    """Return the retrainings by number; with `undeclared`, those that no bundle has named yet."""
+    found = select(RunRow).order_by(col(RunRow.run))
+    return session.exec(found.where(col(RunRow.declared_in).is_(None)) if undeclared else found).all()
+
+
+def run_records(rows: Iterable[RunRow]) -> dict[int, Run]:
+    """Return rows as the records that the payout reads."""
+    return {r.run: Run(r.run, Epoch(r.first), Epoch(r.last), Hash32(r.snapshot)) for r in rows}
+
+
+def job(session: Session, name: str) -> JobRow | None:
+    """Return a job by its name."""
+    return session.exec(select(JobRow).where(JobRow.name == name)).first()
+
+
+def jobs(session: Session) -> Sequence[JobRow]:
+    """Return all jobs, oldest first."""
+    return session.exec(select(JobRow).order_by(col(JobRow.id))).all()
+
+
+def bury_jobs(session: Session, now: float, stale_s: float, max_attempts: int) -> None:
+    """Let jobs fail for good whose worker has been silent for `stale_s` and that were tried often enough."""
+    silent = and_(col(JobRow.state) == "running", col(JobRow.heartbeat_at) < now - stale_s)
+    ended = update(JobRow).where(silent, col(JobRow.attempts) >= max_attempts)
+    said = f"tried {max_attempts} times, and its worker died or fell silent: out of memory? see its log"
+    session.connection().execute(ended.values(state="failed", error=said))
+
+
+def claim_job(session: Session, worker: str, now: float, stale_s: float) -> JobRow | None:
+    """Give the oldest job that waits, or whose worker has been silent for `stale_s`, to this worker.
+
+    The update repeats the condition, so that of two workers that saw the same job one gets it.
+    """
+    silent = and_(col(JobRow.state) == "running", col(JobRow.heartbeat_at) < now - stale_s)
+    free = or_(col(JobRow.state) == "queued", silent)
+    found = session.exec(select(JobRow).where(free).order_by(col(JobRow.id))).first()
+    if found is None:
+        return None
+    taken = update(JobRow).where(col(JobRow.id) == found.id, free)
+    died = f"attempt {found.attempts}: its worker died or fell silent"
+    values = {
+        "state": "running", "worker": worker, "heartbeat_at": now, "attempts": JobRow.attempts + 1,
+        "error": died if found.state == "running" else found.error,
+    }  # fmt: skip
+    if session.connection().execute(taken.values(**values)).rowcount == 0:
+        return None
+    session.refresh(found)
+    return found

@@ -1,0 +1,71 @@
+"""What routes ask for: the context, a database session that is committed once, the wallet behind a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import Depends, Header, Path, Request
+from sqlmodel import Session as Db
+
+from chain.errors import SignatureError
+from chain.messages import Session, parse_address
+from chain.types import Address
+from service.auth import who
+from service.context import Context
+from service.errors import BadRequestError, UnauthorizedError
+
+MAX_EPOCH = 2**31 - 1
+"""Largest epoch that the tables hold."""
+EpochPath = Annotated[int, Path(ge=0, le=MAX_EPOCH)]
+
+
+def context(request: Request) -> Context:
+    """Return the context that the app was made with."""
+    found: Context = request.app.state.context
+    return found
+
+
+Ctx = Annotated[Context, Depends(context)]
+
+
+def reading(ctx: Ctx) -> Iterator[Db]:
+    """Yield a session that only reads."""
+    with ctx.db.read() as db:
+        yield db
+
+
+def writing(ctx: Ctx) -> Iterator[Db]:
+    """Yield a session that the route commits; an error rolls all of it back."""
+    with ctx.db.write() as db:
+        yield db
+
+
+Reading = Annotated[Db, Depends(reading)]
+Writing = Annotated[Db, Depends(writing)]
+
+
+def bearer(ctx: Ctx, authorization: Annotated[str, Header()] = "") -> Session:
+    """Return the signed session behind `Authorization: Bearer …`."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise UnauthorizedError(
+            "send `Authorization: Bearer <token>`; POST a signed Session to /v1/sessions to get one"
+        )
+    now = ctx.clock.now()
+    with ctx.db.read() as db:
+        return who(db, token.strip(), ctx.place.epoch_at(now), now)
+
+
+Caller = Annotated[Session, Depends(bearer)]
+
+
+def wallet_in_path(wallet: str) -> Address:
+    """Return the wallet in a path, or 400 with what is wrong with it."""
+    try:
+        return parse_address(wallet, "wallet")
+    except SignatureError as error:
+        raise BadRequestError(str(error)) from error
+
+
+WalletPath = Annotated[Address, Depends(wallet_in_path)]

@@ -1,0 +1,303 @@
+"""Routes for anybody: what the network is, its epochs, scores, proofs, models, and whether this service is well."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
+
+from chain import ledger as chain_ledger
+from chain.contracts import call
+from chain.messages import checksum
+from chain.tree import SumTree
+from chain.types import Address, Leaf
+from service import training
+from service.context import Context
+from service.errors import NotFoundError
+from service.ledger import queries
+from service.routes.depends import Ctx, EpochPath, Reading, WalletPath
+from trainer.rating import Result, rate
+
+router = APIRouter(tags=["public"])
+
+
+class Info(BaseModel):
+    """What this deployment is and where it stands."""
+
+    chain_id: int
+    vault: str
+    distributor: str
+    token: str
+    payment_token: str
+    genesis: int
+    epoch_length: int
+    challenge_window: int
+    epoch: int = Field(description="the running epoch by block time; negative before genesis")
+    now: int = Field(description="block time of the chain's head")
+    receipt_signer: str
+    rules: dict[str, Any]
+    rules_hash: str
+
+
+class EpochAnswer(BaseModel):
+    """An epoch: its commitments, and its report once it is closed."""
+
+    epoch: int
+    state: str = Field(description="open, closed, built, posted, active or vetoed")
+    start: int
+    end: int
+    seed_hash: str = Field(description="keccak256 of the seed, published before the first task")
+    gold_root: str
+    rules_hash: str
+    tasks: int
+    judgements: int = Field(description="all that is public before the close")
+    root: str | None = None
+    sum: str | None = None
+    data_hash: str | None = None
+    ledger_root: str | None = None
+    snapshot_block: int | None = None
+    snapshot_hash: str | None = None
+
+
+class Standing(BaseModel):
+    """A wallet in one epoch."""
+
+    epoch: int
+    wallet: str
+    score: str = Field(description="HapticScore")
+    proven: str = Field(description="W: surplus proven in this epoch, ppm of a sixth of a comparison")
+    comparisons: float = Field(description="Contribution: comparisons judged")
+    quality: float = Field(description="W per comparison judged, 0 to 1 or little more")
+    reliability: float = Field(description="estimated reliability that weights its labels, .5 to .95")
+    stake: str = Field(description="time-weighted mean stake, wei")
+
+
+class Contributor(BaseModel):
+    """A wallet over all epochs."""
+
+    wallet: str
+    staked: str
+    epochs: list[Standing]
+    allotted: str = Field(description="all payouts allotted to it, in units of the payment token")
+    claimable: str = Field(description="what a claim would pay now")
+    claimed: str
+
+
+class Proof(BaseModel):
+    """What `claim` of the distributor takes."""
+
+    account: str
+    epoch: int = Field(description="the active epoch that the proof is for")
+    cumulative: str
+    index: int
+    proof: list[tuple[str, str]] = Field(description="(hash, sum) from leaf to root")
+    root: str
+
+
+class ModelAnswer(BaseModel):
+    """A model in the arena: its rating by people's labels."""
+
+    model: str
+    rating: float = Field(description="Bradley-Terry, Elo scale; the models' mean is 1000")
+    low: float
+    high: float
+    wins: int
+    losses: int
+
+
+class RunAnswer(BaseModel):
+    """A retraining."""
+
+    run: int
+    first_epoch: int
+    last_epoch: int
+    snapshot: str
+    model: str
+    state: str
+    attempts: int
+    progress: dict[str, Any]
+    error: str
+    metrics: dict[str, Any] = Field(description="of the trained model, once it is in the registry")
+
+
+@router.get("/info")
+def info(ctx: Ctx) -> Info:
+    """What this network is: contracts, rules, the running epoch."""
+    d, now = ctx.deployment, ctx.clock.now()
+    return Info(
+        chain_id=d.chain_id, vault=checksum(d.vault), distributor=checksum(d.distributor), token=checksum(d.token),
+        payment_token=checksum(d.payment_token), genesis=d.genesis, epoch_length=d.epoch_length,
+        challenge_window=d.challenge_window, epoch=ctx.place.epoch_at(now), now=now,
+        receipt_signer=ctx.desk.receipts.address, rules=ctx.rules.to_json(), rules_hash=ctx.rules.hash(),
+    )  # fmt: skip
+
+
+@router.get("/epochs")
+def epochs(ctx: Ctx, db: Reading) -> list[EpochAnswer]:
+    """All epochs that were opened, oldest first."""
+    return [_epoch(ctx, db, row.epoch) for row in queries.epochs(db)]
+
+
+@router.get("/epochs/{epoch}")
+def epoch(ctx: Ctx, db: Reading, epoch: EpochPath) -> EpochAnswer:
+    """One epoch; while it runs only counts are public, because an answer that can be seen can be copied."""
+    return _epoch(ctx, db, epoch)
+
+
+def _epoch(ctx: Context, db: Reading, number: int) -> EpochAnswer:
+    row = queries.epoch_row(db, number)
+    if row is None:
+        raise NotFoundError(f"epoch {number} was not opened")
+    report = chain_ledger.epoch_report(db, number)
+    found = EpochAnswer(
+        epoch=number, state="open", start=ctx.place.start(number), end=ctx.place.start(number + 1),
+        seed_hash=row.seed_hash, gold_root=row.gold_root, rules_hash=row.rules_hash,
+        tasks=queries.task_count(db, number), judgements=queries.judgement_count(db, number),
+    )  # fmt: skip
+    if report is None:
+        return found
+    return found.model_copy(
+        update={
+            "state": report.status, "root": report.root, "sum": str(report.sum), "data_hash": report.data_hash,
+            "ledger_root": report.ledger_root, "snapshot_block": report.snapshot_block,
+            "snapshot_hash": report.snapshot_hash,
+        }
+    )  # fmt: skip
+
+
+@router.get("/epochs/{epoch}/bundle", response_class=FileResponse)
+def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
+    """The epoch's bundle (JSON lines): all that a stranger needs, with the chain, to recompute it."""
+    report = chain_ledger.epoch_report(db, epoch)
+    if report is None:
+        raise NotFoundError(f"epoch {epoch} is not closed; its bundle is published then")
+    path = ctx.place.bundle_path(epoch)
+    return FileResponse(path, media_type="application/jsonl", headers={"ETag": f'"{report.data_hash}"'})
+
+
+@router.get("/epochs/{epoch}/scores")
+def scores(db: Reading, epoch: EpochPath) -> list[Standing]:
+    """Every wallet of a closed epoch, the highest HapticScore first."""
+    return _ranked(s.line | {"epoch": epoch} for s in queries.scores(db, epoch))
+
+
+@router.get("/leaderboard")
+def leaderboard(db: Reading, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Standing]:
+    """The last closed epoch by HapticScore; volume alone earns no place."""
+    last = queries.last_closed(db)
+    return _ranked(s.line | {"epoch": last} for s in queries.scores(db, last))[:limit]
+
+
+@router.get("/contributors/{wallet}")
+def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
+    """A wallet: stake, scores by epoch, what it was allotted and what it can claim."""
+    last, active = queries.last_closed(db), _active_epoch(db)
+    allotted = queries.cumulative(db, last).get(wallet, 0) if last >= 0 else 0
+    payable = queries.cumulative(db, active).get(wallet, 0) if active >= 0 else 0
+    claimed = int(call(ctx.reader, ctx.deployment.revenue_distributor(), "claimed", wallet))
+    staked = int(call(ctx.reader, ctx.deployment.stake_vault(), "stakedOf", wallet))
+    return Contributor(
+        wallet=checksum(wallet), staked=str(staked),
+        epochs=[_standing(s.line | {"epoch": s.epoch}) for s in queries.scores_of(db, wallet)],
+        allotted=str(allotted), claimable=str(max(0, payable - claimed)), claimed=str(claimed),
+    )  # fmt: skip
+
+
+@router.get("/proofs/{wallet}")
+def proof(db: Reading, wallet: WalletPath) -> Proof:
+    """The Merkle proof by which this wallet claims, under the active root."""
+    active = _active_epoch(db)
+    leaves = queries.cumulative(db, active) if active >= 0 else {}
+    if wallet not in leaves:
+        raise NotFoundError(f"{checksum(wallet)} has no payout under an active root yet")
+    tree = SumTree.build([Leaf(a, v) for a, v in sorted(leaves.items())])
+    found = tree.proof(wallet)
+    return Proof(
+        account=checksum(wallet), epoch=active, cumulative=str(leaves[wallet]), index=found.index,
+        proof=[(h, str(s)) for h, s in found.nodes], root=tree.root_hash,
+    )  # fmt: skip
+
+
+@router.get("/models")
+def models(db: Reading) -> list[ModelAnswer]:
+    """The arena: models by Bradley-Terry rating over people's labels of closed epochs."""
+    counts: dict[tuple[str, str], int] = {}
+    for m in queries.matches(db):
+        counts[m.winner, m.loser] = counts.get((m.winner, m.loser), 0) + m.count
+    rated = rate(Result(w, x, float(n)) for (w, x), n in sorted(counts.items()))
+    return [
+        ModelAnswer(
+            model=r.name, rating=_elo(r.strength), low=_elo(r.low), high=_elo(r.high),
+            wins=sum(n for (w, _), n in counts.items() if w == r.name),
+            losses=sum(n for (_, x), n in counts.items() if x == r.name),
+        )
+        for r in rated
+    ]  # fmt: skip
+
+
+def _elo(strength: float) -> float:
+    """Return log-odds on the Elo scale: 400 points are odds of 10 to 1."""
+    return 1000 + 400 * strength / math.log(10)
+
+
+@router.get("/runs")
+def runs(ctx: Ctx, db: Reading) -> list[RunAnswer]:
+    """All retrainings with their progress and results."""
+    jobs = {j.id: j for j in queries.jobs(db)}
+    entries = {e.name: e for e in training.registry(ctx.settings).entries()}
+    return [
+        RunAnswer(
+            run=r.run, first_epoch=r.first, last_epoch=r.last, snapshot=r.snapshot, model=r.model,
+            state=jobs[r.job].state, attempts=jobs[r.job].attempts, progress=jobs[r.job].progress,
+            error=jobs[r.job].error, metrics=dict(entries[r.model].metrics) if r.model in entries else {},
+        )
+        for r in queries.runs(db)
+    ]  # fmt: skip
+
+
+@router.get("/jobs")
+def job_list(ctx: Ctx, db: Reading) -> dict[str, Any]:
+    """What the clock is waiting for, and the work of the training workers."""
+    work = [
+        {"name": j.name, "state": j.state, "attempts": j.attempts, "error": j.error, "progress": j.progress}
+        for j in queries.jobs(db)
+    ]
+    return {"clock": dict(ctx.pulse.waits), "errors": dict(ctx.pulse.errors), "work": work}
+
+
+def _active_epoch(db: Reading) -> int:
+    return max((r.epoch for r in chain_ledger.epoch_reports(db) if r.status == "active"), default=-1)
+
+
+def _ranked(lines: Iterable[dict[str, Any]]) -> list[Standing]:
+    return [_standing(x) for x in sorted(lines, key=lambda x: (-int(x["score"]), x["wallet"]))]
+
+
+def _standing(line: dict[str, Any]) -> Standing:
+    comparisons = line["comparisons"]
+    return Standing(
+        epoch=line["epoch"], wallet=checksum(Address(line["wallet"])), score=line["score"], proven=line["w"],
+        comparisons=comparisons / 6, quality=int(line["w"]) / (comparisons * 1e6) if comparisons else 0.0,
+        reliability=line["a"] / 1e6, stake=line["stake"],
+    )  # fmt: skip
+
+
+health = APIRouter(tags=["health"])
+STALE_S = 60.0
+"""A job that has not run for so long is taken for stuck."""
+
+
+@health.get("/healthz")
+def healthz(ctx: Ctx, response: Response) -> dict[str, Any]:
+    """200 while every job runs without an error; 503 with the reasons otherwise."""
+    pulse = ctx.pulse
+    now = time.time()
+    late = [n for n, at in pulse.ran_at.items() if now - at > max(STALE_S, 10 * ctx.settings.tick_s)]
+    well = not pulse.errors and not late
+    response.status_code = 200 if well else 503
+    return {"ok": well, "errors": dict(pulse.errors), "late": late, "jobs": dict(pulse.waits)}

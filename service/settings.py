@@ -1,0 +1,114 @@
+"""One frozen Settings, read from HAPTIC_* variables in `main` and passed down; nothing is read at import."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chain.deployment import Deployment, read_deployment
+from chain.errors import HapticError
+from chain.rules import Rules
+from service.errors import ConfigError
+
+DEVNET_CHAIN_ID = 31337
+DEVNET_SECRET = "devnet"  # noqa: S105  # public on purpose, and refused anywhere but on a devnet
+
+
+class Settings(BaseSettings):
+    """Where everything is. Each field is the environment variable HAPTIC_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="HAPTIC_", frozen=True, extra="ignore")
+
+    rpc_url: str = "http://127.0.0.1:8545"
+    """JSON-RPC URL of a node of the chain."""
+    deployment: Path = Path(".haptic/deployment.json")
+    """File with the contracts' addresses, as `haptic deploy` writes it."""
+    data_dir: Path = Path(".haptic")
+    """Folder for the database, bundles, models, snapshots and logs."""
+    database_url: str = ""
+    """SQLAlchemy URL; empty means SQLite inside data_dir."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    password: SecretStr = SecretStr("")
+    """Password of the key files."""
+    poster_keyfile: Path = Path(".haptic/poster.json")
+    """Keystore of the account that posts roots and pays the gas."""
+    receipt_keyfile: Path = Path(".haptic/receipt.json")
+    """Keystore of the key that signs receipts; it holds no money."""
+    secret: SecretStr = SecretStr("")
+    """Master secret of the epochs' seeds and session tokens: at least 32 random characters."""
+    rules_file: Path | None = None
+    """JSON file of the rules (see chain.rules); default: the v1 rules."""
+    prompts_file: Path | None = None
+    """JSONL of {"prompt"}: what the models are asked. On a devnet the default is made up."""
+    gold_file: Path | None = None
+    """JSONL of {"prompt", "responses", "ranks"}: tasks with known answers, each used once."""
+    devnet_gold: bool = False
+    """Take gold answers from the devnet's lexicon; refused outside a devnet."""
+    arena: bool = True
+    """Let the models of the registry answer and open epochs with what they say; false: tasks come from elsewhere."""
+    tasks_per_epoch: Annotated[int, Field(ge=1)] = 160
+    retrain_after: Annotated[int, Field(ge=1)] = 400
+    """Labelled comparisons since the last retraining that start the next."""
+    tick_s: Annotated[float, Field(gt=0)] = 2.0
+    """Seconds between two looks of the clock."""
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    """How often a training job is tried before an operator has to look."""
+    trainer_config: Path | None = None
+    """JSON file with settings for the trainer."""
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in use."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'haptic.db'}"
+
+    def folder(self, name: str) -> Path:
+        """Return a folder inside data_dir, made if it is not there."""
+        path = self.data_dir / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def rules(self) -> Rules:
+        """Return the rules in force."""
+        if self.rules_file is None:
+            return Rules()
+        try:
+            return Rules.from_json(json.loads(self.rules_file.read_text()))
+        except (OSError, ValueError, HapticError) as error:
+            raise ConfigError(f"HAPTIC_RULES_FILE {self.rules_file}: {error}") from error
+
+    def load_deployment(self) -> Deployment:
+        """Return the contracts' addresses, and refuse devnet conveniences on any other chain."""
+        found = read_deployment(self.deployment)
+        if found.chain_id != DEVNET_CHAIN_ID:
+            if self.devnet_gold:
+                raise ConfigError(
+                    f"HAPTIC_DEVNET_GOLD is for the devnet; chain {found.chain_id} needs HAPTIC_GOLD_FILE"
+                )
+            if len(self.secret.get_secret_value()) < 32:
+                raise ConfigError(
+                    f"HAPTIC_SECRET must have at least 32 random characters on chain {found.chain_id}: "
+                    "python -c 'import secrets; print(secrets.token_hex(32))'"
+                )
+        return found
+
+    @property
+    def master(self) -> bytes:
+        """The master secret's bytes."""
+        return (self.secret.get_secret_value() or DEVNET_SECRET).encode()
+
+
+def load(**overrides: object) -> Settings:
+    """Return the settings from the environment, with flags over it; ConfigError names the wrong variable."""
+    given = {k: v for k, v in overrides.items() if v is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic parses them
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"HAPTIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
+        )
+        raise ConfigError(wrong) from error

@@ -1,0 +1,150 @@
+"""Retraining as the service sees it: when a run is due, what it learns from, and which models answer next."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlmodel import Session as Db
+
+from service.arena import Answer
+from service.epochs import Place, write_bundle
+from service.errors import ConfigError, ConflictError
+from service.ledger import queries
+from service.ledger.tables import JobRow, RunRow
+from service.settings import Settings
+from trainer.registry import Registry
+
+ANSWERS_PER_MODEL = 4
+"""Samples that each model gives to each prompt."""
+
+
+def registry(settings: Settings) -> Registry:
+    """Return the registry of models."""
+    return Registry(settings.folder("models"))
+
+
+def contenders(found: Registry) -> list[str]:
+    """Return the models of the next arena: the newest and the one it came from, oldest first."""
+    entries = list(found.entries())
+    if not entries:
+        return []
+    newest = max(entries, key=lambda e: (e.created_at, e.name))
+    return [newest.parent, newest.name] if newest.parent else [newest.name]
+
+
+def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
+    """Return the job of this name, queued if it is new; the caller commits."""
+    found = queries.job(db, name)
+    if found is None:
+        found = JobRow(name=name, arguments=list(arguments))
+        queries.add(db, found)
+    return found
+
+
+def requeue(db: Db, name: str) -> None:
+    """Put a job that failed for good into the queue again, with all its attempts; the caller commits."""
+    found = queries.job(db, name)
+    if found is None or found.state != "failed":
+        state = "there is none of that name" if found is None else f"it is {found.state}"
+        raise ConflictError(f"job {name!r} cannot be tried again: {state}; /v1/jobs lists the jobs")
+    found.state, found.attempts, found.error = "queued", 0, ""
+
+
+def ask_bootstrap(db: Db, settings: Settings) -> JobRow:
+    """Queue the making of the first model from scratch."""
+    return ask(
+        db,
+        "bootstrap",
+        ["bootstrap", "--registry", str(registry_path(settings)), "--name", "sft-0", *_config(settings)],
+    )
+
+
+def registry_path(settings: Settings) -> Path:
+    """Return the folder of the registry, absolute, as the worker gets it."""
+    return settings.folder("models").resolve()
+
+
+def _config(settings: Settings) -> list[str]:
+    return ["--config", str(settings.trainer_config.resolve())] if settings.trainer_config else []
+
+
+def due(db: Db, place: Place, settings: Settings) -> tuple[range, bytes] | None:
+    """Return the closed epochs that no run has learned from and their data, if it is enough for a run."""
+    runs = queries.runs(db)
+    fresh = range(runs[-1].last + 1 if runs else 0, queries.last_closed(db) + 1)
+    data = b"".join(place.preferences_path(e).read_bytes() for e in fresh)
+    return (fresh, data) if data.count(b"\n") >= settings.retrain_after else None
+
+
+def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
+    """Queue and return a run if enough labelled comparisons came in since the last; None otherwise.
+
+    The data file is the preference lines of those epochs, one after the other; its sha256 goes into the next
+    bundle, so that a stranger can make the same file.
+    """
+    found = due(db, place, settings)
+    if found is None:
+        return None
+    fresh, data = found
+    parent = contenders(registry(settings))[-1:]
+    if not parent:
+        raise ConfigError("no model in the registry to retrain: make one with `haptic worker --bootstrap`")
+    number = len(queries.runs(db)) + 1
+    path = settings.folder("snapshots").resolve() / f"run-{number}.jsonl"
+    write_bundle(path, data)
+    digest = hashlib.sha256(data).hexdigest()
+    model = f"policy-{number}"
+    arguments = [
+        "retrain",
+        "--registry",
+        str(registry_path(settings)),
+        "--parent",
+        parent[0],
+        "--name",
+        model,
+    ]
+    arguments += ["--snapshot", str(path), "--sha256", digest, "--seed", str(number), *_config(settings)]
+    job = ask(db, f"retrain/{number}", arguments)
+    run = RunRow(
+        run=number, first=fresh[0], last=fresh[-1], snapshot="0x" + digest, model=model, job=job.id or 0
+    )
+    queries.add(db, run)
+    return run
+
+
+def answer_files(settings: Settings, epoch: int, model: str) -> tuple[Path, Path]:
+    """Return the paths of the prompts and of one model's answers for an epoch."""
+    folder = settings.folder("arena").resolve()
+    return folder / f"epoch-{epoch}.prompts.jsonl", folder / f"epoch-{epoch}.{model}.jsonl"
+
+
+def ask_answers(
+    db: Db, settings: Settings, epoch: int, prompts: Sequence[str], models: Sequence[str]
+) -> list[JobRow]:
+    """Queue one answering job per model for the prompts of an epoch and return the jobs."""
+    jobs = []
+    for model in models:
+        asked, answers = answer_files(settings, epoch, model)
+        if not asked.exists():
+            write_bundle(asked, "".join(json.dumps({"prompt": p}) + "\n" for p in prompts).encode())
+        arguments = [
+            "answer",
+            "--registry",
+            str(registry_path(settings)),
+            "--model",
+            model,
+            "--prompts",
+            str(asked),
+        ]
+        arguments += ["--out", str(answers), "--samples", str(ANSWERS_PER_MODEL), "--seed", str(epoch)]
+        jobs.append(ask(db, f"answer/{epoch}/{model}", arguments))
+    return jobs
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Return the answers in a file of the trainer."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [Answer(r["prompt"], r["model"], r["text"]) for r in rows]
