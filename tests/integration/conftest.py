@@ -1,0 +1,203 @@
+"""What integration tests share: a real Anvil, contracts on it, a node in front of it that lies on demand."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from eth_account.signers.local import LocalAccount
+from sqlalchemy import Engine
+from sqlmodel import Session, SQLModel, create_engine, select
+
+from chain import ledger
+from chain.contracts import Contract, call
+from chain.deploy import deploy
+from chain.deployment import Deployment
+from chain.devnet import Devnet, mine, warp
+from chain.keys import address_of, devnet_accounts
+from chain.rpc import Rpc
+from chain.transactions import transact
+from chain.types import Address, BlockRef
+from chain.wire import Receipt
+
+GENESIS = 1_800_000_000
+EPOCH_S = 600
+WINDOW_S = 60
+COOLDOWN_S = 900
+TOKEN = 10**18
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Contracts on an Anvil of their own; `accounts[0]` owns them and posts, `accounts[1]` is guardian."""
+
+    rpc: Rpc
+    url: str
+    deployment: Deployment
+    accounts: tuple[LocalAccount, ...]
+
+    def address(self, who: int) -> Address:
+        return address_of(self.accounts[who])
+
+    def act(self, who: int, contract: Contract, function: str, *args: Any) -> Receipt:
+        return transact(self.rpc, self.accounts[who], contract, function, *args)
+
+    def view(self, contract: Contract, function: str, *args: Any) -> Any:
+        return call(self.rpc, contract, function, *args)
+
+    def stake(self, who: int, amount: int) -> Receipt:
+        token = Contract("HapticToken", self.deployment.token)
+        if who:
+            self.act(0, token, "transfer", self.address(who), amount)
+        self.act(who, token, "approve", self.deployment.vault, amount)
+        return self.act(who, self.deployment.stake_vault(), "stake", amount)
+
+    def unstake(self, who: int, amount: int) -> Receipt:
+        return self.act(who, self.deployment.stake_vault(), "requestUnstake", amount)
+
+    def fund(self, who: int, run: int, amount: int) -> Receipt:
+        token = Contract("DevnetDollar", self.deployment.payment_token)
+        self.act(who, token, "mint", self.address(who), amount)
+        self.act(who, token, "approve", self.deployment.distributor, amount)
+        return self.act(who, self.deployment.revenue_distributor(), "fund", run, amount)
+
+    def warp(self, timestamp: int) -> BlockRef:
+        return warp(self.rpc, timestamp)
+
+    def finalize(self) -> BlockRef:
+        """Make the block that is now the latest final, and return it."""
+        head = self.rpc.block("latest")
+        mine(self.rpc, 2)
+        assert self.rpc.block("finalized") == head
+        return head
+
+
+@dataclass
+class Liar:
+    """A node in front of another.
+
+    `ask(calls)` may change what is passed on, `lie(calls, answers)` what is answered; either may raise a
+    ConnectionAbortedError, which hangs up.
+    """
+
+    url: str
+    lie: Callable[[list[dict[str, Any]], list[dict[str, Any]]], None] = lambda _calls, _answers: None
+    ask: Callable[[list[dict[str, Any]]], None] = lambda _calls: None
+    seen: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def anvil() -> Iterator[Devnet]:
+    """Start an Anvil for one test (a third of a second), so that reorgs and time travel hurt nobody else."""
+    with Devnet(0, timestamp=GENESIS) as devnet:
+        yield devnet
+
+
+@pytest.fixture
+def deployed(anvil: Devnet) -> Iterator[Chain]:
+    accounts = devnet_accounts(31337)
+    with Rpc(anvil.url) as rpc:
+        deployment = deploy(
+            rpc,
+            accounts[0],
+            genesis=GENESIS,
+            epoch_length=EPOCH_S,
+            challenge_window=WINDOW_S,
+            cooldown=COOLDOWN_S,
+            poster=address_of(accounts[0]),
+            guardian=address_of(accounts[1]),
+        )
+        yield Chain(rpc, anvil.url, deployment, accounts)
+
+
+@pytest.fixture
+def liar(anvil: Devnet) -> Iterator[Liar]:
+    """Put a real HTTP server in front of Anvil that passes calls on, and changes what it is told to."""
+    state = Liar("")
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            calls = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            many = calls if isinstance(calls, list) else [calls]
+            state.seen += [each["method"] for each in many]
+            try:
+                state.ask(many)
+                answers = upstream.post(anvil.url, json=many).json()
+                state.lie(many, answers)
+            except ConnectionAbortedError:
+                self.close_connection = True
+                return
+            body = json.dumps(answers if isinstance(calls, list) else answers[0]).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    with httpx.Client(timeout=10) as upstream:
+        yield state
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """Open an empty ledger in a file, so that other processes can write to it too."""
+    made = create_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+    SQLModel.metadata.create_all(made)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def sessions(engine: Engine) -> Callable[[], Session]:
+    return lambda: Session(engine)
+
+
+@pytest.fixture
+def dump(engine: Engine) -> Callable[[], list[Any]]:
+    """Return everything that indexing wrote."""
+
+    def everything() -> list[Any]:
+        tables = (
+            ledger.Checkpoint,
+            ledger.StakeRow,
+            ledger.FundingRow,
+            ledger.ReportRow,
+            ledger.ClaimRow,
+        )
+        with Session(engine) as session:
+            return [
+                sorted(row.model_dump_json() for row in session.exec(select(table)).all()) for table in tables
+            ]
+
+    return everything
+
+
+@pytest.fixture
+def wipe(engine: Engine) -> Callable[[], None]:
+    """Empty the ledger."""
+
+    def nothing() -> None:
+        SQLModel.metadata.drop_all(engine)
+        SQLModel.metadata.create_all(engine)
+
+    return nothing

@@ -1,0 +1,73 @@
+"""Two services on one database: migrations, jobs and requests at the same time leave one true state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import inspect
+from sqlalchemy.exc import IntegrityError
+
+from chain import ledger
+from chain.errors import HapticError
+from chain.events import Posted, decode, topics
+from chain.rules import Rules
+from chain.verify import bundle_source, verify
+from service import jobs
+from service.context import build
+from service.database import open_database
+
+
+@pytest.fixture
+def pair(network: Any, tmp_path: Path) -> Iterator[Any]:
+    """Yield a service whose epoch 0 has ended, and a second one in the same folder."""
+    with network(tmp_path, Rules(methods=("ranking",))) as net:
+        net.go_to(net.start(0) + 1)
+        net.open(0, net.plans(0, 3))
+        net.judge(net.person(50))
+        net.fund(0, 1000)
+        net.go_to(net.start(1) + 1)
+        second = build(net.ctx.settings)
+        yield net, (net.ctx, second)
+        second.close()
+
+
+def test_two_services_close_post_and_activate_an_epoch_once(pair: Any) -> None:
+    net, contexts = pair
+
+    def run(step: str, ctx: Any) -> Exception | None:
+        try:
+            jobs.STEPS[step](ctx)
+        except (HapticError, IntegrityError) as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(4) as pool:
+        for turn in range(5):
+            for step in ("index", "payout"):
+                list(pool.map(run, [step] * 4, contexts * 2))
+            if turn == 2:
+                net.go_to(net.now() + 601)
+    # Alone, either goes on where both left it.
+    for ctx in contexts:
+        jobs.step_index(ctx)
+        jobs.step_payout(ctx)
+    logs = net.rpc.logs([net.ctx.deployment.distributor], 0, net.rpc.block("latest").number, topics())
+    assert [e.epoch for e in (decode(x, 0) for x in logs) if isinstance(e, Posted)] == [0]
+    with net.ctx.db.read() as db:
+        assert [r.status for r in ledger.epoch_reports(db)] == ["active"]
+    (found,) = verify(net.rpc, net.ctx.deployment, bundle_source(str(net.ctx.place.bundles)))
+    assert found.active
+
+
+def test_services_that_start_together_make_one_schema(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    with ThreadPoolExecutor(6) as pool:
+        opened = list(pool.map(open_database, [url] * 6))
+    tables = {tuple(inspect(db.engine).get_table_names()) for db in opened}
+    assert len(tables) == 1
+    for db in opened:
+        db.engine.dispose()

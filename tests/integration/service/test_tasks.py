@@ -1,0 +1,204 @@
+"""Who is handed which task, for how long, and that nobody learns more from it than a blind judge may."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chain.rules import Rules
+from service.ledger import queries
+
+OVERLAP = 2
+RULES = Rules(methods=("ranking",), overlap=OVERLAP, overlap_min=1, lease_s=50)
+
+
+@pytest.fixture(scope="module")
+def net(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start a service whose tasks are wanted twice and kept for 50 seconds; each test has an epoch of its own."""
+    with network(tmp_path_factory.mktemp("net"), RULES) as made:
+        yield made
+
+
+@pytest.fixture
+def epoch(net: Any) -> int:
+    return int(net.new_epoch())
+
+
+def _judge_all(net: Any, who: Any, right: Any) -> list[str]:
+    """Let somebody judge all that it is handed, and return the tasks."""
+    tasks = []
+    while (task := who.next_task()) is not None:
+        tasks.append(task.task)
+        who.send(who.ranking(task, right(task), now=net.now()))
+    return tasks
+
+
+def _people(net: Any, epoch: int, count: int) -> list[Any]:
+    return [net.person(stake=1, epoch=epoch) for _ in range(count)]
+
+
+def test_the_same_task_is_handed_out_until_it_is_judged(net: Any, epoch: int, right: Any) -> None:
+    net.open(epoch, net.plans(epoch, 5))
+    (who,) = _people(net, epoch, 1)
+    first = who.next_task()
+    with net.nothing_written():
+        assert who.next_task() == first
+    who.send(who.ranking(first, right(first), now=net.now()))
+    assert who.next_task().task != first.task
+
+
+def test_nobody_gets_a_task_twice_and_no_task_is_judged_more_than_wanted(
+    net: Any, epoch: int, right: Any
+) -> None:
+    net.open(epoch, net.plans(epoch, 6))
+    people = _people(net, epoch, 4)
+    got = [_judge_all(net, who, right) for who in people]
+    assert all(len(set(tasks)) == len(tasks) for tasks in got)
+    assert set(Counter(t for tasks in got for t in tasks).values()) == {OVERLAP}
+    net.refused(404, "enough judgements", method="GET", path="/v1/tasks/next", token=people[0]._token)
+
+
+def test_a_task_in_somebodys_hands_is_free_again_when_its_lease_is_over(
+    net: Any, epoch: int, right: Any
+) -> None:
+    net.open(epoch, net.plans(epoch, 1))
+    *holders, late = _people(net, epoch, OVERLAP + 1)
+    task, *_ = [who.next_task() for who in holders]
+    assert late.next_task() is None
+    net.go_to(task.expires_at - 1)
+    assert late.next_task() is None
+    net.go_to(task.expires_at)
+    given = late.next_task()
+    assert given.task == task.task
+    ranking = holders[0].ranking(task, right(task), now=net.now())
+    net.refused_ranking(410, str(task.expires_at), "ask for another", ranking=ranking, by=holders[0].signer)
+    late.send(late.ranking(given, right(given), now=net.now()))
+
+
+def test_who_let_a_lease_run_out_may_be_handed_the_task_again(net: Any, epoch: int, right: Any) -> None:
+    net.open(epoch, net.plans(epoch, 1))
+    (who,) = _people(net, epoch, 1)
+    task = who.next_task()
+    net.go_to(task.expires_at)
+    again = who.next_task()
+    assert (again.task, again.shown) == (task.task, task.shown)
+    assert who.send(who.ranking(again, right(again), now=net.now()))["position"] == 0
+
+
+def test_a_judged_task_can_be_revised_after_its_lease(net: Any, epoch: int, right: Any) -> None:
+    net.open(epoch, net.plans(epoch, 1))
+    (who,) = _people(net, epoch, 1)
+    task = who.next_task()
+    who.send(who.ranking(task, right(task), now=net.now()))
+    net.go_to(task.expires_at + 1)
+    assert who.send(who.ranking(task, [1] * 4, now=net.now(), revision=1))["position"] == 1
+
+
+def test_a_task_for_certain_wallets_goes_to_each_of_them_and_to_nobody_else(
+    net: Any, epoch: int, right: Any
+) -> None:
+    *chosen, stranger = _people(net, epoch, OVERLAP + 2)
+    net.open(epoch, net.plans(epoch, 1, assignees=[c.address for c in chosen]))
+    assert stranger.next_task() is None
+    assert all(len(_judge_all(net, who, right)) == 1 for who in chosen)
+
+
+def test_an_epoch_that_is_not_open_yet_hands_out_nothing_and_says_so(net: Any, epoch: int) -> None:
+    (who,) = _people(net, epoch, 1)
+    net.refused(409, f"epoch {epoch} is not open yet", method="GET", path="/v1/tasks/next", token=who._token)
+
+
+def test_what_belongs_to_an_earlier_epoch_is_refused(net: Any, epoch: int, right: Any) -> None:
+    net.open(epoch, net.plans(epoch, 1))
+    (who,) = _people(net, epoch, 1)
+    task = who.next_task()
+    old = who.ranking(task, right(task), now=net.now())
+    after = net.new_epoch()
+    net.refused_ranking(409, f"epoch {epoch}", f"running one is {after}", ranking=old, by=who.wallet)
+    said = (f"epoch {epoch} and has ended", f"sign one for epoch {after}")
+    net.refused(401, *said, method="GET", path="/v1/tasks/next", token=who._token)
+    renamed = replace(old, epoch=after)
+    net.refused_ranking(409, f"epoch {after} is not open", ranking=renamed, by=who.wallet)
+    net.open(after, net.plans(after, 1))
+    net.refused_ranking(404, task.task, f"epoch {after}", ranking=renamed, by=who.wallet)
+
+
+def test_places_in_the_log_have_no_gap_under_eight_threads(net: Any, epoch: int, right: Any) -> None:
+    net.open(epoch, net.plans(epoch, 12))
+    people = _people(net, epoch, 8)
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda who: _judge_all(net, who, right), people))
+    assert set(Counter(t for tasks in got for t in tasks).values()) == {OVERLAP}
+    with net.ctx.db.read() as db:
+        assert [r.position for r in queries.rankings(db, epoch)] == list(range(12 * OVERLAP))
+
+
+def test_one_wallet_that_asks_from_eight_threads_is_handed_one_task(net: Any, epoch: int) -> None:
+    net.open(epoch, net.plans(epoch, 12))
+    (who,) = _people(net, epoch, 1)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: who.next_task().task, range(8)))) == 1
+
+
+def test_the_order_on_the_screen_is_not_the_same_for_everybody(net: Any, epoch: int) -> None:
+    people = _people(net, epoch, 8)
+    net.open(epoch, net.plans(epoch, 1, assignees=[p.address for p in people]))
+    orders = [who.next_task().shown for who in people]
+    assert len({tuple(sorted(o)) for o in orders}) == 1
+    assert len(set(orders)) > 1
+
+
+def test_nothing_that_anybody_can_get_tells_a_secret_before_the_close(
+    net: Any, epoch: int, right: Any
+) -> None:
+    net.open(epoch, net.plans(epoch, 4, gold=2, models=("secret-old", "secret-new")))
+    me, other = _people(net, epoch, 2)
+    _judge_all(net, other, right)
+    task = me.next_task()
+    me.send(me.ranking(task, right(task), now=net.now()))
+    with net.ctx.db.read() as db:
+        theirs = [r for r in queries.rankings(db, epoch) if r.wallet == other.address]
+        salts = [t.gold_salt for t in queries.tasks(db, epoch) if t.gold_salt]
+    secrets = [
+        net.ctx.place.seed(epoch).hex(),
+        net.ctx.settings.secret.get_secret_value(),
+        "secret-old",
+        "secret-new",
+    ]
+    secrets += [
+        x.removeprefix("0x") for r in theirs for x in (r.signature, r.digest, r.receipt, other.address)
+    ]
+    secrets += [s.removeprefix("0x") for s in salts] + ["gold_ranks", "origins", '"label']
+    assert theirs
+    assert salts
+    found = "\n".join(_everything(net, epoch, me)).lower()
+    assert task.task in found
+    assert [s for s in secrets if s.lower() in found] == []
+    net.new_epoch()
+    revealed = "\n".join(_everything(net, epoch, me)).lower()
+    assert [
+        s for s in [secrets[0], "secret-new", *salts] if s.lower().removeprefix("0x") not in revealed
+    ] == []
+
+
+def _everything(net: Any, epoch: int, who: Any) -> Iterator[str]:
+    """Yield what each GET route of the API document answers, for the wallet and without one."""
+    for path, methods in net.ask("GET", "/openapi.json").json()["paths"].items():
+        if "get" in methods:
+            filled = path.format(epoch=epoch, wallet=who.address)
+            yield from (net.ask("GET", filled, token=t).text for t in (who._token, ""))
+
+
+def test_wallets_without_stake_may_judge_but_take_no_task_from_the_others(
+    net: Any, epoch: int, right: Any
+) -> None:
+    net.open(epoch, net.plans(epoch, 4))
+    free = [net.person(stake=0, epoch=epoch) for _ in range(OVERLAP + 1)]
+    assert [len(_judge_all(net, who, right)) for who in free] == [4] * (OVERLAP + 1)
+    assert [len(_judge_all(net, who, right)) for who in _people(net, epoch, OVERLAP)] == [4] * OVERLAP
+    assert net.person(stake=0, epoch=epoch).next_task() is None

@@ -1,0 +1,389 @@
+"""The ledger holds what the contracts announced, however the node or this process behaves."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+from sqlmodel import Session, create_engine
+
+from chain import indexer, ledger
+from chain.devnet import mine
+from chain.errors import ChainError, DeploymentError, ReorgError, RpcError, StakeMismatchError
+from chain.indexer import IndexResult, check_stake, index, snapshot_block, stake_at
+from chain.rpc import Rpc
+
+TOKEN = 10**18
+NOTHING = [[], [], [], [], []]
+Sessions = Callable[[], Session]
+Dump = Callable[[], list[Any]]
+
+
+def _play(chain: Any) -> None:
+    """Stake, take back, withdraw, fund: every event of the vault and some of the distributor."""
+    start = chain.rpc.block("latest").timestamp
+    for who in (0, 2, 3):
+        chain.stake(who, (who + 1) * TOKEN)
+    chain.unstake(2, TOKEN)
+    chain.warp(start + 100)
+    chain.stake(2, 5)
+    chain.unstake(3, 4 * TOKEN)
+    chain.fund(4, 0, 7_000_000)
+    chain.fund(5, (1 << 64) - 1, 11)
+    chain.warp(start + 2_000)
+    chain.act(2, chain.deployment.stake_vault(), "withdraw")
+    chain.fund(4, 1, 1)
+
+
+def _run(chain: Any, sessions: Sessions, url: str = "") -> IndexResult:
+    with Rpc(url or chain.url, retries=0) as rpc:
+        return index(rpc, sessions, chain.deployment)
+
+
+def test_the_ledger_equals_what_the_contracts_say(deployed: Any, sessions: Sessions) -> None:
+    _play(deployed)
+    last = deployed.finalize()
+    result = _run(deployed, sessions)
+    assert (result.finalized, result.indexed_to, result.head) == (last.number, last.number, last.number + 2)
+    vault, distributor = deployed.deployment.stake_vault(), deployed.deployment.revenue_distributor()
+    with sessions() as session:
+        folded = stake_at(session, last.number)
+        fundings = ledger.fundings(session, 0, last.number)
+        rows = ledger.last_balances(session, [])
+    at = last.timestamp + 321
+    assert {
+        account: (stake.staked, indexer.stake_seconds(stake, at)) for account, stake in folded.items()
+    } == {
+        deployed.address(who): (
+            deployed.view(vault, "stakedOf", deployed.address(who)),
+            deployed.view(vault, "stakeSecondsOf", deployed.address(who), at),
+        )
+        for who in (0, 2, 3)
+    }
+    assert folded[deployed.address(3)].staked == 0
+    assert [(each.run, each.amount) for each in fundings] == [(0, 7_000_000), ((1 << 64) - 1, 11), (1, 1)]
+    assert rows.funded == deployed.view(distributor, "funded") == 7_000_012
+    check_stake(deployed.rpc, deployed.deployment, folded, last, at)
+
+
+def test_only_finalized_blocks_are_indexed(deployed: Any, sessions: Sessions) -> None:
+    deployed.stake(0, TOKEN)
+    head = deployed.rpc.block("latest").number
+    assert _run(deployed, sessions).indexed_to == head - 2
+    with sessions() as session:
+        assert ledger.stake_changes(session, head) == []
+    mine(deployed.rpc, 2)
+    assert _run(deployed, sessions) == IndexResult(head + 2, head, head, 1)
+
+
+def test_indexing_again_changes_nothing(deployed: Any, sessions: Sessions, dump: Dump) -> None:
+    _play(deployed)
+    deployed.finalize()
+    assert _run(deployed, sessions).events > 0
+    before = dump()
+    assert _run(deployed, sessions).events == 0
+    assert dump() == before
+
+
+def test_fundings_lie_after_one_block_and_up_to_another(deployed: Any, sessions: Sessions) -> None:
+    first = deployed.fund(4, 1, 10).block
+    second = deployed.fund(4, 2, 20).block
+    deployed.finalize()
+    _run(deployed, sessions)
+    with sessions() as session:
+        assert [f.run for f in ledger.fundings(session, first - 1, second - 1)] == [1]
+        assert [f.run for f in ledger.fundings(session, first, second)] == [2]
+
+
+def test_progress_is_reported_up_to_the_finalized_block(
+    deployed: Any, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer, "WIDEST", 2)
+    _play(deployed)
+    last = deployed.finalize()
+    seen: list[tuple[int, int]] = []
+    index(deployed.rpc, sessions, deployed.deployment, lambda done, of: seen.append((done, of)))
+    assert seen == sorted(seen)
+    assert len(seen) > 3
+    assert seen[-1] == (last.number, last.number)
+
+
+def _die_at(statement: int, chain: Any, url: str) -> None:
+    """Index in a process that kills itself right before or after its n-th statement or commit."""
+    engine = create_engine(url)
+    count = 0
+
+    def tick(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count == statement:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for name in ("before_cursor_execute", "after_cursor_execute", "commit"):
+        event.listen(engine, name, tick)
+    indexer.WIDEST = 12
+    with Rpc(chain.url) as rpc:
+        index(rpc, lambda: Session(engine), chain.deployment)
+
+
+def test_an_indexer_killed_at_any_statement_resumes_to_the_same_rows(
+    deployed: Any, engine: Engine, sessions: Sessions, dump: Dump, wipe: Callable[[], None]
+) -> None:
+    _play(deployed)
+    deployed.finalize()
+    _run(deployed, sessions)
+    clean, half, statement = dump(), 0, 0
+    while True:
+        wipe()
+        statement += 1
+        child = multiprocessing.get_context("fork").Process(
+            target=_die_at, args=(statement, deployed, str(engine.url))
+        )
+        child.start()
+        child.join()
+        if child.exitcode == 0:
+            break
+        assert child.exitcode == -signal.SIGKILL
+        half += NOTHING != dump() != clean
+        _run(deployed, sessions)
+        assert dump() == clean
+    assert statement > 20
+    assert half > 0
+
+
+def test_a_reorg_deeper_than_finality_stops_and_writes_nothing(
+    deployed: Any, sessions: Sessions, dump: Dump
+) -> None:
+    _play(deployed)
+    deployed.finalize()
+    _run(deployed, sessions)
+    before = dump()
+    deployed.rpc.request("anvil_reorg", 6, [])
+    with pytest.raises(ReorgError, match="was final"):
+        _run(deployed, sessions)
+    mine(deployed.rpc, 10)
+    with pytest.raises(ReorgError, match="was final"):
+        _run(deployed, sessions)
+    assert dump() == before
+
+
+def test_a_range_that_does_not_build_on_the_checkpoint_is_refused(
+    deployed: Any, liar: Any, sessions: Sessions, dump: Dump
+) -> None:
+    _play(deployed)
+    deployed.finalize()
+    _run(deployed, sessions)
+    before = dump()
+    mine(deployed.rpc, 3)
+
+    def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        if calls[0]["method"] == "eth_getLogs":
+            answers[1]["result"]["parentHash"] = "0x" + "9" * 64
+
+    liar.lie = lie
+    with pytest.raises(ReorgError, match="9999"):
+        _run(deployed, sessions, liar.url)
+    assert dump() == before
+
+
+def test_a_reorg_above_finality_is_none(deployed: Any, sessions: Sessions) -> None:
+    _play(deployed)
+    deployed.finalize()
+    _run(deployed, sessions)
+    deployed.rpc.request("anvil_reorg", 2, [])
+    mine(deployed.rpc, 4)
+    assert _run(deployed, sessions).indexed_to == deployed.rpc.block("finalized").number
+
+
+def test_a_node_that_lags_is_no_reorg(deployed: Any, liar: Any, sessions: Sessions, dump: Dump) -> None:
+    _play(deployed)
+    done = deployed.finalize()
+    _run(deployed, sessions)
+    before = dump()
+
+    def ask(calls: list[dict[str, Any]]) -> None:
+        for call in calls:
+            if call["params"][:1] in (["latest"], ["finalized"]):
+                call["params"][0] = "0x3"
+
+    liar.ask = ask
+    assert _run(deployed, sessions, liar.url) == IndexResult(3, 3, done.number, 0)
+    assert dump() == before
+
+
+def _drop(address: str, which: int) -> Callable[[list[dict[str, Any]], list[dict[str, Any]]], None]:
+    """Return a lie that leaves out one of the logs that concern `address`."""
+
+    def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        if calls[0]["method"] == "eth_getLogs":
+            concerned = [log for log in answers[0]["result"] if address[2:] in "".join(log["topics"])]
+            answers[0]["result"].remove(concerned[which])
+
+    return lie
+
+
+def test_a_dropped_log_is_noticed_by_the_next_of_the_account(
+    deployed: Any, liar: Any, sessions: Sessions, dump: Dump
+) -> None:
+    _play(deployed)
+    deployed.finalize()
+    liar.lie = _drop(deployed.address(2), 1)
+    with pytest.raises(ChainError, match=rf"in block \d+ .*{deployed.address(2)}.*A log is missing"):
+        _run(deployed, sessions, liar.url)
+    assert dump() == NOTHING
+
+
+def test_an_accounts_last_log_that_is_dropped_is_noticed_at_the_snapshot(
+    deployed: Any, liar: Any, sessions: Sessions
+) -> None:
+    _play(deployed)
+    last = deployed.finalize()
+    liar.lie = _drop(deployed.address(3), -1)
+    _run(deployed, sessions, liar.url)
+    with sessions() as session:
+        folded = stake_at(session, last.number)
+    said = f"the stake of {deployed.address(3)} is {4 * TOKEN} by the indexed events and 0 in the vault"
+    with pytest.raises(StakeMismatchError, match=said):
+        check_stake(deployed.rpc, deployed.deployment, folded, last, last.timestamp)
+
+
+def test_an_account_whose_every_log_is_dropped_is_noticed_at_the_snapshot(
+    deployed: Any, liar: Any, sessions: Sessions
+) -> None:
+    deployed.stake(2, TOKEN)
+    deployed.stake(3, TOKEN)
+    last = deployed.finalize()
+    liar.lie = _drop(deployed.address(3), 0)
+    _run(deployed, sessions, liar.url)
+    with sessions() as session:
+        folded = stake_at(session, last.number)
+    assert list(folded) == [deployed.address(2)]
+    with pytest.raises(StakeMismatchError, match=f"all accounts together is {TOKEN} .* and {2 * TOKEN}"):
+        check_stake(deployed.rpc, deployed.deployment, folded, last, last.timestamp)
+
+
+def test_stake_seconds_that_differ_are_named(deployed: Any, sessions: Sessions) -> None:
+    deployed.stake(2, 7)
+    deployed.warp(deployed.rpc.block("latest").timestamp + 50)
+    deployed.stake(2, 1)
+    last = deployed.finalize()
+    _run(deployed, sessions)
+    with sessions() as session:
+        folded = stake_at(session, last.number)
+    account = deployed.address(2)
+    wrong = {account: replace(folded[account], stake_seconds=folded[account].stake_seconds + 1)}
+    with pytest.raises(StakeMismatchError, match=f"the stake-seconds of {account}"):
+        check_stake(deployed.rpc, deployed.deployment, wrong, last, last.timestamp)
+
+
+def test_a_provider_that_limits_results_gives_the_same_rows(
+    deployed: Any, liar: Any, sessions: Sessions, dump: Dump, wipe: Callable[[], None]
+) -> None:
+    _play(deployed)
+    deployed.finalize()
+
+    def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        if calls[0]["method"] == "eth_getLogs" and len(answers[0]["result"]) > 2:
+            del answers[0]["result"]
+            answers[0]["error"] = {"code": -32005, "message": "query returned more than 2 results"}
+
+    liar.lie = lie
+    narrow = _run(deployed, sessions, liar.url)
+    limited = dump()
+    wipe()
+    assert _run(deployed, sessions) == narrow
+    assert dump() == limited
+
+
+def test_an_error_that_no_narrower_range_cures_is_raised(
+    deployed: Any, liar: Any, sessions: Sessions
+) -> None:
+    _play(deployed)
+    deployed.finalize()
+
+    def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        if calls[0]["method"] == "eth_getLogs":
+            answers[0] = {"jsonrpc": "2.0", "id": 0, "error": {"code": -32000, "message": "archive is down"}}
+
+    liar.lie = lie
+    with pytest.raises(RpcError, match="refused eth_getLogs: archive is down"):
+        _run(deployed, sessions, liar.url)
+
+
+def test_timestamps_come_from_headers_where_logs_have_none(
+    deployed: Any, liar: Any, sessions: Sessions, dump: Dump, wipe: Callable[[], None]
+) -> None:
+    _play(deployed)
+    deployed.finalize()
+    _run(deployed, sessions)
+    with_times = dump()
+    wipe()
+
+    def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        if calls[0]["method"] == "eth_getLogs":
+            for log in answers[0]["result"]:
+                del log["blockTimestamp"]
+
+    liar.lie = lie
+    _run(deployed, sessions, liar.url)
+    assert dump() == with_times
+
+
+@pytest.mark.parametrize("change", [{"removed": True}, {"blockNumber": "0x1"}, {"address": "0x" + "1" * 40}])
+def test_a_log_that_was_not_asked_for_is_refused(
+    deployed: Any, liar: Any, sessions: Sessions, dump: Dump, change: dict[str, Any]
+) -> None:
+    _play(deployed)
+    deployed.finalize()
+    _run(deployed, sessions)
+    before = dump()
+    deployed.stake(2, 1)
+    deployed.finalize()
+
+    def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        if calls[0]["method"] == "eth_getLogs":
+            answers[0]["result"][0].update(change)
+
+    liar.lie = lie
+    with pytest.raises(ChainError, match="not asked for"):
+        _run(deployed, sessions, liar.url)
+    assert dump() == before
+
+
+def test_a_ledger_of_other_contracts_is_refused(deployed: Any, sessions: Sessions) -> None:
+    deployed.finalize()
+    _run(deployed, sessions)
+    other = replace(deployed.deployment, vault=deployed.address(5))
+    with pytest.raises(DeploymentError, match="use another database"):
+        index(deployed.rpc, sessions, other)
+    with pytest.raises(DeploymentError, match="is chain 31337"):
+        index(deployed.rpc, sessions, replace(other, chain_id=1))
+
+
+def test_a_second_indexer_is_noticed(deployed: Any, sessions: Sessions) -> None:
+    last = deployed.finalize()
+    _run(deployed, sessions)
+    with sessions() as session, pytest.raises(ChainError, match="another indexer"):
+        ledger.advance(session, deployed.deployment, last.number - 1, last)
+
+
+def test_the_snapshot_is_the_last_block_before_the_end(deployed: Any) -> None:
+    end = deployed.rpc.block("latest").timestamp + 1_000
+    deployed.warp(end - 10)
+    wanted = deployed.warp(end - 1)
+    assert snapshot_block(deployed.rpc, end) is None
+    deployed.warp(end)
+    mine(deployed.rpc, 1)
+    assert snapshot_block(deployed.rpc, end) is None
+    mine(deployed.rpc, 1)
+    assert snapshot_block(deployed.rpc, end) == wanted
+    mine(deployed.rpc, 7)
+    assert snapshot_block(deployed.rpc, end) == wanted
+    with pytest.raises(ChainError, match="no block before"):
+        snapshot_block(deployed.rpc, 5)

@@ -1,0 +1,526 @@
+"""A stranger recomputes three epochs from a real chain and the bundles; whatever is altered is named."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from eth_account.signers.local import LocalAccount
+from sqlmodel import Session, SQLModel, create_engine
+
+from chain import ledger
+from chain.bundle import ZERO_HASH, Evidence, Line, Run, read_lines, to_bytes
+from chain.canonical import hash_of, text_hash
+from chain.contracts import Contract
+from chain.deploy import deploy
+from chain.devnet import Devnet
+from chain.epoch import FAST, Closed, Facts, Standing, close, preference_lines, snapshot_hash
+from chain.errors import BundleError, ChainError, RpcError, VerifyError
+from chain.evidence import check_evidence
+from chain.feedback import summary_of
+from chain.indexer import index, snapshot_block
+from chain.keys import address_of, devnet_accounts
+from chain.messages import Domain
+from chain.publisher import Report
+from chain.rpc import Rpc
+from chain.stake import fold, stake_seconds
+from chain.transactions import transact
+from chain.types import BlockRef, Epoch, Hash32, Wei
+from chain.verify import bundle_source, verify
+from tests.integration.conftest import COOLDOWN_S, EPOCH_S, GENESIS, TOKEN, WINDOW_S, Chain, Liar
+from tests.worlds import PEOPLE, evidence_of, first_standing
+
+STRANGE_RUN = 2**64 - 1
+
+
+@dataclass
+class Story:
+    """An operator that closes epochs on a chain, and everything it published."""
+
+    chain: Chain
+    folder: Path
+    standing: Standing
+    preferences: list[bytes]
+    after: int
+    """Snapshot block of the last closed epoch."""
+    evidence: dict[int, Evidence]
+
+    @property
+    def distributor(self) -> Contract:
+        return self.chain.deployment.revenue_distributor()
+
+    def endow(self, people: int) -> None:
+        """Give people gas and tokens, and let all but the last stake."""
+        token = Contract("HapticToken", self.chain.deployment.token)
+        for place, person in enumerate(PEOPLE[:people]):
+            self.chain.rpc.request("anvil_setBalance", address_of(person), hex(10**18))
+            amount = (people - 1 - place) * TOKEN
+            if amount:
+                self.chain.act(0, token, "transfer", address_of(person), 10 * amount)
+                self.pay(person, token, "approve", self.chain.deployment.vault, 10 * amount)
+                self.stake(person, amount)
+
+    def stake(self, person: LocalAccount, amount: int) -> None:
+        self.pay(person, self.chain.deployment.stake_vault(), "stake", amount)
+
+    def pay(self, person: LocalAccount, contract: Contract, function: str, *args: Any) -> None:
+        transact(self.chain.rpc, person, contract, function, *args)
+
+    def close(self, epoch: int, *, people: int = 5) -> tuple[Closed, Report]:
+        """End an epoch, close it as the operator does, write its bundle and return what is to be posted."""
+        d, rpc = self.chain.deployment, self.chain.rpc
+        if rpc.block("latest").timestamp < d.epoch_end(epoch):
+            self.chain.warp(d.epoch_end(epoch))
+        self.chain.finalize()
+        snapshot = snapshot_block(rpc, d.epoch_end(epoch))
+        assert snapshot is not None
+        found = self._evidence(epoch, snapshot, people)
+        digests = check_evidence(found, Domain(d.chain_id, d.vault))
+        closed = close(found, self._facts(epoch, snapshot), self.standing, FAST, digests)
+        (self.folder / f"epoch-{epoch}.jsonl").write_bytes(closed.bundle)
+        self.preferences.append(preference_lines(found.tasks, closed.comparisons, closed.result, epoch))
+        self.standing, self.after, self.evidence[epoch] = closed.standing, snapshot.number, found
+        tree, hashes = closed.tree, (closed.data_hash, closed.ledger_root, found.header.rules.hash())
+        return closed, Report(
+            Epoch(epoch), tree.root_hash, Wei(tree.sum), tree.depth, *hashes, snapshot.number, snapshot.hash
+        )
+
+    def _evidence(self, epoch: int, snapshot: BlockRef, people: int) -> Evidence:
+        d = self.chain.deployment
+        learned = snapshot_hash(self.preferences[-1:])
+        runs = [Run(epoch, Epoch(epoch - 1), Epoch(epoch - 1), learned)] if epoch else []
+        domain = Domain(d.chain_id, d.vault)
+        found = evidence_of(
+            Random(epoch), self.standing, epoch=epoch, people=people, runs=runs, domain=domain
+        )
+        header = replace(
+            found.header, chain_id=d.chain_id, vault=d.vault, distributor=d.distributor, genesis=d.genesis,
+            length=d.epoch_length, snapshot_block=snapshot.number, snapshot_hash=snapshot.hash,
+        )  # fmt: skip
+        return replace(found, header=header)
+
+    def _facts(self, epoch: int, snapshot: BlockRef) -> Facts:
+        """Return what the operator's own index says."""
+        d = self.chain.deployment
+        end = d.epoch_end(epoch)
+        engine = create_engine(f"sqlite:///{self.folder / 'ledger.db'}")
+        SQLModel.metadata.create_all(engine)
+        index(self.chain.rpc, lambda: Session(engine), d)
+        with Session(engine) as session:
+            changes = ledger.stake_changes(session, snapshot.number)
+            income = ledger.fundings(session, self.after, snapshot.number)
+        engine.dispose()
+        start, funded = end - d.epoch_length, {}
+        for event in income:
+            funded[event.run] = Wei(funded.get(event.run, 0) + event.amount)
+        return Facts(
+            {a: stake_seconds(s, start) for a, s in fold(changes, start).items()},
+            {a: stake_seconds(s, end) for a, s in fold(changes, end).items()},
+            funded,
+        )
+
+    def post(self, report: Report) -> None:
+        self.chain.act(0, self.distributor, "post", astuple(report))
+
+    def veto(self) -> None:
+        self.chain.act(1, self.distributor, "veto")
+
+    def activate(self) -> None:
+        self.chain.warp(self.chain.view(self.distributor, "pending")[-1])
+        self.chain.act(3, self.distributor, "activate")
+
+
+def _begin(chain: Chain, folder: Path) -> Story:
+    return Story(chain, folder, first_standing(), [], chain.deployment.from_block - 1, {})
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """Tell three epochs: the second is vetoed once and posted again, the third waits in its window."""
+    accounts = devnet_accounts(31337)
+    with Devnet(0, timestamp=GENESIS) as anvil, Rpc(anvil.url) as rpc:
+        deployment = deploy(
+            rpc, accounts[0], genesis=GENESIS, epoch_length=EPOCH_S, challenge_window=WINDOW_S,
+            cooldown=COOLDOWN_S, poster=address_of(accounts[0]), guardian=address_of(accounts[1]),
+        )  # fmt: skip
+        told = _begin(Chain(rpc, anvil.url, deployment, accounts), tmp_path_factory.mktemp("bundles"))
+        told.endow(5)
+        told.chain.fund(4, 0, 1000)
+        told.chain.fund(5, 1, 501)
+        _, report = told.close(0)
+        told.post(report)
+        told.activate()
+
+        told.chain.fund(4, 1, 300)
+        told.chain.fund(4, 0, 7)
+        told.stake(PEOPLE[2], TOKEN)
+        told.pay(PEOPLE[0], deployment.stake_vault(), "requestUnstake", TOKEN)
+        _, report = told.close(1)
+        told.post(replace(report, root=text_hash("a mistake")))
+        told.veto()
+        told.post(report)
+        told.activate()
+
+        told.chain.fund(4, 2, 77)
+        told.chain.fund(4, STRANGE_RUN, 5)
+        _, report = told.close(2)
+        told.post(report)
+        yield told
+
+
+@pytest.fixture
+def copy(story: Story, tmp_path: Path) -> Path:
+    """Return a folder of its own with the bundles."""
+    for epoch in range(3):
+        (tmp_path / f"epoch-{epoch}.jsonl").write_bytes((story.folder / f"epoch-{epoch}.jsonl").read_bytes())
+    return tmp_path
+
+
+@pytest.fixture
+def undo(story: Story) -> Iterator[None]:
+    """Put the chain back after the test."""
+    state = story.chain.rpc.request("evm_snapshot")
+    yield
+    assert story.chain.rpc.request("evm_revert", state)
+
+
+def _verify(story: Story, folder: Path, until: int | None = None) -> list[Any]:
+    return verify(story.chain.rpc, story.chain.deployment, bundle_source(str(folder)), until)
+
+
+def _lines(folder: Path, epoch: int) -> list[Line]:
+    return read_lines((folder / f"epoch-{epoch}.jsonl").read_bytes())
+
+
+def _rewrite(folder: Path, epoch: int, lines: list[Line]) -> None:
+    (folder / f"epoch-{epoch}.jsonl").write_bytes(to_bytes(lines))
+
+
+def test_what_was_published_is_found_as_posted(story: Story) -> None:
+    said: list[str] = []
+    found = verify(
+        story.chain.rpc, story.chain.deployment, bundle_source(str(story.folder)), progress=said.append
+    )
+    assert [(v.epoch, v.active) for v in found] == [(0, True), (1, True), (2, False)]
+    assert [v.rankings for v in found] == [len(story.evidence[e].rankings) for e in range(3)]
+    assert [v.wallets for v in found] == [
+        len({r.ranking.wallet for r in story.evidence[e].rankings}) for e in range(3)
+    ]
+    assert all(v.rankings > 5 for v in found)
+    assert [v.sum for v in found] == [1000, 1808, 1885]
+    assert found[2].paid_to == len([x for x in _lines(story.folder, 2) if x["kind"] == "leaf"])
+    assert "epoch 2: recomputing scores and payouts" in said
+    assert dict(story.standing.carried) == {STRANGE_RUN: 5}
+
+
+def test_an_earlier_epoch_can_be_the_last(story: Story) -> None:
+    assert [v.epoch for v in _verify(story, story.folder, 1)] == [0, 1]
+
+
+def test_an_epoch_that_was_not_posted_cannot_be_verified(story: Story) -> None:
+    with pytest.raises(VerifyError, match="epoch 3 has no report on the chain; the last posted one is 2"):
+        _verify(story, story.folder, 3)
+
+
+def _more(name: str, by: int = 1) -> Callable[[Line], None]:
+    def change(line: Line) -> None:
+        line[name] = str(int(line[name]) + by) if isinstance(line[name], str) else line[name] + by
+
+    return change
+
+
+def _set(**values: Any) -> Callable[[Line], None]:
+    return lambda line: line.update(values)
+
+
+def _other_order(line: Line) -> None:
+    ranking = line["ranking"]
+    k = len(ranking["ranks"])
+    ranking["ranks"] = next(r for r in ([1, *range(2, k + 1)], [k, *range(1, k)]) if r != ranking["ranks"])
+    ranking["summary"] = summary_of(ranking["ranks"])
+
+
+ADDRESS = "0x[0-9a-f]{40}"
+
+
+@pytest.mark.parametrize(
+    ("epoch", "kind", "change", "match"),
+    [
+        (1, "share", _more("amount"), rf"epoch 1, share run 0 wallet {ADDRESS}: amount is \d+, recomputed"),
+        (2, "leaf", _more("cumulative", -1), rf"epoch 2, leaf account {ADDRESS}: cumulative is \d+"),
+        (0, "wallet", _more("score"), rf"epoch 0, wallet {ADDRESS}: score is \d+, recomputed \d+"),
+        (0, "wallet", _more("stakeEnd"), rf"epoch 0, wallet {ADDRESS}: stakeEnd is"),
+        (1, "wallet", _more("payG"), rf"epoch 1, wallet {ADDRESS}: payG is"),
+        (1, "pool", _more("funded"), "epoch 1, pool run 0: funded is 8, recomputed 7"),
+        (2, "pool", _more("carriedOut"), "epoch 2, pool run 2: carriedOut is 1, recomputed 0"),
+        (1, "pair", _more("logOdds"), "epoch 1, pair task 0x.*: logOdds is"),
+        (1, "pair", _more("bucket"), "epoch 1, pair task 0x.*: bucket is"),
+        (1, "run", _set(snapshot=ZERO_HASH), f"epoch 1, run 1: snapshot is {ZERO_HASH}, expected 0x"),
+        (1, "run", _set(last=1), "epoch 1, run 1: epochs 0 to 1 are not closed ones"),
+        (1, "run", _set(run="0"), "epoch 1, run 0: it does not follow the runs"),
+        (2, "run", _set(run="1"), "epoch 2, run 1: it does not follow the runs"),
+        (2, "run", _set(first=0), "epoch 2, run 2: it does not follow the runs before it"),
+        (2, "run", _set(run="3"), "epoch 2, run 3: it does not follow the runs before it"),
+        (2, "epoch", _set(**{"lambda": ["1", "3"]}), r"epoch 2, epoch line: lambda is \(1, 3\), expected"),
+        (1, "epoch", _set(seed=ZERO_HASH), "epoch 1, ranking at position 0"),
+        (1, "epoch", _set(goldRoot=ZERO_HASH), "epoch 1, epoch line: goldRoot is"),
+        (1, "epoch", _set(previous=ZERO_HASH), "epoch 1, epoch line: previous is"),
+        (1, "epoch", _set(chainId=1), "epoch 1, epoch line: chainId is 1, expected 31337"),
+        (1, "epoch", _set(epoch=2), "epoch 1, epoch line: epoch is 2, expected 1"),
+        (1, "epoch", _set(vault="0x" + "0" * 40), "epoch 1, epoch line: vault is"),
+        (1, "epoch", _set(distributor="0x" + "0" * 40), "epoch 1, epoch line: distributor is"),
+        (1, "epoch", _more("genesis"), "epoch 1, epoch line: genesis is"),
+        (1, "epoch", _more("length"), "epoch 1, epoch line: length is"),
+        (1, "epoch", _more("snapshotBlock"), "epoch 1, epoch line: snapshotBlock is"),
+        (1, "epoch", _set(snapshotHash=ZERO_HASH), "epoch 1, epoch line: snapshotHash is"),
+        (1, "gold", lambda line: line["ranks"].reverse(), "epoch 1, epoch line: goldRoot is"),
+        (1, "gold", _set(salt=ZERO_HASH), "epoch 1, epoch line: goldRoot is"),
+        (1, "task", _set(prompt="another"), r"bundle of epoch 1, line 2 \(task\): task 0x.* hash to"),
+        (1, "ranking", _other_order, f"epoch 1, ranking at position 0 by {ADDRESS}: ranking of .* signed by"),
+        (1, "ranking", _more("receivedAt", -700), "epoch 1, ranking at position 0 by .*outside"),
+        (1, "ranking", _more("position", 50), "epoch 1, ranking at position 1: expected|out of order"),
+        (1, "session", lambda x: _more("maxJudgements")(x["session"]), "epoch 1, session of 0x.* signed by"),
+    ],
+)  # fmt: skip
+def test_a_change_anywhere_is_named(
+    story: Story, copy: Path, epoch: int, kind: str, change: Callable[[Line], None], match: str
+) -> None:
+    lines = _lines(copy, epoch)
+    line = next(x for x in lines if x["kind"] == kind)
+    before = json.dumps(line)
+    change(line)
+    assert json.dumps(line) != before
+    _rewrite(copy, epoch, lines)
+    with pytest.raises((VerifyError, BundleError), match=match):
+        _verify(story, copy)
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"),
+    [
+        ("ranking", "epoch 1, ranking at position 1: expected position 0; one is missing or added"),
+        ("share", "epoch 1: found the row 'share .*' where 'share .*' belongs"),
+        ("leaf", "epoch 1: found the row 'leaf .*' where 'leaf .*' belongs"),
+        ("wallet", "epoch 1: found the row 'wallet .*' where 'wallet .*' belongs"),
+        ("pair", "epoch 1: found the row 'pair .*' where 'pair .*' belongs"),
+        ("run", "epoch 1, on the chain: dataHash|epoch 1: found the row|epoch 1, pool run 1"),
+        ("session", "epoch 1, ranking at position .*neither the wallet nor"),
+    ],
+)
+def test_a_dropped_line_is_named(story: Story, copy: Path, kind: str, match: str) -> None:
+    lines = _lines(copy, 1)
+    lines.remove(next(x for x in lines if x["kind"] == kind))
+    _rewrite(copy, 1, lines)
+    with pytest.raises(VerifyError, match=match):
+        _verify(story, copy)
+
+
+def test_the_last_line_that_is_dropped_or_added_is_named(story: Story, copy: Path) -> None:
+    lines = _lines(copy, 2)
+    _rewrite(copy, 2, lines[:-1])
+    with pytest.raises(VerifyError, match=f"epoch 2: the row 'leaf account {ADDRESS}' is missing"):
+        _verify(story, copy)
+    _rewrite(copy, 2, [*lines, {"kind": "leaf", "account": "0x" + "f" * 40, "cumulative": "1"}])
+    with pytest.raises(VerifyError, match=f"epoch 2: the row 'leaf account 0x{'f' * 40}' is too many"):
+        _verify(story, copy)
+
+
+def test_the_last_ranking_that_is_dropped_is_named_by_what_it_changes(story: Story, copy: Path) -> None:
+    lines = _lines(copy, 2)
+    lines.remove([x for x in lines if x["kind"] == "ranking"][-1])
+    _rewrite(copy, 2, lines)
+    with pytest.raises(VerifyError, match=r"epoch 2, (pair|wallet) .* recomputed|epoch 2: found the row"):
+        _verify(story, copy)
+
+
+def test_other_bytes_for_the_same_lines_are_refused(story: Story, copy: Path) -> None:
+    file = copy / "epoch-1.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'"kind":"share"', b'"kind": "share"', 1))
+    with pytest.raises(BundleError, match=r"bundle of epoch 1, line \d+ \(share\) is not in canonical form"):
+        _verify(story, copy)
+
+
+def test_a_missing_older_bundle_is_asked_for(story: Story, copy: Path) -> None:
+    (copy / "epoch-0.jsonl").unlink()
+    with pytest.raises(BundleError, match=r"epoch-0.jsonl: No such file.*Every epoch builds on those before"):
+        _verify(story, copy, 2)
+
+
+def test_one_file_stands_for_the_folder_that_it_is_in(story: Story) -> None:
+    source = bundle_source(str(story.folder / "epoch-2.jsonl"))
+    assert source(0) == (story.folder / "epoch-0.jsonl").read_bytes()
+    assert len(verify(story.chain.rpc, story.chain.deployment, source)) == 3
+
+
+def test_bundles_can_come_by_http(story: Story) -> None:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=story.folder)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert bundle_source(url + "/epoch-{epoch}.jsonl")(1) == (story.folder / "epoch-1.jsonl").read_bytes()
+        with pytest.raises(BundleError, match=f"{url}/v1/epochs/1/bundle answered 404; is the epoch closed"):
+            bundle_source(url + "/")(1)
+        server.shutdown()
+        thread.join()
+    with pytest.raises(BundleError, match="cannot be read"):
+        bundle_source(url)(1)
+    with pytest.raises(BundleError, match="cannot be read"):
+        bundle_source("http://[::1")(1)
+
+
+def _post_instead(story: Story, **changes: Any) -> None:
+    """Veto the pending report of epoch 2 and post another."""
+    posted = {x["kind"]: x for x in _lines(story.folder, 2)}["epoch"]
+    data = (story.folder / "epoch-2.jsonl").read_bytes()
+    _, root, total, depth, _ = story.chain.view(story.distributor, "pending")
+    ledger_root = changes.pop("ledger_root", None) or _ledger_root(story)
+    right = Report(
+        Epoch(2), root, total, depth, hash_of(data), ledger_root, posted["rulesHash"],
+        posted["snapshotBlock"], posted["snapshotHash"],
+    )  # fmt: skip
+    story.veto()
+    story.post(replace(right, **changes))
+
+
+def _ledger_root(story: Story) -> Hash32:
+    from chain.merkle import ledger_root
+
+    d = story.chain.deployment
+    rankings = story.evidence[2].rankings
+    return ledger_root((r.ranking.digest(Domain(d.chain_id, d.vault)), r.ranking.wallet) for r in rankings)
+
+
+@pytest.mark.usefixtures("undo")
+def test_a_report_that_is_vetoed_and_posted_again_as_it_was_is_right(story: Story) -> None:
+    _post_instead(story)
+    assert [v.active for v in _verify(story, story.folder)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("root", text_hash("other"), f"epoch 2, on the chain: root is {text_hash('other')}, recomputed 0x"),
+        ("sum", Wei(1886), "epoch 2, on the chain: sum is 1886, recomputed 1885"),
+        ("depth", 5, "epoch 2, on the chain: depth is 5, recomputed"),
+        ("data_hash", text_hash("other"), "epoch 2, on the chain: dataHash is"),
+        ("ledger_root", text_hash("other"), "epoch 2, on the chain: ledgerRoot is"),
+        ("rules_hash", text_hash("other"), "epoch 2, epoch line: rulesHash is"),
+    ],
+)
+@pytest.mark.usefixtures("undo")
+def test_a_report_that_does_not_follow_from_its_bundle_is_named(
+    story: Story, field: str, value: Any, match: str
+) -> None:
+    _post_instead(story, **{field: value})
+    with pytest.raises(VerifyError, match=match):
+        _verify(story, story.folder)
+
+
+@pytest.mark.usefixtures("undo")
+def test_an_epoch_that_is_vetoed_and_not_posted_again_has_no_report(story: Story) -> None:
+    story.veto()
+    assert [v.epoch for v in _verify(story, story.folder)] == [0, 1]
+    with pytest.raises(VerifyError, match="epoch 2 has no report"):
+        _verify(story, story.folder, 2)
+
+
+def test_where_nothing_was_posted_there_is_nothing_to_verify(deployed: Chain, tmp_path: Path) -> None:
+    with pytest.raises(VerifyError, match="no epoch has been posted to this distributor yet"):
+        verify(deployed.rpc, deployed.deployment, bundle_source(str(tmp_path)))
+
+
+def test_an_epoch_without_stake_rankings_or_revenue_is_verified_too(deployed: Chain, tmp_path: Path) -> None:
+    told = _begin(deployed, tmp_path)
+    for epoch in range(2):
+        closed, report = told.close(epoch, people=0)
+        assert (closed.tree.sum, closed.ledger_root) == (0, ZERO_HASH)
+        told.post(report)
+        told.activate()
+    assert [(v.rankings, v.sum, v.active) for v in _verify(told, tmp_path)] == [(0, 0, True)] * 2
+
+
+def test_a_node_that_hides_or_invents_is_found_out(deployed: Chain, liar: Liar, tmp_path: Path) -> None:
+    told = _begin(deployed, tmp_path)
+    told.endow(3)
+    told.stake(PEOPLE[0], TOKEN)
+    deployed.fund(4, 0, 10)
+    deployed.fund(4, 0, 20)
+    _, report = told.close(0, people=3)
+    told.post(report)
+    told.activate()
+    with Rpc(liar.url, retries=0) as rpc:
+
+        def refused(error: type[Exception], match: str) -> None:
+            with pytest.raises(error, match=match):
+                verify(rpc, deployed.deployment, bundle_source(str(tmp_path)))
+
+        assert verify(rpc, deployed.deployment, bundle_source(str(tmp_path)))[0].active
+
+        first = address_of(PEOPLE[0])
+        for place, (error, match) in enumerate(
+            (
+                (ChainError, "A log is missing"),  # the first stake of one who stakes again
+                (VerifyError, "the stake of all accounts is .* by events"),  # the only stake of somebody
+                (VerifyError, f"stake-seconds of {first} is .* by events, .* hides"),  # a last stake
+                (ChainError, "A log is missing"),  # revenue, and more after it
+                (VerifyError, "all revenue so far is 10 by events, 30 in the contract"),  # the last revenue
+                (ChainError, "A log is missing"),  # the post of an active root
+                (VerifyError, r"pays by root 0x.* of epoch 0, .*\(0 epochs active\)"),  # its activation
+            )
+        ):
+            liar.lie = partial(_hide, place)
+            refused(error, match)
+
+        liar.lie = _lie_about_calls
+        refused(VerifyError, "epoch 0: stake-seconds of 0x.* by events, .* in the contract")
+        liar.lie = _repeat
+        refused(ChainError, "A log is missing")
+        liar.lie = partial(_move, "0x" + "a" * 40)
+        refused(VerifyError, "the node sent a log of 0xa+ in block .* that was not asked for")
+        liar.lie = lambda _calls, _answers: None
+        liar.ask = _hang_up
+        refused(RpcError, "does not answer")
+
+
+def _logs(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    for call, answer in zip(calls, answers, strict=True):
+        if call["method"] == "eth_getLogs":
+            yield answer["result"]
+
+
+def _hide(place: int, calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+    for logs in _logs(calls, answers):
+        del logs[place]
+
+
+def _repeat(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+    for logs in _logs(calls, answers):
+        logs.append(logs[0])
+
+
+def _move(to: str, calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+    for logs in _logs(calls, answers):
+        logs[0]["address"] = to
+
+
+def _lie_about_calls(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+    """Add one to the stake-seconds of everybody."""
+    for call, answer in zip(calls, answers, strict=True):
+        if call["method"] == "eth_call" and len(call["params"][0]["data"]) == 2 + 8 + 128:
+            answer["result"] = "0x" + f"{int(answer['result'], 16) + 1:064x}"
+
+
+def _hang_up(_calls: list[dict[str, Any]]) -> None:
+    raise ConnectionAbortedError

@@ -1,0 +1,40 @@
+"""A node's URL may hold a provider's key, so only its host is ever shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chain.errors import RpcError
+from chain.rpc import Rpc
+from chain.transport import public_url
+
+SECRETS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGH0123456789_-", min_size=6, max_size=40)
+
+
+@given(SECRETS, st.sampled_from(["path", "query", "user", "password"]))
+def test_a_key_anywhere_in_the_url_is_not_shown(secret: str, where: str) -> None:
+    key = "K" + secret
+    url = {
+        "path": f"https://mainnet.example:8443/v3/{key}",
+        "query": f"https://mainnet.example:8443/?apikey={key}",
+        "user": f"https://{key}@mainnet.example:8443",
+        "password": f"https://me:{key}@mainnet.example:8443/rpc",
+    }[where]
+    assert key not in public_url(url)
+    assert public_url(url).startswith("https://mainnet.example:8443")
+
+
+def test_a_client_shows_its_host_only() -> None:
+    with Rpc("https://me:secret-word@node.example/v3/secret-key") as rpc:
+        assert repr(rpc) == "Rpc(https://node.example/…)"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:8545", "ftp://node", "http://", "http://h:99999999", "http://[::1", "/var/run/geth.ipc"],
+)
+def test_what_is_no_http_url_is_refused_with_an_example(url: str) -> None:
+    with pytest.raises(RpcError, match="must look like"):
+        Rpc(url)

@@ -1,0 +1,172 @@
+"""The queries of the service, on a real SQLite in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, SQLModel, create_engine
+
+from chain.types import Address, WalletState
+from service.ledger import queries
+from service.ledger.tables import EpochRow, JobRow, LeafRow, LeaseRow, PoolRow, RankingRow, ScoreRow, TaskRow
+
+ME, YOU, SHE = (Address("0x" + 40 * c) for c in "abc")
+
+
+@pytest.fixture
+def db() -> Iterator[Session]:
+    engine = create_engine("sqlite://")
+    SQLModel.metadata.create_all(engine)
+    with Session(engine) as session:
+        yield session
+    engine.dispose()
+
+
+def _ranking(position: int, wallet: str, **more: object) -> RankingRow:
+    values = {
+        "epoch": 0,
+        "digest": str(position),
+        "signer": wallet,
+        "task": "t",
+        "revision": 0,
+        "message": {},
+    }
+    values |= {"signature": "", "received_at": 0, "receipt": ""} | more
+    return RankingRow(position=position, wallet=wallet, **values)
+
+
+def _score(epoch: int, wallet: str, **line: int) -> ScoreRow:
+    zero = dict.fromkeys(("labelN", "labelD", "payG", "payV", "payHmax", "score"), 0) | line
+    return ScoreRow(epoch=epoch, wallet=wallet, line={k: str(v) for k, v in zero.items()})
+
+
+def test_before_the_first_close_the_last_closed_epoch_is_minus_one(db: Session) -> None:
+    assert queries.last_closed(db) == -1
+
+
+def test_an_open_epoch_is_not_the_last_closed(db: Session) -> None:
+    for epoch, closed in ((0, 5), (1, None)):
+        queries.add(
+            db,
+            EpochRow(
+                epoch=epoch, seed_hash="", gold_root="", rules_hash="", rules={}, lambda_num="1", lambda_den="1",
+                opened_at=0, closed_at=closed,
+            ),
+        )  # fmt: skip
+    assert queries.last_closed(db) == 0
+
+
+def _task(name: str) -> TaskRow:
+    return TaskRow(
+        epoch=0, task=name, prompt="", responses=[], methods=[], origins=[], assignees=[], gold_ranks=[]
+    )
+
+
+def test_open_tasks_count_what_others_have_judged_or_hold_and_leave_out_what_i_judged(db: Session) -> None:
+    queries.add(db, *(_task(t) for t in "vwxyz"))
+    queries.add(db, LeaseRow(epoch=0, task="v", wallet=SHE, expires_at=10, done=True, staked=False))
+    held = [
+        ("w", YOU, 10, True), ("w", SHE, 99, False),
+        ("x", YOU, 10, False),
+        ("y", ME, 10, False), ("y", YOU, 10, True),
+        ("z", ME, 10, True), ("z", YOU, 99, False),
+    ]  # fmt: skip
+    queries.add(
+        db, *(LeaseRow(epoch=0, task=t, wallet=w, expires_at=e, done=d, staked=True) for t, w, e, d in held)
+    )
+    found = {t.task: t.taken for t in queries.open_tasks(db, 0, ME, now=10)}
+    assert found == {"v": 0, "w": 2, "x": 0, "y": 1}
+
+
+def test_a_lease_is_over_in_the_second_that_it_names(db: Session) -> None:
+    queries.add(db, LeaseRow(epoch=0, wallet=ME, task="t", expires_at=10))
+    assert queries.live_lease(db, 0, ME, 9) is not None
+    assert queries.live_lease(db, 0, ME, 10) is None
+
+
+def test_positions_count_from_zero_in_each_epoch(db: Session) -> None:
+    assert queries.next_position(db, 0) == 0
+    queries.add(db, _ranking(0, ME))
+    assert (queries.next_position(db, 0), queries.next_position(db, 1)) == (1, 0)
+
+
+def test_one_revision_of_a_task_is_kept_once_per_wallet(db: Session) -> None:
+    queries.add(db, _ranking(0, ME), _ranking(1, YOU), _ranking(2, ME, revision=1))
+    with pytest.raises(IntegrityError):
+        queries.add(db, _ranking(3, ME, digest="other"))
+
+
+def test_what_a_key_signed_is_counted_by_wallet_and_key(db: Session) -> None:
+    queries.add(
+        db,
+        _ranking(0, ME, signer="k"),
+        _ranking(1, ME, signer="k", revision=1),
+        _ranking(2, ME, revision=2),
+        _ranking(3, YOU, signer="k"),
+        _ranking(4, ME, signer="k", revision=3, epoch=1),
+    )
+    assert queries.signed_by(db, 0, ME, "k") == 2
+    assert queries.signed_by(db, 0, ME, ME) == 1
+
+
+def test_the_newest_revision_is_found(db: Session) -> None:
+    queries.add(db, *(_ranking(p, ME, revision=r) for p, r in ((0, 0), (1, 1), (2, 2))))
+    newest = queries.latest_revision(db, 0, ME, "t")
+    assert newest is not None
+    assert newest.revision == 2
+    assert queries.latest_revision(db, 0, YOU, "t") is None
+
+
+def test_a_state_is_that_after_the_last_epoch_the_wallet_took_part_in(db: Session) -> None:
+    queries.add(db, _score(0, ME, payG=1), _score(2, ME, payG=3), _score(0, YOU, payG=7, payHmax=2**80))
+    found = queries.wallet_states(db)
+    assert found == {ME: WalletState(pay_g=3), YOU: WalletState(pay_g=7, pay_hmax=2**80)}
+
+
+def test_the_history_of_scores_has_an_entry_for_every_epoch(db: Session) -> None:
+    queries.add(db, _score(0, ME, score=5), _score(2, ME, score=6), _score(3, ME, score=7))
+    assert queries.score_history(db, 2) == ({ME: 5}, {}, {ME: 6})
+
+
+def test_a_cumulative_payout_is_the_last_one_up_to_the_epoch(db: Session) -> None:
+    leaves = [(0, ME, 5), (1, YOU, 2**90), (2, ME, 9)]
+    queries.add(db, *(LeafRow(epoch=e, account=a, cumulative=str(v)) for e, a, v in leaves))
+    assert queries.cumulative(db, 1) == {ME: 5, YOU: 2**90}
+    assert queries.cumulative(db, 2) == {ME: 9, YOU: 2**90}
+
+
+def test_only_pools_that_carry_something_are_carried(db: Session) -> None:
+    pools = [(0, "0"), (1, "7"), (2**64 - 1, "8")]
+    queries.add(db, *(PoolRow(epoch=0, run=r, funded="9", carried_in="0", carried_out=c) for r, c in pools))
+    assert queries.carried(db, 0) == {1: 7, 2**64 - 1: 8}
+
+
+def test_jobs_are_given_out_oldest_first_and_each_once(db: Session) -> None:
+    queries.add(db, *(JobRow(name=n, arguments=[]) for n in ("one", "two")))
+    taken = [queries.claim_job(db, w, 100.0, 30.0) for w in ("a", "b", "c")]
+    assert [j and (j.name, j.worker, j.attempts) for j in taken] == [("one", "a", 1), ("two", "b", 1), None]
+
+
+def test_a_job_whose_worker_fell_silent_is_given_out_again_and_says_so(db: Session) -> None:
+    queries.add(db, JobRow(name="one", arguments=[]))
+    queries.claim_job(db, "a", 100.0, 30.0)
+    assert queries.claim_job(db, "b", 130.0, 30.0) is None
+    again = queries.claim_job(db, "b", 130.1, 30.0)
+    assert again is not None
+    assert (again.worker, again.attempts) == ("b", 2)
+    assert "attempt 1" in again.error
+
+
+def test_a_job_that_keeps_killing_its_workers_is_given_up(db: Session) -> None:
+    queries.add(db, JobRow(name="one", arguments=[]))
+    for now in (0.0, 100.0):
+        queries.bury_jobs(db, now, 30.0, 2)
+        assert queries.claim_job(db, "a", now, 30.0) is not None
+    queries.bury_jobs(db, 200.0, 30.0, 2)
+    (job,) = queries.jobs(db)
+    db.refresh(job)
+    assert job.state == "failed"
+    assert "tried 2 times" in job.error
+    assert queries.claim_job(db, "b", 200.0, 30.0) is None

@@ -1,0 +1,123 @@
+"""Settings that cannot work stop the program before it starts, and the message names the variable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from chain.deployment import Deployment, write_deployment
+from chain.errors import KeyFileError
+from chain.keys import devnet_accounts
+from chain.rules import Rules
+from chain.types import Address
+from service import context
+from service.errors import ConfigError
+from service.settings import Settings, load
+
+LONG = "x" * 32
+
+
+def _deployed(folder: Path, chain_id: int) -> Path:
+    a = [Address("0x" + f"{n:040x}") for n in range(1, 5)]
+    path = folder / "deployment.json"
+    write_deployment(
+        path, Deployment(chain_id, *a, from_block=1, genesis=0, epoch_length=600, challenge_window=60)
+    )
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"HAPTIC_{name.upper()}", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "http"), ("PORT", "70000"), ("TICK_S", "0"), ("TASKS_PER_EPOCH", "-1"), ("ARENA", "perhaps")],
+)
+def test_a_value_that_cannot_be_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"HAPTIC_{name}", value)
+    with pytest.raises(ConfigError, match=f"HAPTIC_{name}: "):
+        load()
+
+
+def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAPTIC_PORT", "x")
+    monkeypatch.setenv("HAPTIC_RETRAIN_AFTER", "y")
+    with pytest.raises(ConfigError, match=r"HAPTIC_PORT.*HAPTIC_RETRAIN_AFTER"):
+        load()
+
+
+def test_a_flag_goes_before_the_environment_and_a_flag_not_given_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HAPTIC_PORT", "1234")
+    monkeypatch.setenv("HAPTIC_HOST", "0.0.0.0")  # noqa: S104
+    found = load(port=99, host=None)
+    assert (found.port, found.host) == (99, "0.0.0.0")  # noqa: S104
+
+
+def test_passwords_and_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAPTIC_PASSWORD", "hunter2")
+    monkeypatch.setenv("HAPTIC_SECRET", "hunter3")
+    assert "hunter" not in repr(load())
+
+
+@pytest.mark.parametrize("chain_id", [1, 10, 31338])
+def test_the_devnets_secret_is_refused_on_any_other_chain(tmp_path: Path, chain_id: int) -> None:
+    for secret in ("", "devnet", "x" * 31):
+        found = load(deployment=_deployed(tmp_path, chain_id), secret=secret)
+        with pytest.raises(ConfigError, match=f"HAPTIC_SECRET .*chain {chain_id}"):
+            found.load_deployment()
+    assert load(deployment=_deployed(tmp_path, chain_id), secret=LONG).load_deployment().chain_id == chain_id
+
+
+def test_the_devnets_gold_is_refused_on_any_other_chain(tmp_path: Path) -> None:
+    found = load(deployment=_deployed(tmp_path, 1), secret=LONG, devnet_gold=True)
+    with pytest.raises(ConfigError, match=r"HAPTIC_DEVNET_GOLD .*HAPTIC_GOLD_FILE"):
+        found.load_deployment()
+
+
+def test_on_the_devnet_nothing_has_to_be_set(tmp_path: Path) -> None:
+    found = load(deployment=_deployed(tmp_path, 31337), devnet_gold=True)
+    assert found.load_deployment().chain_id == 31337
+    assert found.master == b"devnet"
+
+
+@pytest.mark.parametrize("name", ["poster", "receipt"])
+def test_a_published_key_is_refused_on_any_other_chain(tmp_path: Path, name: str) -> None:
+    from eth_account import Account
+
+    path = tmp_path / "key.json"
+    key = devnet_accounts(31337)[3].key
+    path.write_text(json.dumps(Account.encrypt(key, "pw", kdf="scrypt", iterations=2)))
+    found = load(**{f"{name}_keyfile": path}, password="pw")
+    assert context._key(found, name, 31337).key == key
+    with pytest.raises(KeyFileError, match="everybody has its key"):
+        context._key(found, name, 1)
+
+
+def test_the_rules_of_a_file_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "rules.json"
+    path.write_text(json.dumps(Rules(overlap=3).to_json()))
+    assert load(rules_file=path).rules().overlap == 3
+    assert load().rules() == Rules()
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "{}", '{"version": 2}'])
+def test_rules_that_cannot_be_read_are_named_by_variable_and_file(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "rules.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=r"HAPTIC_RULES_FILE .*rules\.json"):
+        load(rules_file=path).rules()
+
+
+def test_the_database_lies_in_the_data_folder_unless_it_is_named(tmp_path: Path) -> None:
+    assert load(data_dir=tmp_path).database == f"sqlite:///{tmp_path / 'haptic.db'}"
+    assert load(database_url="postgresql://db/haptic").database == "postgresql://db/haptic"

@@ -1,0 +1,164 @@
+"""Small worlds for tests: people with real keys, tasks of known quality, signed rankings, chained epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from chain.assignment import display_order, method_of
+from chain.bundle import ZERO_HASH, Evidence, Gold, Header, Run, SignedRanking, SignedSession
+from chain.canonical import text_hash
+from chain.epoch import Facts, Standing, gold_root
+from chain.feedback import Task, dense_ranks, summary_of
+from chain.hashing import keccak256
+from chain.keys import address_of
+from chain.messages import Domain, Ranking, Session, sign
+from chain.rules import METHODS, SIZES, Rules
+from chain.types import Address, Epoch, Hash32, Params, Ratio, Wei
+
+GENESIS, LENGTH = 1_800_000_000, 600
+DOMAIN = Domain(31_337, Address("0x" + "5f" * 20))
+DISTRIBUTOR = Address("0x" + "d1" * 20)
+NO_COMMENT = text_hash("")
+GENEROUS = Rules(params=Params(c0=0, z_num=0, n1=6))
+"""Pays from the first comparison on, so that small worlds have payouts."""
+PEOPLE: tuple[LocalAccount, ...] = tuple(
+    sorted((Account.from_key(keccak256(b"person" + bytes([i]))) for i in range(8)), key=address_of)
+)
+KEYS: Mapping[Address, LocalAccount] = {
+    address_of(a): Account.from_key(keccak256(b"session" + bytes([i]))) for i, a in enumerate(PEOPLE)
+}
+"""A session key for each."""
+
+
+def seed_of(epoch: int) -> bytes:
+    """Return an epoch's seed; by this one the first five people are asked by all four methods."""
+    return keccak256(b"seed 212" + bytes([epoch]))
+
+
+def task_of(name: str, texts: Sequence[str], methods: Sequence[str] = METHODS) -> Task:
+    unfit = "best_worst" if len(texts) == 2 else "pairwise"
+    return Task.of(f"prompt {name}", texts, [m for m in methods if m != unfit])
+
+
+def answered(method: str, marks: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return (ranks, likert) of somebody who gives these marks of 1 to 7, by a method."""
+    if method == "likert":
+        return dense_ranks(marks), tuple(marks)
+    if method != "best_worst":
+        return dense_ranks(marks), ()
+    if len(set(marks)) == 1:
+        return (1,) * len(marks), ()
+    ranks = [2] * len(marks)
+    ranks[marks.index(max(marks))], ranks[marks.index(min(marks))] = 1, 3
+    return tuple(ranks), ()
+
+
+def ranking_of(
+    wallet: Address,
+    task: Task,
+    marks: Mapping[Hash32, int],
+    *,
+    epoch: int = 0,
+    methods: Sequence[str] = METHODS,
+    flag: str = "",
+    revision: int = 0,
+) -> Ranking | None:
+    """Return what a wallet says of a task; None where the method that the seed drew does not fit."""
+    seed = seed_of(epoch)
+    method = method_of(seed, wallet, methods)
+    if method not in task.methods:
+        return None
+    shown = display_order(seed, wallet, task.hash(), task.hashes)
+    same = dict.fromkeys(shown, 4)
+    ranks, likert = answered(method, [(same if flag else marks)[h] for h in shown])
+    at = GENESIS + epoch * LENGTH + 10
+    return Ranking(
+        wallet, epoch, task.hash(), method, summary_of(ranks), shown, ranks, likert, flag, NO_COMMENT,
+        revision, at,
+    )  # fmt: skip
+
+
+def logged(
+    rankings: Sequence[Ranking], keys: Mapping[Address, LocalAccount], domain: Domain = DOMAIN
+) -> tuple[SignedRanking, ...]:
+    """Return rankings as the service records them, each signed by the key of its wallet."""
+    return tuple(
+        SignedRanking(r, sign(r, domain, keys[r.wallet]), i, GENESIS + r.epoch * LENGTH + 20 + i)
+        for i, r in enumerate(rankings)
+    )
+
+
+def session_of(
+    person: LocalAccount, *, epoch: int = 0, most: int = 1000, not_after: int = 2**40, domain: Domain = DOMAIN
+) -> SignedSession:
+    wallet = address_of(person)
+    session = Session(wallet, address_of(KEYS[wallet]), epoch, most, not_after, NO_COMMENT)
+    return SignedSession(session, sign(session, domain, person))
+
+
+def header_of(epoch: int, standing: Standing, gold: Mapping[Hash32, Gold], rules: Rules = GENEROUS) -> Header:
+    return Header(
+        epoch=Epoch(epoch), chain_id=DOMAIN.chain_id, vault=DOMAIN.vault, distributor=DISTRIBUTOR,
+        genesis=GENESIS, length=LENGTH, snapshot_block=100 + epoch, snapshot_hash=text_hash(f"block {epoch}"),
+        seed=Hash32("0x" + seed_of(epoch).hex()), gold_root=gold_root(gold.values()), lam=standing.lam,
+        rules=rules, previous=standing.previous,
+    )  # fmt: skip
+
+
+def evidence_of(
+    luck: Random,
+    standing: Standing,
+    *,
+    epoch: int = 0,
+    people: int = 5,
+    tasks: int = 4,
+    runs: Sequence[Run] = (),
+    domain: Domain = DOMAIN,
+    rules: Rules = GENEROUS,
+) -> Evidence:
+    """Return an epoch in which the first people see best; half of them sign by session keys."""
+    known, gold, rankings = {}, {}, []
+    signers = {a: KEYS[a] if i % 2 else p for i, (p, a) in enumerate(_named(people))}
+    for n in range(tasks):
+        size = SIZES[n % len(SIZES)]
+        task = task_of(f"{epoch}.{n}", [f"{'long ' * luck.randrange(4)}text {i}" for i in range(size)])
+        truth = {h: luck.randint(1, 7) for h in task.hashes}
+        known[task.hash()] = task
+        if luck.random() < 0.4:
+            ranks = dense_ranks([truth[h] for h in task.hashes])
+            gold[task.hash()] = Gold(task.hash(), ranks, text_hash(f"salt {epoch}.{n}"))
+        for place, (_, wallet) in enumerate(_named(people)):
+            for revision in range(luck.choice([0, 1, 1, 1, 2])):
+                marks = {h: luck.randint(1, 7) if luck.random() < place / 8 else truth[h] for h in truth}
+                flag = "unsafe" if luck.random() < 0.05 else ""
+                said = ranking_of(wallet, task, marks, epoch=epoch, flag=flag, revision=revision)
+                rankings += [said] if said else []
+    return Evidence(
+        header_of(epoch, standing, gold, rules), known, gold,
+        sessions=tuple(
+            session_of(p, epoch=epoch, domain=domain) for i, (p, _) in enumerate(_named(people)) if i % 2
+        ),
+        rankings=logged(rankings, signers, domain), runs=tuple(runs),
+    )  # fmt: skip
+
+
+def facts_of(epoch: int, funded: Mapping[int, int], people: int = 5) -> Facts:
+    """Return constant stakes, the first person's the largest and the last one's 0."""
+    rate = {a: (people - 1 - i) * 10**18 for i, (_, a) in enumerate(_named(people))}
+    return Facts(
+        {a: s * LENGTH * epoch for a, s in rate.items()},
+        {a: s * LENGTH * (epoch + 1) for a, s in rate.items()},
+        {run: Wei(v) for run, v in funded.items()},
+    )
+
+
+def first_standing(rules: Rules = GENEROUS) -> Standing:
+    return Standing(lam=Ratio(rules.params.lambda0_num, rules.params.lambda0_den), previous=ZERO_HASH)
+
+
+def _named(people: int) -> list[tuple[LocalAccount, Address]]:
+    return [(p, address_of(p)) for p in PEOPLE[:people]]
