@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -182,7 +181,7 @@ def _start(arguments: list[str], environ: Mapping[str, str], log: IO[bytes]) -> 
 def stop(child: subprocess.Popen[bytes], timeout_s: float = 15.0) -> None:
     """End a process politely, then not."""
     if child.poll() is None:
-        child.send_signal(signal.SIGINT)
+        child.terminate()
         try:
             child.wait(timeout_s)
         except subprocess.TimeoutExpired:

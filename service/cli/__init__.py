@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -25,6 +26,10 @@ operators.register(app)
 
 def main() -> None:
     """Run the command line; an error that a user can mend is one line, not a traceback."""
+    # A service manager stops with SIGTERM, and a shell's `&` has its children ignore SIGINT: both end a command
+    # in the same orderly way, or a worker would not put its job back.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     try:
         app()
     except HapticError as error:

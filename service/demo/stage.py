@@ -43,10 +43,12 @@ class Stage:
         return self.site.rpc.block("latest").timestamp
 
     def go_to(self, timestamp: int) -> None:
-        """Move block time forward and let three more blocks pass, so that it is finalized."""
+        """Move block time forward, let three more blocks pass, so that it is finalized, and let the service see it."""
         if timestamp > self.now():
             warp(self.site.rpc, timestamp)
         mine(self.site.rpc, 3)
+        # The service reads the clock every half second: who asks sooner is told what was true before.
+        wait_for("the service's clock", lambda: self.api.get("/info")["now"] >= timestamp or None, self)
 
 
 @contextmanager

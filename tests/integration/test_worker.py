@@ -24,8 +24,9 @@ WAIT_S = 20.0
 UNTIL_EOF = "import os, sys; print('{\"pid\": %d}' % os.getpid(), flush=True); sys.stdin.read()"
 """Works until the worker is gone, as the trainer does under --exit-with-parent."""
 WORKER = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests with & has them ignore it
 from service.database import open_database
 from service.worker import Worker
 url, logs, code = sys.argv[1:]
@@ -231,12 +232,14 @@ def test_a_worker_that_lost_its_job_ends_its_child_and_changes_nothing(
 def test_a_worker_that_is_stopped_puts_its_job_back_untried(db: Database, queue: Any, tmp_path: Path) -> None:
     queue("one")
     url = f"sqlite:///{tmp_path / 'haptic.db'}"
-    stopped = subprocess.Popen(
-        [sys.executable, "-c", WORKER, url, str(tmp_path), UNTIL_EOF], stderr=subprocess.DEVNULL
-    )
-    _until(lambda: _jobs(db)[0].progress)
-    stopped.send_signal(signal.SIGINT)
-    stopped.wait(WAIT_S)
+    command = [sys.executable, "-c", WORKER, url, str(tmp_path), UNTIL_EOF]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as stopped:
+        try:
+            _until(lambda: _jobs(db)[0].progress)
+            stopped.send_signal(signal.SIGINT)
+            stopped.wait(WAIT_S)
+        finally:
+            stopped.kill()
     (job,) = _jobs(db)
     assert (job.state, job.attempts, job.error) == ("queued", 0, "")
 
@@ -250,3 +253,23 @@ def test_a_worker_stops_when_it_is_told_to(queue: Any, worker: Any, db: Database
     stop.set()
     thread.join(WAIT_S)
     assert not thread.is_alive()
+
+
+CLI = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); from service.cli import main; main()"
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_ends_in_order_by_either_signal_even_started_in_the_background(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
+    environ = dict(os.environ) | {
+        "HAPTIC_DATA_DIR": str(tmp_path), "HAPTIC_DATABASE_URL": f"sqlite:///{tmp_path / 'haptic.db'}",
+    }  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", CLI, "worker"], env=environ) as waiting:
+        try:
+            _until((tmp_path / "logs").exists)
+            time.sleep(0.2)
+            waiting.send_signal(ending)
+            assert waiting.wait(WAIT_S) == 130
+        finally:
+            waiting.kill()
