@@ -32,6 +32,10 @@ Progress = Callable[[str], None]
 MAX_BUNDLE_BYTES = 1 << 30
 
 
+class NothingPostedError(VerifyError):
+    """No epoch has been posted yet: there is nothing that could be right or wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verified:
     """An epoch that was recomputed and found as posted."""
@@ -42,6 +46,8 @@ class Verified:
     paid_to: int
     sum: Wei
     """Cumulative payout of all accounts."""
+    carried: Wei
+    """Revenue that nobody was allotted, handed on to the next epoch."""
     active: bool
     """The root is the one that claims are paid by, or an older one that was."""
 
@@ -254,8 +260,11 @@ def _recompute(
     _check_posted(posted, data, closed)
     _check_conservation(epoch, closed, record, snapshot.number)
     learned = preference_lines(evidence.tasks, closed.comparisons, closed.result, epoch)
-    paid_to, total, active = len(closed.standing.cumulative), Wei(closed.tree.sum), epoch in record.active
-    found = Verified(epoch, len(evidence.rankings), len(closed.scores), paid_to, total, active)
+    found = Verified(
+        epoch=epoch, rankings=len(evidence.rankings), wallets=len(closed.scores),
+        paid_to=len(closed.standing.cumulative), sum=Wei(closed.tree.sum),
+        carried=Wei(sum(closed.standing.carried.values())), active=epoch in record.active,
+    )  # fmt: skip
     return found, _Before(closed.standing, (*before.preferences, learned), snapshot.number)
 
 
@@ -272,13 +281,16 @@ def verify(
 ) -> list[Verified]:
     """Recompute epochs 0 to `until` (default: the last one posted) and return what was found.
 
-    Raises VerifyError or BundleError naming the first row that differs, RpcError when the node fails.
+    Raises VerifyError or BundleError naming the first row that differs, RpcError when the node fails; a
+    NothingPostedError, which is a VerifyError, when there is nothing to verify.
     """
     record = read_record(rpc, deployment)
     newest = max(record.posted, default=-1)
     last = newest if until is None else until
-    if last < 0:
-        raise VerifyError("no epoch has been posted to this distributor yet; there is nothing to verify")
+    if newest < 0:
+        raise NothingPostedError(
+            "no epoch has been posted to this distributor yet; there is nothing to verify"
+        )
     before: _Before | None = None
     result = []
     for epoch in range(last + 1):

@@ -18,6 +18,9 @@ from chain.feedback import dense_ranks, summary_of
 from chain.messages import Domain, Ranking, Receipt, Session, parse_address, parse_hash, recover, sign
 from chain.types import Address, Hash32
 
+ORDERS = {2: "B > A", 3: "B > A > C", 4: "B > A = C > D", 6: "B > A = C = D = E > F"}
+"""An order as it is typed, by the number of responses; each fits every method."""
+
 
 class ApiError(HapticError):
     """The service refused, or cannot be reached."""
@@ -199,7 +202,7 @@ def parse_order(text: str, count: int) -> tuple[int, ...]:
             name = letter.strip()
             if len(name) != 1 or not "A" <= name < chr(ord("A") + count):
                 raise HapticError(
-                    f"{name!r} is not one of {', '.join('ABCDEF'[:count])}; write for example: B > A = C"
+                    f"{name!r} is not one of {', '.join('ABCDEF'[:count])}; write for example: {ORDERS[count]}"
                 )
             if name in places:
                 raise HapticError(f"{name} stands twice in {text!r}")

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from eth_account.signers.local import LocalAccount
 
+from chain.contracts import Contract, call
 from chain.deployment import Deployment, check_deployment
 from chain.keys import assert_fast_crypto, load_keyfile, refuse_published_key
 from chain.messages import Domain
 from chain.rpc import Rpc
 from chain.rules import Rules
-from chain.types import Address
+from chain.tree import SumTree
+from chain.types import Address, Leaf, Wei
 from service.clock import ChainClock
 from service.database import Database, open_database
 from service.epochs import Place, check_secret
+from service.errors import ConflictError
 from service.feedback import Desk
 from service.settings import Settings
 
@@ -27,6 +33,54 @@ class Pulse:
     ran_at: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     waits: dict[str, str] = field(default_factory=dict)
+
+
+class Unit(NamedTuple):
+    """How people count a token: its symbol, and the decimals that its smallest units stand behind."""
+
+    symbol: str
+    decimals: int
+
+
+class Payouts(NamedTuple):
+    """What an active root pays: the leaves, and their tree."""
+
+    leaves: Mapping[Address, Wei]
+    tree: SumTree
+
+
+class Trees:
+    """The payout trees that proofs come from, each built once: an active root never changes."""
+
+    KEPT = 2
+    """The newest, and the one before for requests that began under it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, str], Payouts] = {}
+        self._lock = threading.Lock()
+
+    def find(self, epoch: int, root: str, read: Callable[[], Mapping[Address, Wei]]) -> Payouts:
+        """Return the payouts of an active root, from `read` where they are not kept.
+
+        ConflictError where what is read gives another root: no claim would pass.
+        """
+        # One builds, and those who ask meanwhile wait for it: it takes seconds where there are a million leaves.
+        with self._lock:
+            if (epoch, root) not in self._kept:
+                self._kept[epoch, root] = _payouts(epoch, root, read())
+                for oldest in list(self._kept)[: -self.KEPT]:
+                    del self._kept[oldest]
+            return self._kept[epoch, root]
+
+
+def _payouts(epoch: int, root: str, leaves: Mapping[Address, Wei]) -> Payouts:
+    tree = SumTree.build([Leaf(a, v) for a, v in sorted(leaves.items())])
+    if tree.root_hash != root:
+        raise ConflictError(
+            f"the payouts of epoch {epoch} give the root {tree.root_hash}, the active one is {root}; "
+            "restore the database from a backup"
+        )
+    return Payouts(leaves, tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +100,11 @@ class Context:
     rules: Rules
     poster: LocalAccount | None
     """Account that posts roots; None without its key file, in a replica that only serves."""
+    token: Unit
+    """The staked token."""
+    payment: Unit
+    """The token that revenue is paid in."""
+    trees: Trees = field(default_factory=Trees)
     pulse: Pulse = field(default_factory=Pulse)
 
     @property
@@ -75,6 +134,11 @@ def _key(settings: Settings, name: str, chain_id: int) -> LocalAccount:
     return account
 
 
+def _unit(rpc: Rpc, token: Address) -> Unit:
+    contract = Contract("HapticToken", token)
+    return Unit(str(call(rpc, contract, "symbol")), int(call(rpc, contract, "decimals")))
+
+
 def build(settings: Settings) -> Context:
     """Return the context of these settings; every wrong one is an error before anything is written."""
     assert_fast_crypto()
@@ -83,6 +147,7 @@ def build(settings: Settings) -> Context:
     with ExitStack() as undo:
         rpc = undo.enter_context(Rpc(settings.rpc_url))
         check_deployment(rpc, deployment)
+        token, payment = _unit(rpc, deployment.token), _unit(rpc, deployment.payment_token)
         reader = undo.enter_context(Rpc(settings.rpc_url, READ_TIMEOUT_S, retries=0))
         wanted = "poster_keyfile" in settings.model_fields_set or settings.poster_keyfile.exists()
         poster = _key(settings, "poster", deployment.chain_id) if wanted else None
@@ -97,5 +162,5 @@ def build(settings: Settings) -> Context:
     return Context(
         settings=settings, deployment=deployment, rpc=rpc, reader=reader, db=db, clock=ChainClock(reader),
         place=place,
-        desk=Desk(place.domain, receipts), rules=rules, poster=poster,
+        desk=Desk(place.domain, receipts), rules=rules, poster=poster, token=token, payment=payment,
     )  # fmt: skip

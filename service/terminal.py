@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from rich.console import Console
 
@@ -12,3 +13,17 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 def show_score(score: int) -> str:
     """Return a HapticScore for people, in proven comparisons: its unit is a millionth of a sixth of one."""
     return f"{score / 6_000_000:,.2f}"
+
+
+def show_wait(seconds: int) -> str:
+    """Return how long something takes, for people: "3 min"; rounded up, so that nobody comes back too early."""
+    for size, name, limit in ((1, "s", 120), (60, "min", 120), (3600, "h", 48)):
+        amount = -(-max(seconds, 0) // size)
+        if amount < limit:
+            return f"{amount} {name}"
+    return f"{-(-seconds // 86_400)} days"
+
+
+def show_time(timestamp: int) -> str:
+    """Return Unix seconds as the time of day on this machine: "14:05"."""
+    return time.strftime("%H:%M", time.localtime(timestamp))

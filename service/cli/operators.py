@@ -23,7 +23,7 @@ from chain.ledger import EpochReport
 from chain.messages import checksum, parse_address
 from chain.rpc import Rpc
 from chain.transactions import transact
-from chain.verify import bundle_source
+from chain.verify import NothingPostedError, bundle_source
 from chain.verify import verify as verify_epochs
 from service import epochs, jobs
 from service.cli import shared
@@ -33,7 +33,7 @@ from service.database import open_database
 from service.errors import NotFoundError
 from service.ledger import queries
 from service.settings import Settings, load
-from service.terminal import out
+from service.terminal import out, show_wait
 from service.training import ask_bootstrap, requeue
 from service.worker import Worker
 
@@ -45,6 +45,8 @@ epoch_app = typer.Typer(
 
 
 EpochNumber = Annotated[int, typer.Option("--epoch", min=0, help="Number of the epoch")]
+NOTHING_CHECKED = 2
+"""Exit status of a verification that had nothing to verify; a script must not take it for OK."""
 MAX_LEAD_S = 366 * 86_400
 """Furthest that epoch 0 may lie ahead; milliseconds given for seconds are further."""
 
@@ -184,19 +186,33 @@ def worker(
 
 
 def verify(
-    bundle: Annotated[str, typer.Option(help="URL of a service, a URL with {epoch}, a folder of bundles, or one bundle file beside its elders")] = shared.SERVICE,
+    bundle: Annotated[str, typer.Option(envvar="HAPTIC_SERVICE", help="URL of a service, a URL with {epoch}, a folder of bundles, or one bundle file beside its elders")] = shared.SERVICE,
     epoch: Annotated[int | None, typer.Option(min=0, help="Verify epochs 0 to this one; default: all that are posted")] = None,
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
 ) -> None:  # fmt: skip
-    """Recompute every score and payout from the chain and the bundles; trusts nothing of the operator's."""
+    """Recompute every score and payout from the chain and the bundles; trusts nothing of the operator's.
+
+    Exit status: 0 when all of it is right, 1 when something differs or cannot be read, 2 when nothing was checked
+    because no epoch has been posted yet.
+    """
     node, d = shared.connect(rpc, deployment)
     coin = shared.read_coin(node, d.payment_token)
-    with out.status("reading the chain") as status:
-        found = verify_epochs(node, d, bundle_source(bundle), epoch, status.update)
+    try:
+        with out.status("reading the chain") as status:
+            found = verify_epochs(node, d, bundle_source(bundle), epoch, status.update)
+    except NothingPostedError:
+        left = d.epoch_end(0) - node.block("latest").timestamp
+        when = f"ends in {show_wait(left)}" if left > 0 else "has ended"
+        out.print(
+            f"Nothing to verify yet: no epoch has been posted. Epoch 0 {when}; its root is posted soon after."
+        )
+        raise typer.Exit(NOTHING_CHECKED) from None
     for e in found:
         state = "active" if e.active else "posted"
+        carried = f", {coin.show(e.carried)} carried to the next epoch" if e.carried else ""
         out.print(
-            f"epoch {e.epoch}: {e.rankings} rankings, {e.wallets} wallets, {e.paid_to} paid, {coin.show(e.sum)} in all, {state}"
+            f"epoch {e.epoch}: {e.rankings} rankings, {e.wallets} wallets, {e.paid_to} paid, "
+            f"{coin.show(e.sum)} in all{carried}, {state}"
         )
     out.print("[bold green]verify: OK[/]")
 

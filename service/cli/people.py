@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.panel import Panel
-from rich.prompt import Confirm, Prompt
 from rich.table import Table
 
 from chain.contracts import call
@@ -32,17 +29,9 @@ from service.cli.shared import (
     ServiceUrl,
     Yes,
 )
-from service.client import Api, Contributor, Proof, Task, parse_marks, parse_order
-from service.terminal import out, show_score
-
-HOW = {
-    "pairwise": "Which is better? Type an order: A > B, B > A, or A = B.",
-    "ranking": "Put all of them in order, best first; = is a tie: {order}.",
-    "best_worst": "Name the best and the worst, with the rest tied between them: {order}.",
-    "likert": "Mark each from 1 (worst) to 7 (best), in the order shown: {marks}.",
-}
-ORDERS = {2: "B > A", 3: "B > A > C", 4: "B > A = C > D", 6: "B > A = C = D = E > F"}
-"""Example of an order, by the number of responses."""
+from service.cli.sitting import Sitting
+from service.client import Api, Proof
+from service.terminal import out, show_score, show_wait
 
 
 def wallet(
@@ -74,6 +63,7 @@ def stake(
     rows = {
         "Wallet": checksum(me), "Stake now": coin.show(staked), "Stake after": coin.show(staked + units),
         "Left in the wallet": coin.show(balance - units), "Getting it back": f"haptic unstake, then {cooldown} s of waiting",
+        "Transactions": shared.transactions(node, coin, me, vault.address, units, "stake"),
     }  # fmt: skip
     if shared.confirm(f"Stake {coin.show(units)}", rows, yes=yes, dry_run=dry_run):
         shared.approve_if_needed(node, account, coin, vault.address, units)
@@ -180,6 +170,7 @@ def fund(
     rows = {
         "From": checksum(me), "For": f"retraining run {run}" if run else "no run: by HapticScore of the running epoch",
         "Left in the wallet": coin.show(balance - units), "Note": "revenue cannot be taken back",
+        "Transactions": shared.transactions(node, coin, me, distributor.address, units, "fund"),
     }  # fmt: skip
     if shared.confirm(f"Fund {coin.show(units)}", rows, yes=yes, dry_run=dry_run):
         shared.approve_if_needed(node, account, coin, distributor.address, units)
@@ -206,29 +197,42 @@ def score(
     """Show a wallet's HapticScore: contribution, quality, reputation, and what it earned."""
     me = parse_address(address) if address else keyfile_address(keyfile)
     with Api(service) as api:
-        found = api.get(f"/contributors/{me}")
+        found, info = api.get(f"/contributors/{me}"), api.get("/info")
+    staked, paid = shared.coin_of(info, "token"), shared.coin_of(info, "payment")
     table = Table(
-        title=f"{found['wallet']} · staked {shared.show_amount(int(found['staked']), 18)}",
+        title=f"{found['wallet']} · staked {staked.show(int(found['staked']))}",
         title_justify="left",
     )
     for name in ("epoch", "comparisons", "reliability", "quality", "mean stake", "HapticScore"):
         table.add_column(name, justify="right")
     for e in found["epochs"]:
-        stake_text = f"{int(e['stake']) / 1e18:,.2f}"
         row = (
             f"{e['comparisons']:.1f}",
             f"{e['reliability']:.3f}",
             f"{e['quality']:.3f}",
-            stake_text,
+            f"{int(e['stake']) / 10**staked.decimals:,.2f}",
             show_score(int(e["score"])),
         )
         table.add_row(str(e["epoch"]), *row)
-    out.print(table)
-    out.print(
-        f"allotted {found['allotted']} · claimed {found['claimed']} · claimable now {found['claimable']} (smallest units)"
-    )
-    if not found["epochs"]:
-        out.print("No closed epoch with a ranking by this wallet yet: `haptic rank` makes the first.")
+    out.print(table if found["epochs"] else table.title)
+    allotted, claimed, claimable = (paid.show(int(found[n])) for n in ("allotted", "claimed", "claimable"))
+    out.print(f"allotted {allotted} · claimed {claimed} · claimable now {claimable}")
+    if said := _waiting(found, info["now"]):
+        out.print(said)
+
+
+def _waiting(found: Mapping[str, Any], now: int) -> str:
+    """Return what of a wallet's is not scored yet and when it will be, in words; nothing where there is nothing."""
+    epoch, scored = found["waiting"], bool(found["epochs"])
+    if epoch is None:
+        return "" if scored else "No ranking by this wallet yet, and no epoch is open: look again later."
+    left, count = epoch["ends"] - now, epoch["rankings"]
+    when = f"closes in {show_wait(left)}" if left > 0 else "has ended and is being closed"
+    if count:
+        rankings = "1 ranking" if count == 1 else f"{count} rankings"
+        return f"Waiting for a score: {rankings} in epoch {epoch['epoch']}, which {when}."
+    said = f"No ranking by this wallet yet: `haptic rank` makes the first. Epoch {epoch['epoch']} {when}."
+    return "" if scored else said
 
 
 def rank(
@@ -238,61 +242,7 @@ def rank(
     """Rank answers of models that you cannot tell apart, and sign each ranking with your wallet's session key."""
     account = shared.open_wallet(keyfile, password_file)
     with Api(service) as api:
-        info = api.get("/info")
-        me = Contributor(api, account, api.domain())
-        terms = str(api.get("/terms")["terms"])
-        out.print(f"[dim]{escape(terms)}[/]")
-        if not Confirm.ask("Do you agree, and sign in for this epoch?", console=out, default=True):
-            return
-        me.log_in(epoch=info["epoch"], now=info["now"], terms=terms)
-        receipts = keyfile.with_suffix(".receipts.jsonl")
-        out.print(f"Receipts are kept in {receipts}: with them a dropped ranking can be proven.")
-        for _ in range(count):
-            task = me.next_task()
-            if task is None:
-                out.print(
-                    "No task for you now: those left have enough judgements. Look again in the next epoch."
-                )
-                return
-            if not _rank_one(api, me, task, receipts):
-                return
-
-
-def _how(task: Task) -> str:
-    """Return how this task is answered, with an example that fits it."""
-    count = len(task.shown)
-    return HOW[task.method].format(order=ORDERS[count], marks=" ".join("5274163"[:count]))
-
-
-def _rank_one(api: Api, me: Contributor, task: Task, receipts: Path) -> bool:
-    """Show one task, ask for the order until it can be read, send it; False to stop."""
-    out.rule(f"epoch {task.epoch} · {task.method}")
-    out.print(Panel(escape(task.prompt), title="prompt", title_align="left"))
-    for letter, text in zip("ABCDEF", task.shown, strict=False):
-        out.print(Panel(escape(text), title=letter, title_align="left", border_style="cyan"))
-    while True:
-        said = Prompt.ask(f"{_how(task)} ([i]bad[/] if all are bad, [i]q[/] to stop)", console=out).strip()
-        if said.lower() == "q":
-            return False
-        now = api.get("/info")["now"]
-        try:
-            if said.lower() == "bad":
-                ranking = me.ranking(task, [1] * len(task.shown), now=now, flag="all_bad")
-            elif task.method == "likert":
-                marks, ranks = parse_marks(said, len(task.shown))
-                ranking = me.ranking(task, ranks, now=now, likert=marks)
-            else:
-                ranking = me.ranking(task, parse_order(said, len(task.shown)), now=now)
-            answer = me.send(ranking)
-        except HapticError as error:
-            out.print("[yellow]not sent:[/] " + escape(str(error)))
-            continue
-        with receipts.open("a", encoding="utf-8") as kept:
-            kept.write(json.dumps({"ranking": ranking.to_json(), "receipt": answer}) + "\n")
-        out.print(f"[green]✓[/] recorded as number {answer['position']}: {ranking.summary}")
-        if answer["notice"]:
-            out.print(f"[yellow]{escape(answer['notice'])}[/]")
-        return True
+        Sitting(api, account, keyfile.with_suffix(".receipts.jsonl")).run(count)
 
 
 def register(app: typer.Typer) -> None:

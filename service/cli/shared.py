@@ -18,7 +18,7 @@ from chain.contracts import Contract, call
 from chain.deployment import Deployment, check_deployment, read_deployment
 from chain.errors import HapticError
 from chain.keys import load_keyfile, read_password
-from chain.messages import parse_address
+from chain.messages import checksum, parse_address
 from chain.rpc import Rpc
 from chain.transactions import transact
 from chain.types import Address
@@ -95,6 +95,13 @@ def read_coin(rpc: Rpc, address: Address) -> Coin:
     return Coin(contract, str(call(rpc, contract, "symbol")), int(call(rpc, contract, "decimals")))
 
 
+def coin_of(info: Mapping[str, Any], kind: str) -> Coin:
+    """Return the staked token ("token") or the payment token ("payment") as a service's /v1/info names it."""
+    address = info["token" if kind == "token" else "payment_token"]
+    contract = Contract("HapticToken", parse_address(address, kind))
+    return Coin(contract, str(info[f"{kind}_symbol"]), int(info[f"{kind}_decimals"]))
+
+
 def connect(rpc_url: str, deployment: Path) -> tuple[Rpc, Deployment]:
     """Return a node and the contracts, compared with what stands on the chain."""
     found = read_deployment(deployment)
@@ -132,11 +139,23 @@ def confirm(title: str, rows: Mapping[str, str], *, yes: bool, dry_run: bool = F
     return False
 
 
+def _may_take(rpc: Rpc, coin: Coin, holder: Address, spender: Address, amount: int) -> bool:
+    """Return whether `spender` may already take so much."""
+    return int(call(rpc, coin.contract, "allowance", holder, spender)) >= amount
+
+
+def transactions(rpc: Rpc, coin: Coin, holder: Address, spender: Address, amount: int, function: str) -> str:
+    """Return in words what will be sent: first an approval, unless `spender` may already take the amount."""
+    if _may_take(rpc, coin, holder, spender, amount):
+        return f"1: {function}"
+    return f"2: approve, which lets the contract take exactly this amount, then {function}"
+
+
 def approve_if_needed(rpc: Rpc, account: LocalAccount, coin: Coin, spender: Address, amount: int) -> None:
-    """Allow `spender` to take exactly `amount`, unless it already may."""
-    allowed = int(call(rpc, coin.contract, "allowance", address_of(account), spender))
-    if allowed < amount:
-        transact(rpc, account, coin.contract, "approve", spender, amount)
+    """Allow `spender` to take exactly `amount` and say so, unless it already may."""
+    if not _may_take(rpc, coin, address_of(account), spender, amount):
+        receipt = transact(rpc, account, coin.contract, "approve", spender, amount)
+        print_transaction(receipt, f"{coin.show(amount)} approved for {checksum(spender)}")
 
 
 def check_balance(rpc: Rpc, coin: Coin, holder: Address, amount: int) -> int:
@@ -150,8 +169,10 @@ def check_balance(rpc: Rpc, coin: Coin, holder: Address, amount: int) -> int:
 
 
 def print_transaction(receipt: Any, what: str) -> None:
-    """Say that a transaction is in a block."""
-    out.print(f"[green]✓[/] {what} (block {receipt.block}, transaction {receipt.transaction_hash})")
+    """Say that a transaction is in a block; its line is never broken, so that the hash can be copied."""
+    out.print(
+        f"[green]✓[/] {what} (block {receipt.block}, transaction {receipt.transaction_hash})", soft_wrap=True
+    )
 
 
 def check_port(host: str, port: int, option: str = "--port") -> None:

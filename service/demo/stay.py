@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,18 +13,20 @@ from chain.keys import address_of
 from chain.rpc import Rpc
 from chain.transactions import transact
 from service.cli.shared import check_port
+from service.client import Api, ApiError
 from service.devnet import COIN, DOLLAR, PASSWORD, Site, clear, held, prepare, process, wait_until_served
-from service.terminal import out
+from service.terminal import out, show_time
 
 NAMES = ("alice", "bob", "carol")
 BLOCK_TIME_S = 1
 WINDOW_S = 30
 
 
-def _say(site: Site, url: str, epoch_length: int) -> None:
-    first = site.folder / "wallets" / f"{NAMES[0]}.json"
-    out.print(f"""
-[bold]A devnet runs[/] · chain {site.rpc.name} · service {url} · epochs of {epoch_length} s · Ctrl-C ends it
+def _opening(site: Site, url: str) -> str:
+    """Return what a person needs to know to try it by hand."""
+    first, d = site.folder / "wallets" / f"{NAMES[0]}.json", site.deployment
+    return f"""
+[bold]A devnet runs[/] · chain {site.rpc.name} · service {url} · epochs of {d.epoch_length} s · Ctrl-C ends it
 
 In another terminal (with [bold].venv/bin[/] on your PATH):
 
@@ -34,9 +37,33 @@ In another terminal (with [bold].venv/bin[/] on your PATH):
   haptic stake 100          haptic rank          haptic score
   haptic fund 50            haptic claim         haptic verify
 
-The first model is being made ({site.folder / "worker.log"});
-then the running epoch opens and [bold]haptic rank[/] has tasks.
-""")
+[bold]stake[/] and [bold]fund[/] work at once.
+[bold]rank[/] needs a model. The first is being made, in about a minute ({site.folder / "worker.log"});
+it is ready when this terminal says so, and {url}/v1/jobs says "epoch … is open".
+[bold]score[/], [bold]verify[/] and [bold]claim[/] need an epoch to pass: epoch 0 ends at {show_time(d.epoch_end(0))}.
+Its root is posted some seconds later; then verify reads it.
+It pays claims {d.challenge_window} s after that, when its challenge window is over.
+"""
+
+
+def _opened(api: Api) -> int | None:
+    """Return the newest epoch that has tasks; None where there is none, or the service is too busy to say."""
+    try:
+        return max((e["epoch"] for e in api.get("/epochs") if e["tasks"]), default=None)
+    except ApiError:
+        return None
+
+
+def _watch(api: Api, *processes: subprocess.Popen[bytes]) -> None:
+    """Say when the first epoch is open; return when a process ends."""
+    told = False
+    while all(p.poll() is None for p in processes):
+        if not told and (epoch := _opened(api)) is not None:
+            out.print(
+                f"[green]✓[/] The first model is ready: epoch {epoch} is open, `haptic rank` has tasks."
+            )
+            told = True
+        time.sleep(0.5)
 
 
 def run(folder: Path, port: int, rpc_port: int, epoch_length: int) -> None:
@@ -62,10 +89,10 @@ def run(folder: Path, port: int, rpc_port: int, epoch_length: int) -> None:
         served = stack.enter_context(process("serve", ["serve"], site))
         wait_until_served(url, served, folder / "serve.log")
         worker = stack.enter_context(process("worker", ["worker", "--bootstrap"], site))
-        _say(site, url, epoch_length)
+        out.print(_opening(site, url), soft_wrap=True)  # so that no line to paste is broken
+        api = stack.enter_context(Api(url))
         try:
-            while served.poll() is None and worker.poll() is None:
-                time.sleep(0.5)
+            _watch(api, served, worker)
         except KeyboardInterrupt:
             out.print("Stopping.")
             return

@@ -13,11 +13,11 @@ from pydantic import BaseModel, Field
 
 from chain import ledger as chain_ledger
 from chain.contracts import call
+from chain.ledger import EpochReport
 from chain.messages import checksum
-from chain.tree import SumTree
-from chain.types import Address, Leaf
+from chain.types import Address
 from service import training
-from service.context import Context
+from service.context import Context, Payouts
 from service.errors import NotFoundError
 from service.ledger import queries
 from service.routes.depends import Ctx, EpochPath, Reading, WalletPath
@@ -33,7 +33,11 @@ class Info(BaseModel):
     vault: str
     distributor: str
     token: str
+    token_symbol: str
+    token_decimals: int
     payment_token: str
+    payment_symbol: str
+    payment_decimals: int
     genesis: int
     epoch_length: int
     challenge_window: int
@@ -77,12 +81,21 @@ class Standing(BaseModel):
     stake: str = Field(description="time-weighted mean stake, wei")
 
 
+class Waiting(BaseModel):
+    """What a wallet ranked in the epoch that is not closed yet; how it ranked is not public before the close."""
+
+    epoch: int
+    rankings: int
+    ends: int = Field(description="block time, Unix seconds; it is closed soon after")
+
+
 class Contributor(BaseModel):
     """A wallet over all epochs."""
 
     wallet: str
     staked: str
     epochs: list[Standing]
+    waiting: Waiting | None = Field(description="null where every opened epoch is closed")
     allotted: str = Field(description="all payouts allotted to it, in units of the payment token")
     claimable: str = Field(description="what a claim would pay now")
     claimed: str
@@ -131,8 +144,9 @@ def info(ctx: Ctx) -> Info:
     d, now = ctx.deployment, ctx.clock.now()
     return Info(
         chain_id=d.chain_id, vault=checksum(d.vault), distributor=checksum(d.distributor), token=checksum(d.token),
-        payment_token=checksum(d.payment_token), genesis=d.genesis, epoch_length=d.epoch_length,
-        challenge_window=d.challenge_window, epoch=ctx.place.epoch_at(now), now=now,
+        token_symbol=ctx.token.symbol, token_decimals=ctx.token.decimals, payment_token=checksum(d.payment_token),
+        payment_symbol=ctx.payment.symbol, payment_decimals=ctx.payment.decimals, genesis=d.genesis,
+        epoch_length=d.epoch_length, challenge_window=d.challenge_window, epoch=ctx.place.epoch_at(now), now=now,
         receipt_signer=ctx.desk.receipts.address, rules=ctx.rules.to_json(), rules_hash=ctx.rules.hash(),
     )  # fmt: skip
 
@@ -196,30 +210,38 @@ def leaderboard(db: Reading, limit: Annotated[int, Query(ge=1, le=1000)] = 100) 
 @router.get("/contributors/{wallet}")
 def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
     """A wallet: stake, scores by epoch, what it was allotted and what it can claim."""
-    last, active = queries.last_closed(db), _active_epoch(db)
+    last, active = queries.last_closed(db), _active(db)
     allotted = queries.cumulative(db, last).get(wallet, 0) if last >= 0 else 0
-    payable = queries.cumulative(db, active).get(wallet, 0) if active >= 0 else 0
+    payable = queries.cumulative(db, active.epoch).get(wallet, 0) if active else 0
     claimed = int(call(ctx.reader, ctx.deployment.revenue_distributor(), "claimed", wallet))
     staked = int(call(ctx.reader, ctx.deployment.stake_vault(), "stakedOf", wallet))
     return Contributor(
         wallet=checksum(wallet), staked=str(staked),
         epochs=[_standing(s.line | {"epoch": s.epoch}) for s in queries.scores_of(db, wallet)],
+        waiting=_waiting(ctx, db, wallet, last + 1),
         allotted=str(allotted), claimable=str(max(0, payable - claimed)), claimed=str(claimed),
     )  # fmt: skip
 
 
+def _waiting(ctx: Context, db: Reading, wallet: Address, epoch: int) -> Waiting | None:
+    """Return what a wallet ranked in the epoch after the last closed one, if it is open."""
+    if queries.epoch_row(db, epoch) is None:
+        return None
+    tasks = {r.task for r in queries.rankings_of(db, wallet, epoch)}
+    return Waiting(epoch=epoch, rankings=len(tasks), ends=ctx.place.start(epoch + 1))
+
+
 @router.get("/proofs/{wallet}")
-def proof(db: Reading, wallet: WalletPath) -> Proof:
+def proof(ctx: Ctx, db: Reading, wallet: WalletPath) -> Proof:
     """The Merkle proof by which this wallet claims, under the active root."""
-    active = _active_epoch(db)
-    leaves = queries.cumulative(db, active) if active >= 0 else {}
-    if wallet not in leaves:
+    active = _active(db)
+    payouts = _payouts(ctx, db, active) if active else None
+    if active is None or payouts is None or wallet not in payouts.leaves:
         raise NotFoundError(f"{checksum(wallet)} has no payout under an active root yet")
-    tree = SumTree.build([Leaf(a, v) for a, v in sorted(leaves.items())])
-    found = tree.proof(wallet)
+    found = payouts.tree.proof(wallet)
     return Proof(
-        account=checksum(wallet), epoch=active, cumulative=str(leaves[wallet]), index=found.index,
-        proof=[(h, str(s)) for h, s in found.nodes], root=tree.root_hash,
+        account=checksum(wallet), epoch=active.epoch, cumulative=str(payouts.leaves[wallet]), index=found.index,
+        proof=[(h, str(s)) for h, s in found.nodes], root=payouts.tree.root_hash,
     )  # fmt: skip
 
 
@@ -270,8 +292,14 @@ def job_list(ctx: Ctx, db: Reading) -> dict[str, Any]:
     return {"clock": dict(ctx.pulse.waits), "errors": dict(ctx.pulse.errors), "work": work}
 
 
-def _active_epoch(db: Reading) -> int:
-    return max((r.epoch for r in chain_ledger.epoch_reports(db) if r.status == "active"), default=-1)
+def _active(db: Reading) -> EpochReport | None:
+    """Return the report that claims are paid by."""
+    found = (r for r in chain_ledger.epoch_reports(db) if r.status == "active")
+    return max(found, key=lambda r: r.epoch, default=None)
+
+
+def _payouts(ctx: Context, db: Reading, report: EpochReport) -> Payouts:
+    return ctx.trees.find(report.epoch, report.root, lambda: queries.cumulative(db, report.epoch))
 
 
 def _ranked(lines: Iterable[dict[str, Any]]) -> list[Standing]:

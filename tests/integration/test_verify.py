@@ -34,7 +34,7 @@ from chain.rpc import Rpc
 from chain.stake import fold, stake_seconds
 from chain.transactions import transact
 from chain.types import BlockRef, Epoch, Hash32, Wei
-from chain.verify import bundle_source, verify
+from chain.verify import NothingPostedError, bundle_source, verify
 from tests.integration.conftest import COOLDOWN_S, EPOCH_S, GENESIS, TOKEN, WINDOW_S, Chain, Liar
 from tests.worlds import PEOPLE, evidence_of, first_standing
 
@@ -216,6 +216,7 @@ def test_what_was_published_is_found_as_posted(story: Story) -> None:
     ]
     assert all(v.rankings > 5 for v in found)
     assert [v.sum for v in found] == [1000, 1808, 1885]
+    assert [v.carried for v in found] == [501, 0, 5]
     assert found[2].paid_to == len([x for x in _lines(story.folder, 2) if x["kind"] == "leaf"])
     assert "epoch 2: recomputing scores and payouts" in said
     assert dict(story.standing.carried) == {STRANGE_RUN: 5}
@@ -437,8 +438,9 @@ def test_an_epoch_that_is_vetoed_and_not_posted_again_has_no_report(story: Story
 
 
 def test_where_nothing_was_posted_there_is_nothing_to_verify(deployed: Chain, tmp_path: Path) -> None:
-    with pytest.raises(VerifyError, match="no epoch has been posted to this distributor yet"):
-        verify(deployed.rpc, deployed.deployment, bundle_source(str(tmp_path)))
+    for until in (None, 0):
+        with pytest.raises(NothingPostedError, match="no epoch has been posted to this distributor yet"):
+            verify(deployed.rpc, deployed.deployment, bundle_source(str(tmp_path)), until)
 
 
 def test_an_epoch_without_stake_rankings_or_revenue_is_verified_too(deployed: Chain, tmp_path: Path) -> None:

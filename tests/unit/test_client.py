@@ -32,7 +32,7 @@ def test_spaces_and_small_letters_make_no_difference(ranks: tuple[int, ...], spa
         ("A > B", "C is missing"),
         ("A > B > A = C", "A stands twice"),
         ("A > D > B > C", "'D' is not one of A, B, C"),
-        ("A > > B = C", "write for example: B > A = C"),
+        ("A > > B = C", "write for example: B > A > C"),
         ("A < B < C", "is not one of"),
         ("1 > 2 > 3", "is not one of"),
         ("ß > B > C", "is not one of"),
@@ -42,6 +42,14 @@ def test_an_order_that_is_none_is_said_to_be_wrong(text: str, words: str) -> Non
     with pytest.raises(HapticError) as caught:
         parse_order(text, 3)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 6])
+def test_the_example_of_an_order_is_one_of_what_is_shown(count: int) -> None:
+    with pytest.raises(HapticError) as caught:
+        parse_order("nonsense", count)
+    example = str(caught.value).partition("write for example: ")[2]
+    assert len(parse_order(example, count)) == count
 
 
 @given(

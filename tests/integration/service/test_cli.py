@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +23,15 @@ from chain.devnet import mine
 from chain.keys import load_keyfile
 from chain.messages import parse_address
 from chain.rules import Rules
+from chain.transactions import transact
+from chain.types import Hash32
 from service import jobs
-from service.cli import app
+from service.cli import app, sitting
+from service.cli.shared import show_amount
+from service.client import ApiError
 from service.devnet import COIN, DOLLAR, PASSWORD
+from service.ledger import queries
+from service.terminal import show_time
 
 ZYGOTE = """
 import json, os, signal, sys, traceback
@@ -122,12 +130,16 @@ def net(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
         yield made
 
 
-@pytest.fixture
-def haptic(forker: subprocess.Popen[str], net: Any, tmp_path: Path) -> Shell:
+def _shell(forker: subprocess.Popen[str], net: Any, folder: Path) -> Shell:
     """Return the command line of somebody without a wallet, on the site of `net`."""
     names = ("HAPTIC_RPC_URL", "HAPTIC_DEPLOYMENT", "HAPTIC_PASSWORD")
     environ = {n: net.site.environ[n] for n in names} | {"HAPTIC_SERVICE": net.api.url}
-    return Shell(forker, tmp_path, environ)
+    return Shell(forker, folder, environ)
+
+
+@pytest.fixture
+def haptic(forker: subprocess.Popen[str], net: Any, tmp_path: Path) -> Shell:
+    return _shell(forker, net, tmp_path)
 
 
 def _mine(shell: Shell, net: Any, name: str, **holding: int) -> str:
@@ -306,6 +318,37 @@ def test_a_service_that_is_not_there_is_named_with_how_to_start_one(haptic: Shel
     haptic.fails("score", "0x12", words=("'0x12' is not an address",))
 
 
+def _transactions(text: str) -> list[str]:
+    """Return the hashes that stand whole on a line, one a line."""
+    return [line.split()[-1].rstrip(")") for line in text.splitlines() if ", transaction 0x" in line]
+
+
+@pytest.mark.parametrize(
+    ("command", "token", "spender"), [("stake", "token", "vault"), ("fund", "payment_token", "distributor")]
+)
+def test_two_transactions_are_announced_and_each_is_shown_with_its_hash(
+    haptic: Shell, net: Any, command: str, token: str, spender: str
+) -> None:
+    me = _mine(haptic, net, f"two-{command}", staking=10 * COIN, dollars=10 * DOLLAR)
+    d = net.ctx.deployment
+    assert f"2: approve, which lets the contract take exactly this amount, then {command}" in haptic.does(
+        command, "1", "--dry-run"
+    )
+    said = haptic(command, "1", "--yes").out
+    assert "approved for 0x" in said
+    sent = [net.rpc.receipt(Hash32(name)) for name in _transactions(said)]
+    assert [(r.ok, r.block) for r in sent] == [(True, sent[0].block), (True, sent[0].block + 1)]
+    assert net.rpc.nonce(me) == 2
+    account = load_keyfile(Path(haptic.environ["HAPTIC_KEYFILE"]), PASSWORD)
+    transact(
+        net.rpc, account, Contract("HapticToken", getattr(d, token)), "approve", getattr(d, spender), COIN
+    )
+    said = haptic(command, "1", "--yes").out
+    assert f"1: {command}" in said
+    assert len(_transactions(said)) == 1
+    assert net.rpc.nonce(me) == 4
+
+
 # -- operators ----------------------------------------------------------------------------------------------
 
 TIMES = ("--epoch-length", "600", "--challenge-window", "60")
@@ -379,7 +422,7 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
     epoch = net.new_epoch()
     net.open(epoch, net.plans(epoch, 12))
     helpers = [net.person(100, epoch=epoch) for _ in range(3)]
-    me = _mine(haptic, net, "claimer", staking=500 * COIN, dollars=7 * DOLLAR)
+    me = _mine(haptic, net, "claimer", staking=500 * COIN, dollars=10 * DOLLAR)
     haptic.does("stake", "500", "--yes")
     for who in helpers:
         net.judge(who)
@@ -389,6 +432,7 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
     assert "recorded as number 36" in shown
     assert "recorded as number 37: A = B = C = D" in shown
     assert "7 DUSD funded" in haptic.does("fund", "7", "--yes")
+    assert "3 DUSD funded" in haptic.does("fund", "3", "--run", "9", "--force", "--yes")
     net.go_to(net.start(epoch + 1) + 1)
     _operator(haptic, net)
     haptic.fails("epoch", "post", "--epoch", epoch, "--yes", words=(f"epoch {epoch} is not closed",))
@@ -411,7 +455,7 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
     assert "active" in haptic.does("epoch", "list")
     payee = helpers[0]
     haptic.environ["HAPTIC_KEYFILE"] = str(net.site.folder / "wallets" / f"person-{net._people - 2}.json")
-    assert payee.address in haptic.does("score").lower()
+    _score_is_told_in_coins(haptic, net, payee.address)
     before = _state(net, payee.address)
     assert "nothing was sent" in haptic.does("claim", "--dry-run")
     assert _state(net, payee.address) == before
@@ -424,8 +468,33 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
         s["wallet"].lower() for s in net.api.get("/leaderboard") if int(s["score"])
     }
     mine(net.rpc, 3)
-    assert "verify: OK" in haptic.does("verify", "--bundle", net.ctx.place.bundles)
+    _verify_says_what_was_carried(haptic, net)
     _verify_names_what_was_changed(haptic, net, epoch)
+
+
+def _score_is_told_in_coins(haptic: Shell, net: Any, who: str) -> None:
+    said = haptic.does("score")
+    assert who in said.lower()
+    assert "· staked 100 HPT" in said
+    allotted = int(net.api.get(f"/contributors/{who}")["allotted"])
+    assert allotted > 0
+    shown = f"{show_amount(allotted, 6)} DUSD"
+    assert f"allotted {shown} · claimed 0 DUSD · claimable now {shown}" in said
+
+
+def _verify_says_what_was_carried(haptic: Shell, net: Any) -> None:
+    """Revenue came in the last epoch for a run that does not come, and none in epoch 0."""
+    said = haptic("verify", "--bundle", net.ctx.place.bundles)
+    *lines, end = said.out.splitlines()
+    assert end == "verify: OK"
+    with net.ctx.db.read() as db:
+        carried = [sum(queries.carried(db, e).values()) for e in range(len(lines))]
+    assert (carried[0], carried[-1]) == (0, 3 * DOLLAR)
+    for line, units in zip(lines, carried, strict=True):
+        assert ("carried" in line) == bool(units)
+        assert not units or f" in all, {show_amount(units, 6)} DUSD carried to the next epoch, " in line
+    # Where no --bundle is named, it is the service that the environment names.
+    assert haptic("verify") == said
 
 
 def _verify_names_what_was_changed(haptic: Shell, net: Any, epoch: int) -> None:
@@ -441,3 +510,180 @@ def _verify_names_what_was_changed(haptic: Shell, net: Any, epoch: int) -> None:
     haptic.fails("verify", "--bundle", path.parent, words=(f"epoch {epoch}", "leaf", leaf["account"]))
     path.write_text(kept)
     assert "verify: OK" in haptic.does("verify", "--bundle", path)
+
+
+# -- ranking ------------------------------------------------------------------------------------------------
+
+
+class Talk:
+    """A command that is talked to line by line while it runs."""
+
+    def __init__(self, shell: Shell, *arguments: str) -> None:
+        program = Path(sys.executable).with_name("haptic")
+        known = {k: v for k, v in os.environ.items() if not k.startswith("HAPTIC_")}
+        self.process = subprocess.Popen(
+            [program, *arguments], cwd=shell.folder, env=known | shell.environ,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.said = ""
+
+    def type(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def hears(self, *words: str) -> None:
+        """Wait until all of these were said, one after the other, since the last time."""
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + 60
+        for each in words:
+            while each not in self.said:
+                ready, _, _ = select.select([self.process.stdout], [], [], deadline - time.monotonic())
+                chunk = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+                assert chunk, f"{each!r} was not said after {self.said!r}"
+                self.said += chunk.decode(errors="replace")
+            self.said = self.said.split(each, 1)[1]
+
+    def ends(self) -> int:
+        """End the input and return the exit status."""
+        self.process.communicate(timeout=30)
+        return self.process.returncode
+
+
+@pytest.fixture
+def opened(net: Any) -> int:
+    """Open a new epoch with tasks of four answers, and return its number."""
+    epoch = int(net.new_epoch())
+    net.open(epoch, net.plans(epoch, 5))
+    return epoch
+
+
+def _judged(net: Any, epoch: int) -> int:
+    return int(net.api.get(f"/epochs/{epoch}")["judgements"])
+
+
+def test_who_ranks_sees_how_far_they_are_and_until_when_the_task_is_theirs(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    me = _mine(haptic, net, "walker")
+    said = haptic.does("rank", typed="y\nskip\nA = B = C = D\nB > A = C > D\nq\n")
+    assert "'SKIP' is not one of A, B, C, D; write for example: B > A = C > D" in said
+    assert "A = B = C = D · ranked 1 so far" in said
+    assert "B > A = C > D · ranked 2 so far" in said
+    with net.ctx.db.read() as db:
+        lease = queries.live_lease(db, opened, me, net.now())
+    assert lease is not None
+    until = show_time(lease.expires_at)
+    assert f"This task is yours until {until}" in said
+    assert f"Stopped; ranked 2 in all. The last task stays yours until {until}" in said
+    assert "Ranked 1 in all." in haptic.does("rank", "--count", "1", typed="y\nbad\n")
+
+
+def test_a_task_is_kept_no_longer_than_its_epoch(haptic: Shell, net: Any, opened: int) -> None:
+    _mine(haptic, net, "late")
+    net.go_to(net.start(opened + 1) - 200)
+    said = haptic.does("rank", typed="y\nq\n")
+    assert f"stays yours until {show_time(net.start(opened + 1))}" in said
+
+
+def test_an_input_that_ends_is_a_wish_to_stop_after_what_was_sent(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    me = _mine(haptic, net, "piped")
+    assert "nothing was signed" in haptic.does("rank", typed="")
+    with net.ctx.db.read() as db:
+        assert queries.sessions(db, opened, me) == []
+    said = haptic("rank", typed="y\nA = B = C = D\n")
+    assert (said.status, said.err) == (0, "")
+    assert "Stopped; ranked 1 in all." in " ".join(said.out.split())
+    assert _judged(net, opened) == 1
+
+
+def test_ranking_goes_on_over_the_end_of_a_session_and_of_an_epoch(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    _mine(haptic, net, "night-owl")
+    talk = Talk(haptic, "rank")
+    talk.type("y")
+    talk.hears("q to stop")
+    net.go_to(net.now() + 86_401)
+    talk.type("A > B > C > D")
+    talk.hears("not sent: the task was yours until", f"you are signed in for epoch {opened}", "q to stop")
+    talk.type("A > B > C > D")
+    talk.hears("ranked 1 so far", "q to stop")
+    net.go_to(net.start(opened + 1) + 1)
+    talk.type("A > B > C > D")
+    talk.hears(f"not sent: the ranking is for epoch {opened}", f"you are signed in for epoch {opened + 1}")
+    talk.hears("tasks are still being made")
+    jobs.step_index(net.ctx)
+    assert jobs.close_epoch(net.ctx, opened) is not None
+    net.open(opened + 1, net.plans(opened + 1, 5))
+    talk.hears(f"epoch {opened + 1} · ranking", "q to stop")
+    talk.type("A = B = C = D")
+    talk.hears("ranked 2 so far", "q to stop")
+    assert talk.ends() == 0
+    assert (_judged(net, opened), _judged(net, opened + 1)) == (1, 1)
+
+
+def test_an_epoch_that_does_not_open_is_not_waited_for_without_end(
+    net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = net.new_epoch()
+    monkeypatch.setattr(sitting, "OPENING_S", 0.0)
+    monkeypatch.setattr(sitting, "POLL_S", 0.01)
+    found = sitting.Sitting(net.api, net.site.wallet("patient"), tmp_path / "receipts.jsonl")
+    found._sign_in()
+    with pytest.raises(ApiError, match=f"epoch {epoch} is not open yet"):
+        found._next_task()
+
+
+def test_what_waits_for_a_score_is_said_with_when_its_epoch_closes(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    who = net.person(epoch=opened)
+    assert f"`haptic rank` makes the first. Epoch {opened} closes in 28 h" in haptic.does(
+        "score", who.address
+    )
+    net.judge(who, 1)
+    task = who.next_task()
+    for revision in (0, 1):
+        who.send(who.ranking(task, [1] * 4, now=net.now(), revision=revision))
+    net.go_to(net.start(opened + 1) - 179)
+    said = haptic.does("score", who.address)
+    assert f"Waiting for a score: 2 rankings in epoch {opened}, which closes in 3 min." in said
+    net.go_to(net.start(opened + 1))
+    assert f"2 rankings in epoch {opened}, which has ended" in haptic.does("score", who.address)
+    net.new_epoch()
+    assert "Waiting for a score" not in haptic.does("score", who.address)
+    nobody = "0x" + "11" * 20
+    assert "no epoch is open: look again later" in haptic.does("score", nobody)
+
+
+# -- before anything has happened ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def young(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start a service before genesis."""
+    with network(tmp_path_factory.mktemp("young"), Rules(methods=("ranking",))) as made:
+        yield made
+
+
+def test_where_nothing_is_posted_verify_says_so_and_is_neither_ok_nor_failed(
+    forker: subprocess.Popen[str], young: Any, tmp_path: Path
+) -> None:
+    haptic = _shell(forker, young, tmp_path)
+    for arguments in ((), ("--epoch", "0")):
+        said = haptic("verify", *arguments)
+        assert (said.status, said.err) == (2, "")
+        assert "Nothing to verify yet: no epoch has been posted. Epoch 0 ends in 29 h" in said.out
+        assert "verify:" not in said.out
+    assert "2 when nothing was checked" in haptic.does("verify", "--help")
+
+
+def test_before_epoch_0_nobody_signs_in_and_is_told_when_it_begins(
+    forker: subprocess.Popen[str], young: Any, tmp_path: Path
+) -> None:
+    haptic = _shell(forker, young, tmp_path)
+    _mine(haptic, young, "early")
+    haptic.fails("rank", typed="y\n", words=("epoch 0 begins in", "min"))

@@ -15,6 +15,7 @@ import pytest
 from chain.contracts import Contract
 from chain.rules import Rules
 from chain.transactions import transact
+from chain.tree import SumTree
 from chain.verify import bundle_source, verify
 from service import jobs, training
 from service.client import Contributor, Proof
@@ -217,6 +218,19 @@ def test_a_claim_by_the_services_proof_pays_exactly_what_it_says(story: Story) -
     assert (after["claimable"], after["claimed"]) == ("0", str(proof.cumulative))
 
 
+def test_the_tree_of_the_active_root_is_built_once_for_all_proofs(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, built = story.net, []
+    build = SumTree.build
+    monkeypatch.setattr(SumTree, "build", lambda leaves: built.append(len(leaves)) or build(leaves))
+    net.ctx.trees._kept.clear()
+    proofs = [net.api.get(f"/proofs/{story.people[n].address}") for n in ("ann", "bob", "ann")]
+    assert (proofs[0]["root"], proofs[0]["epoch"]) == (net.api.get("/epochs/2")["root"], 2)
+    assert proofs[0] == proofs[2] != proofs[1]
+    assert built == [4]
+
+
 def test_a_wallet_without_a_payout_has_no_proof_and_is_told_so(story: Story) -> None:
     who = story.people["wrong"]
     story.net.refused(404, "no payout under an active root", method="GET", path=f"/v1/proofs/{who.address}")
@@ -292,6 +306,8 @@ def test_the_information_is_that_of_the_chain(story: Story) -> None:
     info = net.api.get("/info")
     assert (info["chain_id"], info["now"], info["epoch"]) == (31337, net.now(), 3)
     assert info["vault"].lower() == net.ctx.deployment.vault
+    assert (info["token_symbol"], info["token_decimals"]) == ("HPT", 18)
+    assert (info["payment_symbol"], info["payment_decimals"]) == ("DUSD", 6)
 
 
 def test_a_closed_epoch_is_not_closed_again(story: Story) -> None:

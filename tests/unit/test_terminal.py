@@ -1,0 +1,41 @@
+"""Times are told to people in words that fit, and never too early."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.terminal import show_time, show_wait
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "0 s"),
+        (0, "0 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (121, "3 min"),
+        (119 * 60, "119 min"),
+        (119 * 60 + 1, "2 h"),
+        (47 * 3600, "47 h"),
+        (47 * 3600 + 1, "2 days"),
+        (604_800, "7 days"),
+    ],
+)
+def test_a_wait_is_told_in_the_unit_that_fits(seconds: int, words: str) -> None:
+    assert show_wait(seconds) == words
+
+
+@given(st.integers(0, 10**8))
+def test_who_waits_as_long_as_was_said_never_comes_too_early(seconds: int) -> None:
+    amount, unit = show_wait(seconds).split()
+    assert int(amount) * {"s": 1, "min": 60, "h": 3600, "days": 86_400}[unit] >= seconds
+
+
+def test_a_time_of_day_is_that_of_this_machine() -> None:
+    made = time.mktime((2030, 5, 6, 14, 5, 59, 0, 0, -1))
+    assert show_time(int(made)) == "14:05"
