@@ -1,9 +1,9 @@
-// Writes the ABI and creation code of each contract, as forge built them, to a folder (by default chain/abi).
+// Writes the ABI, the creation code and the words of the errors of each contract, as forge built them, to a folder (by default chain/abi).
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const CONTRACTS = ["DevnetDollar", "HapticToken", "RevenueDistributor", "StakeVault"];
+const CONTRACTS = ["DevnetDollar", "EpochLedger", "HapticToken", "RevenueDistributor", "StakeVault"];
 const here = dirname(fileURLToPath(import.meta.url));
 
 function sorted(value) {
@@ -14,7 +14,9 @@ function sorted(value) {
 
 function exported(builtDir, contractName) {
   const artifact = JSON.parse(readFileSync(join(builtDir, `${contractName}.sol`, `${contractName}.json`), "utf8"));
-  return { contractName, abi: artifact.abi, bytecode: artifact.bytecode.object };
+  // What each custom error means, in the words of its NatSpec: `name` stands for the argument of that name.
+  const errors = Object.entries(artifact.userdoc?.errors ?? {}).map(([signature, said]) => [signature, said[0].notice]);
+  return { contractName, abi: artifact.abi, bytecode: artifact.bytecode.object, errors: Object.fromEntries(errors) };
 }
 
 const [builtDir = join(here, "..", "out"), targetDir = join(here, "..", "..", "chain", "abi")] = process.argv.slice(2);

@@ -108,55 +108,56 @@ contract RevenueDistributorTest is DistributorTest {
 
     function test_a_distributor_without_a_token_is_not_deployed() external {
         vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.ZeroAddress.selector));
-        new RevenueDistributor(IERC20(address(0)), GENESIS, LENGTH, WINDOW, OWNER, POSTER, GUARDIAN);
+        new RevenueDistributor(IERC20(address(0)), GENESIS, LENGTH, WINDOW, BOND, OWNER, POSTER, GUARDIAN);
     }
 
     function test_a_distributor_without_an_owner_is_not_deployed() external {
         vm.expectRevert(abi.encodeWithSelector(Ownable.OwnableInvalidOwner.selector, address(0)));
-        new RevenueDistributor(token, GENESIS, LENGTH, WINDOW, address(0), POSTER, GUARDIAN);
+        new RevenueDistributor(token, GENESIS, LENGTH, WINDOW, BOND, address(0), POSTER, GUARDIAN);
     }
 
     function test_a_distributor_without_a_poster_is_not_deployed() external {
         vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.ZeroAddress.selector));
-        new RevenueDistributor(token, GENESIS, LENGTH, WINDOW, OWNER, address(0), GUARDIAN);
+        new RevenueDistributor(token, GENESIS, LENGTH, WINDOW, BOND, OWNER, address(0), GUARDIAN);
     }
 
     function test_a_distributor_without_a_guardian_is_not_deployed() external {
         vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.ZeroAddress.selector));
-        new RevenueDistributor(token, GENESIS, LENGTH, WINDOW, OWNER, POSTER, address(0));
+        new RevenueDistributor(token, GENESIS, LENGTH, WINDOW, BOND, OWNER, POSTER, address(0));
     }
 
     function test_epochs_of_no_length_are_not_deployed() external {
         vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.BadEpochLength.selector, 0, 365 days));
-        new RevenueDistributor(token, GENESIS, 0, WINDOW, OWNER, POSTER, GUARDIAN);
+        new RevenueDistributor(token, GENESIS, 0, WINDOW, BOND, OWNER, POSTER, GUARDIAN);
     }
 
     function test_epochs_beyond_the_bound_are_not_deployed() external {
         vm.expectRevert(
             abi.encodeWithSelector(IRevenueDistributor.BadEpochLength.selector, 365 days + 1, 365 days)
         );
-        new RevenueDistributor(token, GENESIS, 365 days + 1, WINDOW, OWNER, POSTER, GUARDIAN);
+        new RevenueDistributor(token, GENESIS, 365 days + 1, WINDOW, BOND, OWNER, POSTER, GUARDIAN);
     }
 
     function test_no_challenge_window_is_not_deployed() external {
         vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.BadChallengeWindow.selector, 0, 30 days));
-        new RevenueDistributor(token, GENESIS, LENGTH, 0, OWNER, POSTER, GUARDIAN);
+        new RevenueDistributor(token, GENESIS, LENGTH, 0, BOND, OWNER, POSTER, GUARDIAN);
     }
 
     function test_a_challenge_window_beyond_the_bound_is_not_deployed() external {
         vm.expectRevert(
             abi.encodeWithSelector(IRevenueDistributor.BadChallengeWindow.selector, 30 days + 1, 30 days)
         );
-        new RevenueDistributor(token, GENESIS, LENGTH, 30 days + 1, OWNER, POSTER, GUARDIAN);
+        new RevenueDistributor(token, GENESIS, LENGTH, 30 days + 1, BOND, OWNER, POSTER, GUARDIAN);
     }
 
     function test_the_longest_epoch_and_window_are_deployed() external {
         RevenueDistributor longest =
-            new RevenueDistributor(token, GENESIS, 365 days, 30 days, OWNER, POSTER, GUARDIAN);
+            new RevenueDistributor(token, GENESIS, 365 days, 30 days, BOND, OWNER, POSTER, GUARDIAN);
 
         vm.assertEq(longest.epochLength(), longest.MAX_EPOCH_LENGTH());
         vm.assertEq(longest.challengeWindow(), longest.MAX_CHALLENGE_WINDOW());
         vm.assertEq(longest.genesis(), GENESIS);
         vm.assertEq(address(longest.token()), address(token));
+        vm.assertEq(longest.bondRequired(), BOND);
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {DevnetDollar} from "../../src/DevnetDollar.sol";
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 
 /// @title A token that keeps a fee, in ten-thousandths, of every transfer.
@@ -67,5 +68,54 @@ contract SilentToken {
     function _move(address from, address to, uint256 value) private {
         balanceOf[from] -= value;
         balanceOf[to] += value;
+    }
+}
+
+/// @title A dollar that its issuer can block for an account.
+contract BlockingDollar is DevnetDollar {
+    mapping(address account => bool) public blocked;
+
+    error Blocked(address account);
+
+    function setBlocked(address account, bool isBlocked) external {
+        blocked[account] = isBlocked;
+    }
+
+    function _update(address from, address to, uint256 value) internal override {
+        if (blocked[from]) revert Blocked(from);
+        if (blocked[to]) revert Blocked(to);
+        super._update(from, to, value);
+    }
+}
+
+/// @title A dollar whose transfers can be told to return false and move nothing; first it calls whom it was told to.
+contract FalseDollar is DevnetDollar {
+    bool private _fails;
+    address private _target;
+    bytes private _call;
+
+    function setFailing(bool fails) external {
+        _fails = fails;
+    }
+
+    /// @dev Fails the next transfer after the call, and no other.
+    function callNextAndFail(address target, bytes calldata data) external {
+        _target = target;
+        _call = data;
+    }
+
+    function transfer(address to, uint256 value) public override returns (bool) {
+        address target = _target;
+        _target = address(0);
+        if (target != address(0)) {
+            (bool ok,) = target.call(_call);
+            require(ok, "the call failed");
+            return false;
+        }
+        return !_fails && super.transfer(to, value);
+    }
+
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        return !_fails && super.transferFrom(from, to, value);
     }
 }
