@@ -15,8 +15,8 @@ from chain.events import (
     ReportEvent,
     Staked,
     StakeEvent,
+    UnstakeCancelled,
     UnstakeRequested,
-    Withdrawn,
 )
 from chain.types import Address, Wei
 
@@ -37,7 +37,7 @@ class Last:
 
 def follow(last: Last, event: Event) -> None:
     """Take `event` into `last`; a ChainError, naming account and block, where it does not follow."""
-    if isinstance(event, Staked | UnstakeRequested | Withdrawn):
+    if isinstance(event, StakeEvent):
         _stake(last, event)
     elif isinstance(event, Funded):
         _same(event, "the total funded", last.funded + event.amount, event.total_funded)
@@ -57,6 +57,9 @@ def _stake(last: Last, event: StakeEvent) -> None:
         expected, found = (before[0] + event.amount, int(before[1])), (event.staked, before[1])
     elif isinstance(event, UnstakeRequested):
         expected = before[0] - event.amount, before[1] + event.amount
+        found = event.staked, event.pending
+    elif isinstance(event, UnstakeCancelled):
+        expected = before[0] + event.amount, before[1] - event.amount
         found = event.staked, event.pending
     else:
         expected, found = (int(before[0]), before[1] - event.amount), (before[0], event.pending)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from chain.rpc import Block, Rpc
 from chain.transport import RpcAnswerError
 from chain.types import Address, Hash32
 
-NAMES: Final = ("StakeVault", "RevenueDistributor", "HapticToken", "DevnetDollar")
+NAMES: Final = ("StakeVault", "RevenueDistributor", "EpochLedger", "HapticToken", "DevnetDollar")
 PANICS: Final[Mapping[int, str]] = {
     0x01: "an assertion failed",
     0x11: "an amount overflowed",
@@ -184,14 +185,26 @@ def _members(kind: str) -> Iterator[str]:
 
 
 def _plain(kind: str, value: Any) -> Any:
+    """Return what eth_abi decoded with hashes as hex, also in a struct."""
+    if kind.startswith("(") and not kind.endswith("]"):
+        return tuple(_plain(k, v) for k, v in zip(_members(kind), value, strict=True))
     return Hash32("0x" + value.hex()) if kind == "bytes32" else value
 
 
 def _said(entry: Mapping[str, Any], body: bytes) -> str:
     kinds = _kinds(entry["inputs"])
     values = decode(kinds, body)
-    said = [
-        f"{param['name']} {_plain(kind, value)}"
+    said = {
+        param["name"]: str(_plain(kind, value))
         for param, kind, value in zip(entry["inputs"], kinds, values, strict=True)
-    ]
-    return str(entry["name"]) + (f" ({', '.join(said)})" if said else "")
+    }
+    if words := _words(f"{entry['name']}({','.join(kinds)})"):
+        return f"{re.sub('`([a-zA-Z]+)`', lambda m: said.get(m[1], m[0]), words).removesuffix('.')} ({entry['name']})"
+    return str(entry["name"]) + (f" ({', '.join(f'{k} {v}' for k, v in said.items())})" if said else "")
+
+
+@lru_cache
+def _words(signature: str) -> str:
+    """Return what a custom error means in the words of its NatSpec, where it has any."""
+    found = (_artifact(name).get("errors", {}).get(signature, "") for name in NAMES)
+    return next(filter(None, found), "")

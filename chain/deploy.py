@@ -24,13 +24,17 @@ def deploy(
     epoch_length: int,
     challenge_window: int,
     cooldown: int,
+    bond: int,
     poster: Address,
     guardian: Address,
     token: Address | None = None,
     payment_token: Address | None = None,
     echo: Callable[[str], None] = lambda _: None,
 ) -> Deployment:
-    """Deploy vault and distributor, owned by `account`, and the tokens that are not given; times in seconds.
+    """Deploy vault, distributor and epoch ledger, owned by `account`, and the tokens that are not given.
+
+    Times are in seconds; `bond` is the native coin, in wei, that has to lie in the distributor for a root to be
+    posted: add it before the first one.
 
     A new HapticToken is minted to `account`. A new DevnetDollar is for the devnet only: on any other chain a
     DeploymentError asks for `payment_token`. `echo` gets a line per contract.
@@ -56,10 +60,20 @@ def deploy(
 
     staked = token or put("HapticToken", owner)
     paid = payment_token or put("DevnetDollar")
-    vault = put("StakeVault", staked, cooldown, owner)
+    vault = put("StakeVault", staked, cooldown, owner, guardian)
     distributor = put(
-        "RevenueDistributor", paid, genesis, epoch_length, challenge_window, owner, poster, guardian
+        "RevenueDistributor", paid, genesis, epoch_length, challenge_window, bond, owner, poster, guardian
     )
+    ledger = put("EpochLedger", distributor)
     return Deployment(
-        chain_id, vault, distributor, staked, paid, from_block, genesis, epoch_length, challenge_window
+        chain_id,
+        vault,
+        distributor,
+        ledger,
+        staked,
+        paid,
+        from_block,
+        genesis,
+        epoch_length,
+        challenge_window,
     )

@@ -15,6 +15,7 @@ from chain.rpc import Rpc
 from chain.types import Address
 
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}\Z")
+_ADDRESSES = ("vault", "distributor", "epoch_ledger", "token", "payment_token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Deployment:
     chain_id: int
     vault: Address
     distributor: Address
+    epoch_ledger: Address
+    """Where epochs are committed to and closed."""
     token: Address
     """What is staked."""
     payment_token: Address
@@ -48,6 +51,10 @@ class Deployment:
     def stake_vault(self) -> Contract:
         """Return the vault."""
         return Contract("StakeVault", self.vault)
+
+    def ledger_contract(self) -> Contract:
+        """Return the epochs' ledger."""
+        return Contract("EpochLedger", self.epoch_ledger)
 
     def revenue_distributor(self) -> Contract:
         """Return the distributor."""
@@ -85,7 +92,7 @@ def check_deployment(rpc: Rpc, deployment: Deployment) -> None:
     """Compare every field with the chain; a DeploymentError names the first that differs."""
     d = deployment
     _same(rpc, "chain_id", d.chain_id, rpc.chain_id())
-    for name in ("vault", "distributor", "token", "payment_token"):
+    for name in _ADDRESSES:
         if not rpc.code(getattr(d, name)):
             raise DeploymentError(f"{name}: no contract stands at {getattr(d, name)} on {rpc.name}")
     _same(rpc, "token", d.token, call(rpc, d.stake_vault(), "token"))
@@ -94,6 +101,7 @@ def check_deployment(rpc: Rpc, deployment: Deployment) -> None:
     _same(rpc, "genesis", d.genesis, call(rpc, distributor, "genesis"))
     _same(rpc, "epoch_length", d.epoch_length, call(rpc, distributor, "epochLength"))
     _same(rpc, "challenge_window", d.challenge_window, call(rpc, distributor, "challengeWindow"))
+    _same(rpc, "distributor", d.distributor, call(rpc, d.ledger_contract(), "distributor"))
 
 
 def _same(rpc: Rpc, name: str, said: object, found: object) -> None:
@@ -105,7 +113,7 @@ def _same(rpc: Rpc, name: str, said: object, found: object) -> None:
 
 
 def _field(path: Path, name: str, value: Any) -> Any:
-    if name in {"vault", "distributor", "token", "payment_token"}:
+    if name in _ADDRESSES:
         if not isinstance(value, str) or not _ADDRESS.match(value.lower()):
             raise DeploymentError(f"{path}: {name} must be an address (0x and 40 hex digits), not {value!r}")
         return Address(value.lower())

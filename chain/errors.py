@@ -63,6 +63,10 @@ class VerifyError(HapticError):
     """The first row that differs from what was recomputed."""
 
 
+class NodeError(VerifyError):
+    """What a node says contradicts itself: it hides or invents events. That is no fault of the operator's."""
+
+
 class SignatureError(HapticError):
     """A signature that is malformed, or not by the signer it names."""
 

@@ -46,6 +46,16 @@ class UnstakeRequested(Mark):
 
 
 @dataclass(frozen=True, slots=True)
+class UnstakeCancelled(Mark):
+    """An account took `amount` of its request back; `staked` counts again, `pending` still waits."""
+
+    account: Address
+    amount: Wei
+    staked: Wei
+    pending: Wei
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn(Mark):
     """`amount` of an account's stake went back `to` it; `pending` still waits."""
 
@@ -99,6 +109,19 @@ class Vetoed(Mark):
 
 
 @dataclass(frozen=True, slots=True)
+class Challenged(Mark):
+    """`challenger` proved the pending `root` wrong and was paid the bond."""
+
+    epoch: Epoch
+    root: Hash32
+    challenger: Address
+    fault: int
+    """Place in `Fault` of the distributor: decrease, missing, order, malformed."""
+    account: Address
+    """Whom the fault is about; the zero address where it is about nobody."""
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed(Mark):
     """`amount` went `to` the account, which has been paid `cumulative` in all."""
 
@@ -108,8 +131,10 @@ class Claimed(Mark):
     cumulative: Wei
 
 
-StakeEvent: TypeAlias = Staked | UnstakeRequested | Withdrawn
-ReportEvent: TypeAlias = Posted | Activated | Vetoed
+StakeEvent: TypeAlias = Staked | UnstakeRequested | UnstakeCancelled | Withdrawn
+Rejected: TypeAlias = Vetoed | Challenged
+"""A pending root was thrown out; its epoch can be posted again."""
+ReportEvent: TypeAlias = Posted | Activated | Rejected
 Event: TypeAlias = StakeEvent | Funded | ReportEvent | Claimed
 
 
@@ -127,6 +152,7 @@ _SHAPES: Final[Mapping[str, _Shape]] = {
     for record, indexed, words in (
         (Staked, ("address",), ("uint256",) * 2),
         (UnstakeRequested, ("address",), ("uint256",) * 4),
+        (UnstakeCancelled, ("address",), ("uint256",) * 3),
         (Withdrawn, ("address", "address"), ("uint256",) * 2),
         (Funded, ("uint64", "address"), ("uint256",) * 2),
         (
@@ -136,6 +162,7 @@ _SHAPES: Final[Mapping[str, _Shape]] = {
         ),
         (Activated, ("uint64", "bytes32"), ("uint96",)),
         (Vetoed, ("uint64", "bytes32"), ()),
+        (Challenged, ("uint64", "bytes32", "address"), ("uint8", "address")),
         (Claimed, ("address", "address"), ("uint256",) * 2),
     )
 }

@@ -7,19 +7,15 @@ from dataclasses import astuple, dataclass, fields
 from eth_account.signers.local import LocalAccount
 from sqlmodel import Session
 
-from chain import ledger
 from chain.contracts import call
 from chain.deployment import Deployment
 from chain.errors import ChainError, RpcError
-from chain.events import Activated, Posted, ReportEvent, Vetoed, decode, topics
-from chain.hashing import keccak256
-from chain.keys import address_of
-from chain.ledger import EpochReport, TransactionRow
+from chain.events import Posted, Rejected, ReportEvent, decode, topics
+from chain.ledger import EpochReport
 from chain.rpc import Rpc
-from chain.transactions import TransactionKey, price, send, settle, wait
+from chain.step import Outcome, Step, about
+from chain.transactions import TransactionKey
 from chain.types import Epoch, Hash32, Wei
-
-NOTHING = Wei(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +34,13 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a step did, or would do."""
-
-    what: str
-    """In words."""
-    done: bool
-    """The chain is where the step leads to."""
-    transaction: Hash32 | None = None
-    """By which it got there; None if it was there already, or in a dry run."""
-    gas: int = 0
-    """What it takes at most."""
-    cost: Wei = NOTHING
-    """What it costs at most, in wei of the chain's own coin."""
-
-
-@dataclass(frozen=True, slots=True)
 class ChainState:
     """Where the distributor stands."""
 
     next_epoch: int
     """The number of epochs activated so far."""
-    active_root: Hash32
+    active_commitment: Hash32
+    """keccak256 of the active root and its sum; zero where there is none."""
     pending_epoch: int | None
     pending_root: Hash32
     active_at: int
@@ -76,9 +57,10 @@ def chain_state(rpc: Rpc, deployment: Deployment, not_before: int = 0) -> ChainS
             f"{rpc.name} lags: it is at block {head.number}, not yet at {not_before}; run this again"
         )
     distributor = deployment.revenue_distributor()
-    next_epoch, active_root, _, _ = call(rpc, distributor, "active", block=head)
+    next_epoch, _, _ = call(rpc, distributor, "active", block=head)
+    active = call(rpc, distributor, "activeCommitment", block=head)
     epoch, root, _, _, active_at = call(rpc, distributor, "pending", block=head)
-    return ChainState(next_epoch, active_root, epoch if active_at else None, root, active_at, head.timestamp)
+    return ChainState(next_epoch, active, epoch if active_at else None, root, active_at, head.timestamp)
 
 
 def report_of(row: EpochReport) -> Report:
@@ -109,18 +91,18 @@ def publish(
 ) -> Outcome:
     """Post a report, unless the chain has it, and wait until it is in a block; commits `session`.
 
-    A ChainError where the chain has another report for the epoch, or the guardian has vetoed it; with `again`
-    what was vetoed is posted once more, and its window starts anew.
+    A ChainError where the chain has another report for the epoch, or it was vetoed or challenged; with `again`
+    what was rejected is posted once more, and its window starts anew.
     """
-    vetoes = sum(isinstance(e, Vetoed) for e in history(rpc, deployment, report))
+    rejections = sum(isinstance(e, Rejected) for e in history(rpc, deployment, report))
     data = deployment.revenue_distributor().encode("post", astuple(report))
-    key = TransactionKey("post", report.epoch, _about(data + (bytes([vetoes]) if again else b"")))
-    step = _Step(rpc, session, deployment, account, key, data, dry_run, timeout_s)
+    key = TransactionKey("post", report.epoch, about(data + (bytes([rejections]) if again else b"")))
+    step = Step(rpc, session, deployment.distributor, account, key, data, dry_run, timeout_s)
     what = f"post epoch {report.epoch}: root {report.root}, {report.sum} in all"
     sent, _ = step.resume()
     past = history(rpc, deployment, report)
     posted = [e for e in past if isinstance(e, Posted)]
-    if past and not isinstance(past[-1], Vetoed):
+    if past and not isinstance(past[-1], Rejected):
         if difference := _difference(posted[-1], report):
             raise ChainError(
                 f"epoch {report.epoch} is on the chain with {difference}: "
@@ -130,7 +112,7 @@ def publish(
     known = sent is not None and (sent.status, sent.about) == ("mined", key.about)
     if not again and (known or any(not _difference(e, report) for e in posted)):
         raise ChainError(
-            f"epoch {report.epoch} with root {report.root} was posted and vetoed: find out why; then post it "
+            f"epoch {report.epoch} with root {report.root} was posted and rejected: find out why; then post it "
             f"with `haptic epoch post --epoch {report.epoch} --again`, or compute it anew after "
             f"`haptic epoch reopen --epoch {report.epoch}`"
         )
@@ -152,9 +134,9 @@ def activate(
     A ChainError where no root of that epoch waits, a RevertError while its window is open.
     """
     data = deployment.revenue_distributor().encode("activate")
-    key = TransactionKey("activate", epoch, _about(data))
-    step = _Step(rpc, session, deployment, account, key, data, dry_run, timeout_s)
-    _, state = step.resume()
+    key = TransactionKey("activate", epoch, about(data))
+    step = Step(rpc, session, deployment.distributor, account, key, data, dry_run, timeout_s)
+    state = chain_state(rpc, deployment, step.resume()[1])
     if state.next_epoch > epoch:
         return Outcome(f"activate epoch {epoch}", done=True)
     _must_be_pending(state, epoch)
@@ -175,9 +157,10 @@ def veto(
     data = deployment.revenue_distributor().encode("veto")
     # The call itself names no root; what it is about does, so that another root needs another transaction.
     root = chain_state(rpc, deployment).pending_root
-    key = TransactionKey("veto", epoch, _about(data + bytes.fromhex(root[2:])))
-    step = _Step(rpc, session, deployment, account, key, data, dry_run, timeout_s)
-    sent, state = step.resume()
+    key = TransactionKey("veto", epoch, about(data + bytes.fromhex(root[2:])))
+    step = Step(rpc, session, deployment.distributor, account, key, data, dry_run, timeout_s)
+    sent, block = step.resume()
+    state = chain_state(rpc, deployment, block)
     if (
         sent is not None
         and sent.status == "mined"
@@ -189,54 +172,12 @@ def veto(
     return step.take(f"veto epoch {epoch}: root {state.pending_root}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One transaction of an epoch, and all that is needed to get it on the chain once."""
-
-    rpc: Rpc
-    session: Session
-    deployment: Deployment
-    account: LocalAccount
-    key: TransactionKey
-    data: bytes
-    dry_run: bool
-    timeout_s: float
-
-    def resume(self) -> tuple[TransactionRow | None, ChainState]:
-        """Bring what an earlier run sent or stored to its end; return it and the chain's state after it."""
-        row = ledger.transaction(self.session, self.key.kind, self.key.epoch)
-        if row is None or self.dry_run:
-            return row, chain_state(self.rpc, self.deployment)
-        receipt = settle(self.rpc, self.session, row, self.key.about)
-        if row.status == "sent":
-            receipt = wait(self.rpc, Hash32(row.hash), self.timeout_s)
-            settle(self.rpc, self.session, row)
-        return row, chain_state(self.rpc, self.deployment, receipt.block if receipt else 0)
-
-    def take(self, what: str) -> Outcome:
-        """Send the transaction and wait for its block; in a dry run only say what it takes."""
-        to = self.deployment.distributor
-        if self.dry_run:
-            priced = price(self.rpc, address_of(self.account), to, self.data)
-            return Outcome(what, done=False, gas=priced.gas, cost=priced.cost)
-        hash_ = send(self.rpc, self.session, self.account, to, self.data, key=self.key)
-        receipt = wait(self.rpc, hash_, self.timeout_s)
-        row = ledger.transaction(self.session, self.key.kind, self.key.epoch)
-        if row is not None:
-            settle(self.rpc, self.session, row)
-        return Outcome(what, done=True, transaction=hash_, gas=int(receipt.gas_used, 16), cost=receipt.cost)
-
-
-def _about(content: bytes) -> Hash32:
-    return Hash32("0x" + keccak256(content).hex())
-
-
 def history(rpc: Rpc, deployment: Deployment, report: Report) -> list[ReportEvent]:
     """Return what happened on the chain to reports of this epoch, in order; all of it after the snapshot."""
     head = rpc.block("latest").number
     logs = rpc.logs([deployment.distributor], report.snapshot_block, head, topics())
     events = [decode(log, 0) for log in sorted(logs, key=lambda log: (log.block, log.index))]
-    return [e for e in events if isinstance(e, Posted | Activated | Vetoed) and e.epoch == report.epoch]
+    return [e for e in events if isinstance(e, ReportEvent) and e.epoch == report.epoch]
 
 
 def _difference(posted: Posted, report: Report) -> str:

@@ -13,12 +13,25 @@ from chain.continuity import Last, follow
 from chain.contracts import call, call_each
 from chain.deployment import Deployment
 from chain.epoch import Facts
-from chain.errors import VerifyError
-from chain.events import Activated, Event, Funded, Posted, Staked, UnstakeRequested, Vetoed, decode, topics
+from chain.errors import NodeError
+from chain.events import (
+    Activated,
+    Challenged,
+    Event,
+    Funded,
+    Posted,
+    Staked,
+    UnstakeCancelled,
+    UnstakeRequested,
+    Vetoed,
+    decode,
+    topics,
+)
+from chain.hashing import keccak256
 from chain.rpc import Rpc
 from chain.stake import Change, fold, stake_seconds
 from chain.transport import RpcAnswerError
-from chain.types import BlockRef, Wei
+from chain.types import BlockRef, Hash32, Wei
 
 _STEP = 10_000
 """Blocks asked for at once."""
@@ -44,7 +57,7 @@ def _events(rpc: Rpc, deployment: Deployment, until: int) -> Iterator[Event]:
             continue
         for log in sorted(found, key=lambda x: (x.block, x.index)):
             if log.removed or log.address.lower() not in addresses or not at <= log.block <= last:
-                raise VerifyError(
+                raise NodeError(
                     f"the node sent a log of {log.address} in block {log.block} that was not asked for"
                 )
             if log.block_timestamp is None and log.block not in times:
@@ -63,7 +76,7 @@ class Record:
     """(block, change)"""
     fundings: tuple[Funded, ...]
     posted: Mapping[int, Posted]
-    """The report of each epoch that was not vetoed."""
+    """The report of each epoch that was not rejected."""
     active: frozenset[int]
     """Epochs whose root pays, or paid until the next."""
 
@@ -71,7 +84,7 @@ class Record:
 def read_record(rpc: Rpc, deployment: Deployment) -> Record:
     """Read both contracts' events up to the latest block.
 
-    VerifyError or ChainError where the node hides or invents one.
+    NodeError or ChainError where the node hides or invents one.
     """
     stakes, fundings = [], []
     posted: dict[int, Posted] = {}
@@ -79,26 +92,33 @@ def read_record(rpc: Rpc, deployment: Deployment) -> Record:
     head = rpc.block("latest")
     for event in _events(rpc, deployment, head.number):
         match event:
-            case Staked() | UnstakeRequested():
+            case Staked() | UnstakeRequested() | UnstakeCancelled():
                 stakes.append((event.block, Change(event.account, event.staked, event.timestamp)))
             case Funded():
                 fundings.append(event)
             case Posted():
                 posted[event.epoch] = event
-            case Vetoed():
+            case Vetoed() | Challenged():
                 posted.pop(event.epoch, None)
             case Activated():
                 active.add(event.epoch)
             case _:
                 pass
-    paying, root, total, _ = call(rpc, deployment.revenue_distributor(), "active", block=head)
+    paying, total, _ = call(rpc, deployment.revenue_distributor(), "active", block=head)
+    commitment = call(rpc, deployment.revenue_distributor(), "activeCommitment", block=head)
     last = posted.get(paying - 1)
-    if len(active) != paying or (last and (last.root, last.sum) != (root, total)):
-        raise VerifyError(
-            f"the distributor pays by root {root} of epoch {paying - 1}, sum {total}; by its events "
-            f"({len(active)} epochs active): the node hides or invents some; use another one"
+    if len(active) != paying or (last and (last.sum, _commitment(last)) != (total, commitment)):
+        raise NodeError(
+            f"the distributor pays by the commitment {commitment} of epoch {paying - 1}, sum {total}; by its events "
+            f"{len(active)} epochs are active, the last with {last and last.root}, sum {last and last.sum}: the node "
+            "hides or invents some; use another one"
         )
     return Record(tuple(stakes), tuple(fundings), posted, frozenset(active))
+
+
+def _commitment(posted: Posted) -> Hash32:
+    """Return the word that claims under this report are checked against (SPEC 5)."""
+    return Hash32("0x" + keccak256(bytes.fromhex(posted.root[2:]) + posted.sum.to_bytes(12, "big")).hex())
 
 
 def facts_of(
@@ -131,7 +151,7 @@ def facts_of(
 
 def _same(epoch: int, what: str, found: int, stored: int) -> None:
     if found != stored:
-        raise VerifyError(
+        raise NodeError(
             f"epoch {epoch}: {what} is {found} by events, {stored} in the contract: the node hides or "
             "invents some; use another one"
         )

@@ -28,7 +28,7 @@ class TransactionKey(NamedTuple):
     """What a stored transaction is for: there is never a second one for the same."""
 
     kind: str
-    """post, activate or veto."""
+    """post, activate, veto; open, close or amend."""
     epoch: int
     about: Hash32
     """keccak256 of what it says; while one is on its way, no other for this kind and epoch is sent."""
@@ -176,10 +176,16 @@ def transact(
     contract: Contract,
     function: str,
     *args: Any,
+    value: int = 0,
     timeout_s: float = 120.0,
 ) -> Receipt:
-    """Call a contract by a transaction and return its receipt; nothing is stored, so a crash forgets it."""
-    return submit(rpc, account, contract.address, contract.encode(function, *args), timeout_s=timeout_s)
+    """Call a contract by a transaction and return its receipt; nothing is stored, so a crash forgets it.
+
+    `value` is what is sent along, in wei of the chain's own coin.
+    """
+    return submit(
+        rpc, account, contract.address, contract.encode(function, *args), value, timeout_s=timeout_s
+    )
 
 
 def submit(

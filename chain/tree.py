@@ -8,16 +8,19 @@ commitment hashes the root node. Preimages of 32, 88 and 44 bytes keep leaves, n
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
 from chain.errors import PayoutError
 from chain.hashing import keccak256
-from chain.types import Address, Hash32, Leaf
+from chain.types import Address, Hash32, Leaf, Wei
 
-_PADDING: Final = bytes(44)
-"""A leaf of nobody: hash 0, sum 0."""
+PADDING: Final = bytes(44)
+"""The node of a leaf of nobody: hash 0, sum 0."""
+MAX_BLOCK_LEVEL: Final = 16
+"""The contract takes blocks of at most 2**16 leaves."""
+_UINT96: Final = 1 << 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,25 @@ class Proof:
     """Place of the leaf; bit i is 1 when our node is the right child at level i."""
     nodes: tuple[tuple[Hash32, int], ...]
     """(hash, sum) of the sibling at each level, leaf first."""
+
+    @property
+    def path(self) -> bytes:
+        """The siblings as the contract takes them: 44 bytes each, leaf first."""
+        return b"".join(_bytes(digest, 32) + amount.to_bytes(12, "big") for digest, amount in self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Neighbours that one proof is enough for: the leaves below one node, and the way from it to the root."""
+
+    leaves: tuple[Leaf, ...]
+    """2**level of them, without the padding at their right."""
+    level: int
+    """Levels between the leaves and the node."""
+    index: int
+    """Place of the node among those of its level."""
+    path: bytes
+    """The siblings from the node to the root, 44 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +69,7 @@ class SumTree:
     def build(cls, leaves: Sequence[Leaf]) -> Self:
         """Build the tree; PayoutError names a leaf that is malformed, out of order or beyond uint96."""
         level = _leaf_nodes(leaves)
-        levels, paddings = [level], [_PADDING]
+        levels, paddings = [level], [PADDING]
         for _ in range((len(leaves) - 1).bit_length() if leaves else 0):
             level = _parents(level, paddings[-1])
             levels.append(level)
@@ -61,7 +83,7 @@ class SumTree:
 
     @property
     def _root(self) -> bytes:
-        return self.levels[-1][0] if self.accounts else _PADDING
+        return self.levels[-1][0] if self.accounts else PADDING
 
     @property
     def sum(self) -> int:
@@ -84,12 +106,53 @@ class SumTree:
         index = bisect_left(self.accounts, key)
         if self.accounts[index : index + 1] != (key,):
             raise PayoutError(f"{account} has no leaf: it was never paid")
-        nodes = []
-        for height, level in enumerate(self.levels[:-1]):
-            place = (index >> height) ^ 1
-            node = level[place] if place < len(level) else self.paddings[height]
-            nodes.append((_hex(node[:32]), _sum(node)))
-        return Proof(index, tuple(nodes))
+        return Proof(index, tuple((_hex(node[:32]), _sum(node)) for node in self._siblings(index, 0)))
+
+    def block(self, level: int, index: int) -> Block:
+        """Return the block number `index` of 2**level leaves; PayoutError where the tree has no such block."""
+        top = min(self.depth, MAX_BLOCK_LEVEL)
+        if not 0 <= level <= top or not 0 <= index << level < len(self.accounts):
+            raise PayoutError(
+                f"block {index} of 2**{level} leaves: this tree has {len(self.accounts)} leaves, and levels 0 to {top}"
+            )
+        within = slice(index << level, (index + 1) << level)
+        leaves = (
+            Leaf(Address("0x" + account.hex()), Wei(_sum(node)))
+            for account, node in zip(self.accounts[within], self.levels[0][within], strict=True)
+        )
+        return Block(tuple(leaves), level, index, b"".join(self._siblings(index, level)))
+
+    def _siblings(self, index: int, level: int) -> list[bytes]:
+        """Return the siblings on the way up from node `index` of a level."""
+        found = []
+        for height in range(level, self.depth):
+            place, nodes = (index >> (height - level)) ^ 1, self.levels[height]
+            found.append(nodes[place] if place < len(nodes) else self.paddings[height])
+        return found
+
+
+def preimages(leaves: Iterable[Leaf], depth: int) -> list[bytes]:
+    """Return what the hashes of a tree are taken of: 32 bytes a leaf, 88 a node; lowest first, the root's last.
+
+    The tree need not be one that `build` would make, for it may be a dishonest operator's: leaves stand as they
+    are given, one of the zero address with nothing is padding, and sums wrap at 96 bits.
+    """
+    words = [_bytes(leaf.account, 20) + leaf.cumulative.to_bytes(12, "big") for leaf in leaves]
+    found = [word for word in words if any(word)]
+    level = [keccak256(word) + word[20:] if any(word) else PADDING for word in words] or [PADDING]
+    padding = PADDING
+    for _ in range(depth):
+        level += [padding] * (len(level) % 2)
+        pairs = [left + right for left, right in zip(level[::2], level[1::2], strict=True)]
+        found += pairs
+        level, padding = [node_of(pair) for pair in pairs], node_of(padding + padding)
+    return found
+
+
+def node_of(pair: bytes) -> bytes:
+    """Return the node above two, 44 bytes each; its sum wraps at 96 bits, as an honest one never does."""
+    total = int.from_bytes(pair[32:44], "big") + int.from_bytes(pair[76:], "big")
+    return keccak256(pair) + (total % _UINT96).to_bytes(12, "big")
 
 
 def verify_proof(
@@ -155,6 +218,8 @@ def _leaf_nodes(leaves: Sequence[Leaf]) -> list[bytes]:
             total.to_bytes(12, "big")
         except (ValueError, OverflowError) as error:
             raise PayoutError(f"leaf {place}, {leaf}, with {total} so far: {error}") from error
+        if not int(leaf.account, 16):
+            raise PayoutError(f"leaf {place}, {leaf}, is of the zero address, which nobody can claim for")
         if leaf.account <= last:
             raise PayoutError(
                 f"leaf {place}, {leaf}, is not above {last}: sort leaves and give each account one"

@@ -7,6 +7,7 @@ specification, not the operator's vectorised one.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -15,14 +16,17 @@ from typing import Any, Final
 
 import httpx
 
+from chain.assignment import seed_commitment
 from chain.bundle import KINDS, Evidence, Line, read_evidence, read_lines
 from chain.canonical import canonical, hash_of
+from chain.committer import epoch_record
 from chain.deployment import Deployment
 from chain.epoch import SPEC, Closed, Standing, close, gold_root, preference_lines, snapshot_hash
 from chain.errors import BundleError, VerifyError
 from chain.events import Posted
 from chain.evidence import check_evidence
 from chain.messages import Domain
+from chain.opening import Opening
 from chain.record import Record, facts_of, read_record
 from chain.rpc import Rpc
 from chain.types import BlockRef, Hash32, Params, Ratio, Wei
@@ -30,6 +34,8 @@ from chain.types import BlockRef, Hash32, Params, Ratio, Wei
 Source = Callable[[int], bytes]
 Progress = Callable[[str], None]
 MAX_BUNDLE_BYTES = 1 << 30
+SLOWEST = 10
+"""A server that drips bytes must not hold whoever checks until a challenge window is over."""
 
 
 class NothingPostedError(VerifyError):
@@ -74,8 +80,9 @@ def bundle_source(where: str, timeout_s: float = 60.0) -> Source:
 
 
 def _fetch(url: str, timeout_s: float) -> bytes:
-    """Return what a URL gives, at most MAX_BUNDLE_BYTES."""
+    """Return what a URL gives, at most MAX_BUNDLE_BYTES, in at most SLOWEST times the timeout of one read."""
     data = bytearray()
+    deadline = time.monotonic() + SLOWEST * timeout_s
     try:
         with httpx.stream("GET", url, timeout=timeout_s, follow_redirects=False) as response:
             if response.status_code != httpx.codes.OK:
@@ -86,6 +93,10 @@ def _fetch(url: str, timeout_s: float) -> bytes:
                 data += part
                 if len(data) > MAX_BUNDLE_BYTES:
                     raise BundleError(f"{url} sends more than {MAX_BUNDLE_BYTES} bytes")
+                if time.monotonic() > deadline:
+                    raise BundleError(
+                        f"{url} sends too slowly: {len(data)} bytes in {SLOWEST * timeout_s:g} s"
+                    )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise BundleError(f"{url} cannot be read: {error}") from error
     return bytes(data)
@@ -198,6 +209,33 @@ def _check_posted(posted: Posted, data: bytes, closed: Closed) -> None:
             raise VerifyError(f"epoch {posted.epoch}, on the chain: {name} is {found}, recomputed {expected}")
 
 
+def _check_anchored(rpc: Rpc, deployment: Deployment, evidence: Evidence, posted: Posted) -> None:
+    """Raise unless the chain knew seed, gold, rules and λ before the first ranking, and this bundle at the close."""
+    h, epoch = evidence.header, posted.epoch
+    known = epoch_record(rpc, deployment, epoch)
+    where = f"epoch {epoch}, on the chain"
+    opening = Opening(seed_commitment(bytes.fromhex(h.seed[2:])), h.gold_root, h.rules.hash(), h.lam)
+    if not known.closed_at:
+        raise VerifyError(
+            f"{where}: it was never {'closed' if known.opened_at else 'opened'} in the EpochLedger"
+        )
+    if known.opening != opening.hash():
+        raise VerifyError(
+            f"{where}: opened with {known.opening}; seed, gold, rules and lambda of the bundle hash to {opening.hash()}"
+        )
+    for name, found, expected in (
+        ("ledgerRoot", known.ledger_root, posted.ledger_root), ("dataHash", known.data_hash, posted.data_hash),
+    ):  # fmt: skip
+        if found != expected:
+            raise VerifyError(f"{where}: closed with {name} {found}, posted with {expected}")
+    first = min(evidence.rankings, key=lambda r: r.received_at, default=None)
+    if first is not None and first.received_at < known.opened_at:
+        raise VerifyError(
+            f"{where}: opened at {known.opened_at}, but the ranking at position {first.position} had come in at "
+            f"{first.received_at}: it was committed to after people had begun to answer"
+        )
+
+
 def _check_conservation(epoch: int, closed: Closed, record: Record, until: int) -> None:
     """All revenue up to the snapshot is either allotted or carried, to the last unit."""
     funded = sum(e.amount for e in record.fundings if e.block <= until)
@@ -258,6 +296,7 @@ def _recompute(
     closed = close(evidence, facts, before.standing, SPEC, digests)
     _compare(epoch, data, closed)
     _check_posted(posted, data, closed)
+    _check_anchored(rpc, deployment, evidence, posted)
     _check_conservation(epoch, closed, record, snapshot.number)
     learned = preference_lines(evidence.tasks, closed.comparisons, closed.result, epoch)
     found = Verified(

@@ -15,12 +15,12 @@ from chain.deployment import Deployment
 from chain.errors import ChainError, DeploymentError
 from chain.events import (
     Activated,
+    Challenged,
     Claimed,
     Event,
     Funded,
     Posted,
     ReportEvent,
-    Staked,
     StakeEvent,
     UnstakeRequested,
     Vetoed,
@@ -116,7 +116,7 @@ def add_events(session: Session, events: Sequence[Event]) -> None:
     rows: dict[type[SQLModel], list[dict[str, Any]]] = {}
     for event in events:
         follow(last, event)
-        if isinstance(event, Staked | UnstakeRequested | Withdrawn):
+        if isinstance(event, StakeEvent):
             rows.setdefault(StakeRow, []).append(_stake_row(event, *last.stakes[event.account]))
         elif isinstance(event, Funded):
             rows.setdefault(FundingRow, []).append(asdict(event))
@@ -124,7 +124,7 @@ def add_events(session: Session, events: Sequence[Event]) -> None:
             rows.setdefault(ClaimRow, []).append(asdict(event))
         else:
             kind = {"kind": type(event).__name__}
-            rows.setdefault(ReportRow, []).append(dict.fromkeys(_POSTED) | asdict(event) | kind)
+            rows.setdefault(ReportRow, []).append(dict.fromkeys(_POSTED + _CHALLENGED) | asdict(event) | kind)
     for table, values in rows.items():
         session.connection().execute(insert(table), values)
 
@@ -132,7 +132,7 @@ def add_events(session: Session, events: Sequence[Event]) -> None:
 def last_balances(session: Session, events: Iterable[Event]) -> Last:
     """Return the balances that `events` must follow from: those of the accounts in them, before them."""
     known = list(events)
-    stakers = {e.account for e in known if isinstance(e, Staked | UnstakeRequested | Withdrawn)}
+    stakers = {e.account for e in known if isinstance(e, StakeEvent)}
     claimers = {e.account for e in known if isinstance(e, Claimed)}
     funded = session.exec(select(FundingRow.total_funded).order_by(*_newest(FundingRow)).limit(1)).first()
     reported = session.exec(select(ReportRow).order_by(*_newest(ReportRow)).limit(1)).first()
@@ -249,6 +249,7 @@ _POSTED = (
     "snapshot_hash",
     "active_at",
 )
+_CHALLENGED = ("challenger", "fault", "account")
 _Indexed = type[StakeRow] | type[FundingRow] | type[ReportRow] | type[ClaimRow]
 
 
@@ -292,6 +293,8 @@ def _report(row: ReportRow) -> ReportEvent:
     epoch, root = Epoch(row.epoch), Hash32(row.root)
     if row.kind == Vetoed.__name__:
         return Vetoed(*mark, epoch, root)
+    if row.kind == Challenged.__name__:
+        return Challenged(*mark, epoch, root, **row.model_dump(include=set(_CHALLENGED)))
     if row.kind == Activated.__name__:
         return Activated(*mark, epoch, root, Wei(row.sum or 0))
     return Posted(*mark, epoch, root, **row.model_dump(include=set(_POSTED)))

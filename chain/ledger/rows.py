@@ -78,7 +78,7 @@ class FundingRow(_EventRow, table=True):
 
 
 class ReportRow(_EventRow, table=True):
-    """A report that was posted, activated or vetoed; the fields of Posted are empty otherwise."""
+    """What happened to a report; the fields of Posted and of Challenged are empty for the others."""
 
     __tablename__ = "chain_report_event"
 
@@ -93,6 +93,9 @@ class ReportRow(_EventRow, table=True):
     snapshot_block: int | None = Field(default=None, sa_type=Uint)
     snapshot_hash: str | None = Field(default=None, max_length=66)
     active_at: int | None = Field(default=None, sa_type=Uint)
+    challenger: str | None = Field(default=None, max_length=42)
+    fault: int | None = None
+    account: str | None = Field(default=None, max_length=42)
 
 
 class ClaimRow(_EventRow, table=True):
@@ -115,7 +118,7 @@ class TransactionRow(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     kind: str = Field(max_length=16)
-    """post, activate or veto."""
+    """post, activate, veto; open, close or amend."""
     epoch: int = Field(sa_type=BigInteger, index=True)
     sender: str = Field(max_length=42)
     nonce: int = Field(sa_type=BigInteger)

@@ -1,0 +1,103 @@
+"""Opens and closes epochs on the chain's EpochLedger: what is committed to, and what it turned out to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eth_account.signers.local import LocalAccount
+from sqlmodel import Session
+
+from chain.contracts import call
+from chain.deployment import Deployment
+from chain.errors import ChainError
+from chain.opening import Opening
+from chain.rpc import Block, Rpc
+from chain.step import Outcome, Step, about
+from chain.transactions import TransactionKey
+from chain.types import Hash32
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """What the EpochLedger knows of an epoch; zeros before it is opened."""
+
+    opening: Hash32
+    opened_at: int
+    """Block time, Unix seconds."""
+    closed_at: int
+    """Block time, Unix seconds; 0 while it is open."""
+    ledger_root: Hash32
+    data_hash: Hash32
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes to the EpochLedger, and where it remembers what it sent."""
+
+    rpc: Rpc
+    session: Session
+    """Committed before anything is sent."""
+    deployment: Deployment
+    account: LocalAccount
+    """The poster's."""
+    dry_run: bool = False
+    timeout_s: float = 120.0
+
+    def step(self, kind: str, epoch: int, data: bytes) -> Step:
+        """Return the one transaction of a kind for an epoch."""
+        key = TransactionKey(kind, epoch, about(data))
+        to = self.deployment.epoch_ledger
+        return Step(self.rpc, self.session, to, self.account, key, data, self.dry_run, self.timeout_s)
+
+
+def epoch_record(rpc: Rpc, deployment: Deployment, epoch: int, block: Block = "latest") -> EpochRecord:
+    """Return what the EpochLedger knows of an epoch at a block."""
+    return EpochRecord(*call(rpc, deployment.ledger_contract(), "recordOf", epoch, block=block))
+
+
+def open_epoch(writer: Writer, epoch: int, opening: Opening) -> Outcome:
+    """Commit to an epoch, unless it is; a ChainError where something else was committed to."""
+    data = writer.deployment.ledger_contract().encode("open", epoch, opening.arguments())
+    step = writer.step("open", epoch, data)
+    step.resume()
+    known = epoch_record(writer.rpc, writer.deployment, epoch)
+    what = f"open epoch {epoch}: {opening.hash()}"
+    if known.opened_at:
+        if known.opening != opening.hash():
+            raise ChainError(
+                f"epoch {epoch} was opened on the chain with {known.opening}, here its seed, gold, rules and lambda "
+                f"come to {opening.hash()}: is this the database, and HAPTIC_SECRET, that it was opened with?"
+            )
+        return Outcome(what, done=True)
+    return step.take(what)
+
+
+def close_epoch(
+    writer: Writer, epoch: int, seed: bytes, opening: Opening, ledger_root: Hash32, data_hash: Hash32
+) -> Outcome:
+    """Reveal an epoch's secrets and anchor its rankings and its bundle, unless they are.
+
+    A bundle that was made anew replaces the hash of the one before; a ChainError where the rankings differ.
+    """
+    contract = writer.deployment.ledger_contract()
+    data = contract.encode("close", epoch, "0x" + seed.hex(), opening.arguments(), ledger_root, data_hash)
+    step = writer.step("close", epoch, data)
+    known = epoch_record(writer.rpc, writer.deployment, epoch)
+    if not known.closed_at:
+        step.resume()
+        known = epoch_record(writer.rpc, writer.deployment, epoch)
+    what = f"close epoch {epoch}: rankings {ledger_root}, bundle {data_hash}"
+    if not known.closed_at:
+        return step.take(what)
+    if known.ledger_root != ledger_root:
+        raise ChainError(
+            f"epoch {epoch} was closed on the chain with the rankings {known.ledger_root}, here they come to "
+            f"{ledger_root}: restore the database that it was closed from"
+        )
+    if known.data_hash == data_hash:
+        return Outcome(what, done=True)
+    amended = writer.step("amend", epoch, contract.encode("amend", epoch, data_hash))
+    amended.resume()
+    if epoch_record(writer.rpc, writer.deployment, epoch).data_hash == data_hash:
+        return Outcome(what, done=True)
+    return amended.take(f"amend epoch {epoch}: bundle {data_hash}")

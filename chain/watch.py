@@ -1,0 +1,321 @@
+"""Watches the roots that are posted: recomputes each as a stranger, and challenges or vetoes the one that is wrong.
+
+It goes by the newest block, not by the finalized one: a challenge has to be in time, and one that a reorg takes
+back is sent again at the next look. Nothing is stored: what is pending stands on the chain. What the distributor
+itself can be shown is looked for first, because that takes a second and needs nothing but the published leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from eth_account.signers.local import LocalAccount
+
+from chain.challenge import Fault, PostedTree, Show, find_fault
+from chain.contracts import call, is_revert, revert_reason
+from chain.deployment import Deployment
+from chain.errors import BundleError, ChainError, HapticError, NodeError, RevertError
+from chain.messages import parse_address
+from chain.rpc import Rpc
+from chain.transactions import price, submit
+from chain.transport import RpcAnswerError
+from chain.types import Address, BlockRef, Hash32, Leaf, Wei
+from chain.verify import Source, verify
+
+log = logging.getLogger(__name__)
+NOTHING: Final = Wei(0)
+_ZERO: Final = Hash32("0x" + 64 * "0")
+
+
+class Verdict(StrEnum):
+    """What one look came to."""
+
+    IDLE = "idle"
+    """No root is pending."""
+    RIGHT = "right"
+    """The pending root is what was recomputed."""
+    CHALLENGED = "challenged"
+    """The pending root was proven wrong and is gone; the bond is ours."""
+    VETOED = "vetoed"
+    """The pending root was found wrong and thrown out by us, the guardian."""
+    GONE = "gone"
+    """The pending root was wrong, and somebody else was faster."""
+    PLANNED = "planned"
+    """The pending root is wrong, and nothing was sent: a dry run, or no key."""
+    ALARM = "alarm"
+    """The pending root is wrong, or cannot be checked, and nothing that we may send stops it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The root that waits in the distributor."""
+
+    epoch: int
+    root: Hash32
+    sum: Wei
+    depth: int
+    active_at: int
+    """When it can be activated, Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look found and did."""
+
+    verdict: Verdict
+    said: str
+    """In words."""
+    pending: Pending | None = None
+    time: int = 0
+    """Of the block that was looked at, Unix seconds."""
+    transaction: Hash32 | None = None
+    """What was sent, and is in a block."""
+    cost: Wei = NOTHING
+    """What was paid for gas, or in a dry run would be at most, in wei."""
+    reward: Wei = NOTHING
+    """The bond that was, or would be, paid to us, in wei."""
+
+    @property
+    def is_well(self) -> bool:
+        """Tell whether no wrong or unchecked root is left waiting."""
+        return self.verdict not in {Verdict.ALARM, Verdict.PLANNED}
+
+
+class _UnreadError(BundleError):
+    """A bundle that the source does not give; what it would say is not known."""
+
+
+@dataclass(slots=True)
+class _Bundles:
+    """What the source gives during one look: the pending epoch's bundle once, so that all is judged by the same."""
+
+    source: Source
+    pending: int
+    last: int = -1
+    """The epoch that was asked for last, which is the one being checked."""
+    _kept: bytes | None = None
+
+    def __call__(self, epoch: int) -> bytes:
+        self.last = epoch
+        if epoch == self.pending and self._kept is not None:
+            return self._kept
+        try:
+            data = self.source(epoch)
+        except BundleError as error:
+            raise _UnreadError(f"the bundle of epoch {epoch} cannot be read: {error}") from error
+        if epoch == self.pending:
+            self._kept = data
+        return data
+
+
+def published_leaves(data: bytes) -> list[Leaf]:
+    """Return the `leaf` lines of a bundle in their order, whatever else is wrong with it; the root says if they count."""
+    found = []
+    for raw in data.split(b"\n"):
+        if b'"leaf"' not in raw:
+            continue
+        try:
+            line = json.loads(raw)
+            leaf = Leaf(parse_address(line["account"]), Wei(int(str(line["cumulative"]))))
+            leaf.cumulative.to_bytes(12, "big")
+        except (HapticError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            continue
+        if line.get("kind") == "leaf":
+            found.append(leaf)
+    return found
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Somebody who looks after a distributor, with a key or without; `look` is one look, to be repeated."""
+
+    rpc: Rpc
+    deployment: Deployment
+    source: Source
+    sender: Address | None = None
+    """Who challenges, or vetoes if it is the guardian; None only tells."""
+    account: LocalAccount | None = None
+    """The key of `sender`; None only says what would be sent."""
+    show: Show = str
+    """How an amount of the payment token is written."""
+    _right: Pending | None = None
+    """What was found right, and need not be recomputed at every look."""
+    _open: Pending | None = None
+    """What was not found right, and not stopped."""
+
+    def look(self) -> Finding:
+        """Look once: recompute the pending root if it is new, and do what can be done; never raises a HapticError.
+
+        Whatever keeps it from checking, a node or a bundle server that is down included, is an alarm.
+        """
+        pending, time = None, 0
+        try:
+            head = self.rpc.block("latest")
+            pending, time = self._pending(head), head.timestamp
+            found = self._look(head, pending)
+        except HapticError as error:
+            found = Finding(Verdict.ALARM, str(error), pending)
+        self._right = found.pending if found.verdict is Verdict.RIGHT else None
+        if found.pending is not None:
+            self._open = None if found.is_well else found.pending
+        return replace(found, time=time)
+
+    def _look(self, head: BlockRef, pending: Pending | None) -> Finding:
+        if self._open is not None and pending != self._open and self._pays(head, self._open):
+            lost, self._open = self._open, None
+            return Finding(
+                Verdict.ALARM,
+                f"epoch {lost.epoch}: root {lost.root} pays now, though it was never found right: ask the guardian to "
+                "pause claims, and claim what is yours",
+            )
+        if pending is None:
+            return Finding(Verdict.IDLE, "no root is pending")
+        where = f"epoch {pending.epoch}"
+        if pending == self._right:
+            return Finding(Verdict.RIGHT, f"{where}: root {pending.root} is right", pending)
+        bundles = _Bundles(self.source, pending.epoch)
+        leaves = published_leaves(bundles(pending.epoch))
+        posted = PostedTree.of(pending.root, pending.sum, pending.depth, leaves)
+        fault = find_fault(self._paying(head, pending.epoch, bundles), posted)
+        if fault is not None:
+            done = self._challenge(pending, fault)
+            if done is not None:
+                return done
+        wrong = self._recompute(pending, bundles)
+        if wrong is not None:
+            return self._object(pending, wrong)
+        if not posted.is_known or fault is not None:
+            raise ChainError(
+                f"{where}: the root that {self.rpc.name} says is pending, {pending.root}, is not the one that it says "
+                "was posted: if this stays so, use another node"
+            )
+        return Finding(Verdict.RIGHT, f"{where}: root {pending.root} is right", pending)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def _pending(self, head: BlockRef) -> Pending | None:
+        found = Pending(*call(self.rpc, self.deployment.revenue_distributor(), "pending", block=head))
+        return found if found.active_at else None
+
+    def _is_gone(self, pending: Pending) -> bool:
+        return self._pending(self.rpc.block("latest")) != pending
+
+    def _pays(self, head: BlockRef, wrong: Pending) -> bool:
+        committed = call(self.rpc, self.deployment.revenue_distributor(), "activeCommitment", block=head)
+        return bool(committed == PostedTree(wrong.root, wrong.sum, wrong.depth, {}).commitment)
+
+    def _paying(self, head: BlockRef, epoch: int, bundles: _Bundles) -> PostedTree:
+        """Return the active tree as the bundle before says; of nobody where that cannot be read or is of another."""
+        distributor = self.deployment.revenue_distributor()
+        nobody = PostedTree(_ZERO, NOTHING, 0, {})
+        committed = call(self.rpc, distributor, "activeCommitment", block=head)
+        if committed == _ZERO:
+            return nobody
+        _, total, depth = call(self.rpc, distributor, "active", block=head)
+        try:
+            leaves = published_leaves(bundles(epoch - 1))
+        except _UnreadError:
+            return nobody
+        return PostedTree.committed(committed, total, depth, leaves) or nobody
+
+    # -- judging -------------------------------------------------------------------------------------------------
+
+    def _recompute(self, pending: Pending, bundles: _Bundles) -> str | None:
+        """Return the first difference between the pending root and what a stranger makes of chain and bundles.
+
+        A HapticError where that cannot be told: a bundle that is not given, a node that fails or hides something,
+        an earlier epoch that is wrong.
+        """
+        bundles.last = -1
+        try:
+            verify(self.rpc, self.deployment, bundles, pending.epoch)
+        except (ChainError, NodeError, _UnreadError):
+            raise
+        except HapticError as error:
+            if bundles.last == pending.epoch:
+                return str(error)
+            if bundles.last < 0:
+                raise
+            raise HapticError(
+                f"epoch {pending.epoch} cannot be checked, because what comes before it is wrong already: {error}"
+            ) from error
+        except Exception as error:
+            # The bundle is the operator's: nothing that it makes the recomputation raise may end the watch.
+            log.exception("epoch %s", pending.epoch)
+            raise HapticError(
+                f"epoch {pending.epoch} cannot be checked: the recomputation failed ({type(error).__name__}: {error})"
+            ) from error
+        return None
+
+    # -- acting --------------------------------------------------------------------------------------------------
+
+    def _challenge(self, pending: Pending, fault: Fault) -> Finding | None:
+        """Prove the pending root wrong; None where the distributor does not accept the proof."""
+        said = f"epoch {pending.epoch}: {fault.sentence(self.show)}"
+        distributor = self.deployment.revenue_distributor()
+        bond = Wei(call(self.rpc, distributor, "bondRequired"))
+        try:
+            return self._send(pending, Verdict.CHALLENGED, said, fault.function, fault.arguments(), bond)
+        except RevertError as error:
+            if self._is_gone(pending):
+                return Finding(
+                    Verdict.GONE, f"{said}. Somebody else was faster: it is not pending any more", pending
+                )
+            log.warning("%s, but the distributor does not accept the proof: %s", said, error)
+            return None
+
+    def _object(self, pending: Pending, wrong: str) -> Finding:
+        """Veto a root that is wrong in a way that the distributor cannot be shown, or cry."""
+        guardian = call(self.rpc, self.deployment.revenue_distributor(), "guardian")
+        if guardian != self.sender:
+            return Finding(
+                Verdict.ALARM,
+                f"{wrong}. The distributor can be given no proof of this: only its guardian, {guardian}, can veto",
+                pending,
+            )
+        # A veto stops an honest root as well, and a node that lags for a moment makes one look wrong.
+        if self._recompute(pending, _Bundles(self.source, pending.epoch)) != wrong:
+            raise ChainError(f"epoch {pending.epoch}, recomputed twice, gave two results; the first: {wrong}")
+        if self._is_gone(pending):
+            return Finding(Verdict.GONE, f"{wrong}. It is not pending any more", pending)
+        return self._send(pending, Verdict.VETOED, wrong, "veto", (), NOTHING)
+
+    def _send(
+        self,
+        pending: Pending,
+        verdict: Verdict,
+        said: str,
+        function: str,
+        arguments: tuple[Any, ...],
+        reward: Wei,
+    ) -> Finding:
+        """Try a call out, send it and wait for its block; a RevertError where the distributor refuses it."""
+        to = self.deployment.distributor
+        data = self.deployment.revenue_distributor().encode(function, *arguments)
+        self._rehearse(to, data)
+        if self.account is None or self.sender is None:
+            cost = NOTHING if self.sender is None else price(self.rpc, self.sender, to, data).cost
+            return Finding(
+                Verdict.PLANNED,
+                f"{said}. Nothing was sent; {function} would stop it",
+                pending,
+                cost=cost,
+                reward=reward,
+            )
+        receipt = submit(self.rpc, self.account, to, data)
+        return Finding(
+            verdict, f"{said}. Root {pending.root} was {verdict} and is gone", pending,
+            transaction=receipt.transaction_hash, cost=receipt.cost, reward=reward,
+        )  # fmt: skip
+
+    def _rehearse(self, to: Address, data: bytes) -> None:
+        try:
+            self.rpc.call(to, data, "latest", self.sender)
+        except RpcAnswerError as error:
+            if is_revert(error):
+                raise RevertError(f"the distributor would refuse: {revert_reason(error.data)}") from None
+            raise
