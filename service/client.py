@@ -53,6 +53,11 @@ class Proof:
     index: int
     nodes: tuple[tuple[Hash32, int], ...]
 
+    @property
+    def path(self) -> bytes:
+        """The siblings as the contract takes them: 44 bytes each, leaf first."""
+        return b"".join(bytes.fromhex(h[2:]) + s.to_bytes(12, "big") for h, s in self.nodes)
+
     @classmethod
     def parse(cls, value: dict[str, Any]) -> Proof:
         """Return the proof in a service's answer; HapticError when it is not one."""

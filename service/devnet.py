@@ -31,6 +31,8 @@ from chain.types import Address
 PASSWORD = "devnet"  # noqa: S105  # of throw-away key files on a devnet
 COIN = 10**18
 DOLLAR = 10**6
+BOND = 10**18
+"""What answers for the poster, in wei."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +142,9 @@ def prepare(
     give_gas(rpc, poster)
     deployment = deploy(
         rpc, owner, genesis=genesis, epoch_length=epoch_length, challenge_window=window, cooldown=cooldown,
-        poster=poster, guardian=parse_address(owner.address),
+        bond=BOND, poster=poster, guardian=parse_address(owner.address),
     )  # fmt: skip
+    transact(rpc, owner, deployment.revenue_distributor(), "addBond", value=BOND)
     write_deployment(folder / "deployment.json", deployment)
     environ = {
         "HAPTIC_RPC_URL": rpc_url(rpc), "HAPTIC_DEPLOYMENT": str(folder / "deployment.json"),

@@ -29,6 +29,7 @@ from chain.feedback import Task
 from chain.indexer import check_stake, snapshot_block
 from chain.ledger import EpochReport
 from chain.messages import Domain, Ranking, Session
+from chain.opening import Opening
 from chain.rpc import Rpc
 from chain.rules import Rules
 from chain.stake import fold, stake_seconds
@@ -137,6 +138,12 @@ def open_epoch(db: Db, place: Place, epoch: int, plans: Iterable[Plan], rules: R
     _check_distinct(rows)
     queries.add(db, row, *rows)
     return row
+
+
+def opening(row: EpochRow) -> Opening:
+    """Return what an epoch was opened with, as the chain's ledger is told."""
+    lam = Ratio(int(row.lambda_num), int(row.lambda_den))
+    return Opening(Hash32(row.seed_hash), Hash32(row.gold_root), Hash32(row.rules_hash), lam)
 
 
 def _check_distinct(rows: Iterable[TaskRow]) -> None:

@@ -119,6 +119,8 @@ def accept(
     epoch = queries.epoch_row(db, ranking.epoch, lock=True)
     if epoch is None or epoch.closed_at is not None:
         raise ConflictError(f"epoch {ranking.epoch} is not open")
+    # The clock may be half a second behind the block that opened the epoch.
+    now = max(now, epoch.committed_at or 0)
     digest = ranking.digest(desk.domain)
     known = queries.ranking_by_digest(db, ranking.epoch, digest)
     if known is not None and known.signature == signature:

@@ -1,6 +1,7 @@
-"""The clock: four steps that each look at what is there and do the next thing; any of them can run twice.
+"""The clock: five steps that each look at what is there and do the next thing; any of them can run twice.
 
 index   finalized events into the ledger
+commit  tell the chain what epochs were opened with, and what came of them
 payout  close what has ended, post its root, activate it after the window
 retrain start a run when enough new comparisons are in
 arena   let the models answer, and open the running epoch with the tasks that come of it
@@ -14,19 +15,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from sqlmodel import Session as Db
 
+from chain import committer, publisher
 from chain import ledger as chain_ledger
-from chain import publisher
+from chain.committer import Writer
 from chain.errors import ChainError
-from chain.events import Activated, Vetoed
+from chain.events import Activated, Rejected
 from chain.hashing import keccak256
 from chain.indexer import index
 from chain.ledger import EpochReport
+from chain.step import Outcome
+from chain.types import Hash32
 from service import arena, epochs, training
 from service.context import Context, Pulse
 from service.epochs import Draft
-from service.errors import ConfigError
+from service.errors import ConfigError, ConflictError
 from service.ledger import queries
+from service.ledger.tables import EpochRow
 from trainer import corpus
 
 log = logging.getLogger(__name__)
@@ -50,6 +56,62 @@ def close_epoch(ctx: Context, epoch: int) -> Draft | None:
         db.commit()
     log.info("epoch %s closed: %s wallets, sum %s", epoch, len(item.closed.scores), item.closed.tree.sum)
     return item
+
+
+def step_commit(ctx: Context) -> str:
+    """Write openings and closes to the chain's EpochLedger, in order; each is written once."""
+    with ctx.db.read() as db:
+        rows = queries.unwritten_epochs(db)
+    said = []
+    for row in rows:
+        if ctx.poster is None:
+            return f"epoch {row.epoch} waits for a service with the poster's key"
+        if row.committed_at is None:
+            write_opening(ctx, row)
+            said.append(f"epoch {row.epoch} is open on the chain")
+        if row.closed_at is not None:
+            write_close(ctx, row)
+            said.append(f"epoch {row.epoch} is closed on the chain")
+    return ", ".join(said) or "all is written"
+
+
+def write_opening(ctx: Context, row: EpochRow, *, dry_run: bool = False) -> Outcome:
+    """Tell the chain what an epoch was opened with, once; nobody is asked anything before."""
+    with ctx.db.stepwise() as db:
+        done = committer.open_epoch(_writer(ctx, db, dry_run=dry_run), row.epoch, epochs.opening(row))
+    _note(ctx, row.epoch)
+    return done
+
+
+def write_close(ctx: Context, row: EpochRow, *, dry_run: bool = False) -> Outcome:
+    """Tell the chain what came of a closed epoch, once; nothing is posted before."""
+    with ctx.db.stepwise() as db:
+        report = chain_ledger.epoch_report(db, row.epoch)
+        if report is None:
+            raise ConflictError(f"epoch {row.epoch} is not closed")
+        roots, seed = (Hash32(report.ledger_root), Hash32(report.data_hash)), ctx.place.seed(row.epoch)
+        writer = _writer(ctx, db, dry_run=dry_run)
+        done = committer.close_epoch(writer, row.epoch, seed, epochs.opening(row), *roots)
+    _note(ctx, row.epoch)
+    return done
+
+
+def _writer(ctx: Context, db: Db, *, dry_run: bool) -> Writer:
+    if ctx.poster is None:
+        raise ConfigError("the poster's key is missing: set HAPTIC_POSTER_KEYFILE")
+    return Writer(ctx.rpc, db, ctx.deployment, ctx.poster, dry_run)
+
+
+def _note(ctx: Context, epoch: int) -> None:
+    """Note what the chain's ledger knows of an epoch."""
+    known = committer.epoch_record(ctx.rpc, ctx.deployment, epoch)
+    with ctx.db.write() as db:
+        row, report = queries.epoch_row(db, epoch), chain_ledger.epoch_report(db, epoch)
+        if row is not None:
+            row.committed_at = known.opened_at or None
+            anchored = report is not None and known.data_hash == report.data_hash
+            row.anchored_at = known.closed_at if known.closed_at and anchored else None
+        db.commit()
 
 
 def _open_empty(ctx: Context, epoch: int) -> None:
@@ -100,12 +162,20 @@ def _publish(ctx: Context) -> str:
             waits = _mark(ctx, row, "active")
         elif row.status == "vetoed" and state.pending_epoch != row.epoch:
             raise _vetoed(row.epoch)
-        elif state.pending_epoch is None and row.status == "posted" and _was_vetoed(ctx, row):
+        elif state.pending_epoch is None and row.status == "posted" and _was_rejected(ctx, row):
             _mark(ctx, row, "vetoed")
             raise _vetoed(row.epoch)
+        elif state.pending_epoch is None and not _anchored(ctx, row.epoch):
+            return f"epoch {row.epoch} waits until its close is on the chain"
         else:
             return _step(ctx, row, state)
     return waits
+
+
+def _anchored(ctx: Context, epoch: int) -> bool:
+    with ctx.db.read() as db:
+        row = queries.epoch_row(db, epoch)
+    return row is not None and row.anchored_at is not None
 
 
 def _step(ctx: Context, row: EpochReport, state: publisher.ChainState) -> str:
@@ -124,16 +194,17 @@ def _step(ctx: Context, row: EpochReport, state: publisher.ChainState) -> str:
     return _mark(ctx, row, "active")
 
 
-def _was_vetoed(ctx: Context, row: EpochReport) -> bool:
-    """Say whether the last that happened to this report on the chain is a veto."""
+def _was_rejected(ctx: Context, row: EpochReport) -> bool:
+    """Say whether the last that happened to this report on the chain is a veto or a challenge."""
     history = publisher.history(ctx.rpc, ctx.deployment, publisher.report_of(row))
-    return bool(history) and isinstance(history[-1], Vetoed)
+    return bool(history) and isinstance(history[-1], Rejected)
 
 
 def _vetoed(epoch: int) -> ChainError:
     """Return the error that stops the payouts, loudly, until an operator has decided."""
     return ChainError(
-        f"epoch {epoch} was vetoed by the guardian: find out why, then `haptic epoch post --epoch {epoch} --again`, "
+        f"epoch {epoch} was vetoed by the guardian, or rejected with a proof: find out why, then "
+        f"`haptic epoch post --epoch {epoch} --again`, "
         f"or `haptic epoch reopen --epoch {epoch}` to compute it anew"
     )
 
@@ -258,6 +329,7 @@ def step_arena(ctx: Context) -> str:
 
 STEPS: dict[str, Callable[[Context], str]] = {
     "index": step_index,
+    "commit": step_commit,
     "payout": step_payout,
     "retrain": step_retrain,
     "arena": step_arena,

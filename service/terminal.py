@@ -24,6 +24,11 @@ def show_wait(seconds: int) -> str:
     return f"{-(-seconds // 86_400)} days"
 
 
+def show_date(timestamp: int) -> str:
+    """Return Unix seconds as day and time of day on this machine: "2026-03-01 14:05"."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(timestamp))
+
+
 def show_time(timestamp: int) -> str:
     """Return Unix seconds as the time of day on this machine: "14:05"."""
     return time.strftime("%H:%M", time.localtime(timestamp))

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from chain.errors import HapticError, VerifyError
-from service.cli import operators, people
+from service.cli import operators, people, roles, watch
 
 app = typer.Typer(
     name="haptic",
@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 people.register(app)
 operators.register(app)
+roles.register(app)
+watch.register(app)
 
 
 def main() -> None:

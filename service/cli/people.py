@@ -31,7 +31,7 @@ from service.cli.shared import (
 )
 from service.cli.sitting import Sitting
 from service.client import Api, Proof
-from service.terminal import out, show_score, show_wait
+from service.terminal import out, show_date, show_score, show_wait
 
 
 def wallet(
@@ -72,6 +72,7 @@ def stake(
 
 def unstake(
     amount: Annotated[str, typer.Argument(help="Tokens to take back, or `all`")],
+    cancel: Annotated[bool, typer.Option("--cancel", help="Stake again what was asked back and not withdrawn")] = False,
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = KEYFILE,
     password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -80,6 +81,17 @@ def unstake(
     account = shared.open_wallet(keyfile, password_file)
     me, vault, coin = shared.address_of(account), d.stake_vault(), shared.read_coin(node, d.token)
     staked, (pending, _) = int(call(node, vault, "stakedOf", me)), call(node, vault, "pendingOf", me)
+    if cancel:
+        units = pending if amount == "all" else shared.parse_amount(amount, coin.decimals)
+        if not 0 < units <= pending:
+            raise shared.AmountError(
+                f"{checksum(me)} has asked {coin.show(pending)} back; {coin.show(units)} cannot be staked again"
+            )
+        rows = {"Stake after": coin.show(staked + units), "Waiting after": coin.show(pending - units)}
+        if shared.confirm(f"Stake {coin.show(units)} again", rows, yes=yes, dry_run=dry_run):
+            receipt = transact(node, account, vault, "cancelUnstake", units)
+            shared.print_transaction(receipt, f"{coin.show(units)} staked again")
+        return
     units = staked if amount == "all" else shared.parse_amount(amount, coin.decimals)
     if not 0 < units <= staked:
         raise shared.AmountError(
@@ -96,6 +108,7 @@ def unstake(
 
 
 def withdraw(
+    to: Annotated[str, typer.Option(help="Address that is paid; default: the wallet's own")] = "",
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = KEYFILE,
     password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -111,13 +124,14 @@ def withdraw(
         raise shared.AmountError(
             f"{coin.show(pending)} can be withdrawn in {available_at - now} s; try again then"
         )
-    if shared.confirm(f"Withdraw {coin.show(pending)}", {"To": checksum(me)}, yes=yes, dry_run=dry_run):
-        shared.print_transaction(
-            transact(node, account, vault, "withdraw"), f"{coin.show(pending)} withdrawn"
-        )
+    receiver = parse_address(to, "to") if to else me
+    if shared.confirm(f"Withdraw {coin.show(pending)}", {"To": checksum(receiver)}, yes=yes, dry_run=dry_run):
+        receipt = transact(node, account, vault, "withdrawTo", receiver)
+        shared.print_transaction(receipt, f"{coin.show(pending)} withdrawn to {checksum(receiver)}")
 
 
 def claim(
+    to: Annotated[str, typer.Option(help="Address that is paid; default: the wallet's own")] = "",
     service: ServiceUrl = SERVICE, rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
     keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -129,9 +143,14 @@ def claim(
         d.revenue_distributor(),
         shared.read_coin(node, d.payment_token),
     )
+    receiver = parse_address(to, "to") if to else me
     with Api(service) as api:
         proof = Proof.parse(api.get(f"/proofs/{me}"))
-    commitment = call(node, distributor, "commitment")
+    if paused := int(call(node, distributor, "pausedUntil")):
+        raise HapticError(
+            f"the guardian has paused claims: they go on at {show_date(paused)} at the latest; nothing is lost"
+        )
+    commitment = call(node, distributor, "activeCommitment")
     if proof.account != me or not verify_proof(commitment, me, proof.cumulative, proof.index, proof.nodes):
         raise HapticError(
             "the service's proof does not lead to the active root on the chain: do not claim by it; run `haptic verify`"
@@ -140,12 +159,14 @@ def claim(
     if proof.cumulative <= claimed:
         out.print(f"Nothing new to claim: {coin.show(claimed)} have been paid to {checksum(me)} already.")
         return
-    rows = {"To": checksum(me), "Paid so far": coin.show(claimed), "Root of epoch": str(proof.epoch)}
+    rows = {"To": checksum(receiver), "Paid so far": coin.show(claimed), "Root of epoch": str(proof.epoch)}
     if shared.confirm(f"Claim {coin.show(proof.cumulative - claimed)}", rows, yes=yes, dry_run=dry_run):
         receipt = transact(
-            node, account, distributor, "claim", me, proof.cumulative, proof.index, proof.nodes
+            node, account, distributor, "claimTo", proof.cumulative, proof.index, proof.path, receiver
         )
-        shared.print_transaction(receipt, f"{coin.show(proof.cumulative - claimed)} paid to {checksum(me)}")
+        shared.print_transaction(
+            receipt, f"{coin.show(proof.cumulative - claimed)} paid to {checksum(receiver)}"
+        )
 
 
 def fund(

@@ -76,6 +76,15 @@ def show_amount(units: int, decimals: int) -> str:
     return f"{whole:,}" + (f".{tail}" if tail else "")
 
 
+NATIVE_DECIMALS = 18
+"""Of the chain's own coin, which pays for gas."""
+
+
+def show_native(wei: int) -> str:
+    """Return an amount of the chain's own coin, as most chains call it."""
+    return f"{show_amount(wei, NATIVE_DECIMALS)} ETH"
+
+
 @dataclass(frozen=True, slots=True)
 class Coin:
     """An ERC-20 token with what people call it."""

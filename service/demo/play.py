@@ -118,7 +118,7 @@ def claim_all(stage: Stage, players: list[Player]) -> dict[str, int]:
         me = parse_address(player.account.address)
         if int(stage.api.get(f"/contributors/{me}")["claimable"]):
             p = Proof.parse(stage.api.get(f"/proofs/{me}"))
-            transact(stage.site.rpc, player.account, distributor, "claim", me, p.cumulative, p.index, p.nodes)
+            transact(stage.site.rpc, player.account, distributor, "claim", me, p.cumulative, p.index, p.path)
         paid[player.role.name] = int(call(stage.site.rpc, distributor, "claimed", me))
     return paid
 

@@ -25,7 +25,8 @@ from service.database import open_database
 from service.demo import report
 from service.demo.cast import Player, Role
 from service.demo.play import claim_all, fund, verify_as_stranger
-from service.demo.stage import DemoError, Stage, bars, close_and_pay, set_up
+from service.demo.stage import DemoError, Stage, bars, close_and_pay, set_up, wait_for
+from service.demo.stage import open_epoch as is_open
 from service.devnet import COIN, DOLLAR
 from service.epochs import Place, open_epoch
 from service.terminal import out, show_score
@@ -165,6 +166,7 @@ def _one_epoch(
         open_epoch(db, place, epoch, found.plans, rules, stage.now())
         db.commit()
     fund(stage, 0, REVENUE)
+    wait_for(f"epoch {epoch}: committing to it on the chain", lambda: is_open(stage, epoch), stage)
     total = sum(len(a) for a in found.said.values())
     with bars() as progress, ThreadPoolExecutor(4) as pool:
         bar = progress.add_task(f"epoch {epoch}: signed rankings", total=total)

@@ -92,7 +92,7 @@ def balances(stage: Stage, players: Sequence[Player], revenue: Mapping[int, int]
     d, rpc = stage.site.deployment, stage.site.rpc
     distributor, vault = d.revenue_distributor(), d.stake_vault()
     funded, claimed = int(call(rpc, distributor, "funded")), int(call(rpc, distributor, "claimedTotal"))
-    _, _, active_sum, _ = call(rpc, distributor, "active")
+    _, active_sum, _ = call(rpc, distributor, "active")
     held = int(call(rpc, Contract("DevnetDollar", d.payment_token), "balanceOf", d.distributor))
     staked, vaulted = (
         sum(p.role.stake for p in players) * COIN,

@@ -45,6 +45,13 @@ def epochs(session: Session) -> Sequence[EpochRow]:
     return session.exec(select(EpochRow).order_by(col(EpochRow.epoch))).all()
 
 
+def unwritten_epochs(session: Session) -> Sequence[EpochRow]:
+    """Return the epochs, ascending, of which the chain does not yet know the opening or the close."""
+    unopened = col(EpochRow.committed_at).is_(None)
+    unclosed = and_(col(EpochRow.closed_at).is_not(None), col(EpochRow.anchored_at).is_(None))
+    return session.exec(select(EpochRow).where(or_(unopened, unclosed)).order_by(col(EpochRow.epoch))).all()
+
+
 def last_closed(session: Session) -> int:
     """Return the last closed epoch, -1 when none is."""
     found = session.exec(select(func.max(EpochRow.epoch)).where(col(EpochRow.closed_at).is_not(None))).one()
@@ -239,7 +246,7 @@ def forget_results(session: Session, epoch: int) -> None:
     """Delete what was computed for `epoch` and later ones, so that they can be closed anew."""
     for table in (ScoreRow, PoolRow, ShareRow, LeafRow, MatchRow):
         session.connection().execute(delete(table).where(col(table.epoch) >= epoch))
-    reopened = update(EpochRow).where(col(EpochRow.epoch) >= epoch).values(closed_at=None)
+    reopened = update(EpochRow).where(col(EpochRow.epoch) >= epoch).values(closed_at=None, anchored_at=None)
     session.connection().execute(reopened)
     undeclared = update(RunRow).where(col(RunRow.declared_in) >= epoch).values(declared_in=None)
     session.connection().execute(undeclared)

@@ -32,7 +32,11 @@ class EpochRow(SQLModel, table=True):
     lambda_den: str
     opened_at: int
     """Block time, Unix seconds."""
+    committed_at: int | None = None
+    """When the chain learned what was committed to; nobody is asked anything before."""
     closed_at: int | None = None
+    anchored_at: int | None = None
+    """When the chain learned what came of it; nothing is posted before."""
 
 
 class TaskRow(SQLModel, table=True):

@@ -121,7 +121,7 @@ def next_task(ctx: Ctx, db: Writing, caller: Caller) -> TaskAnswer:
     now, staked = ctx.clock.now(), _staked(ctx, caller.wallet) > 0
     epoch = ctx.place.epoch_at(now)
     row = queries.epoch_row(db, epoch, lock=True)
-    if row is None or row.closed_at is not None:
+    if row is None or row.committed_at is None or row.closed_at is not None:
         raise ConflictError(f"epoch {epoch} is not open yet: its tasks are being made; ask again in a moment")
     rules = ctx.rules.from_json(row.rules)
     handed = arena.next_task(db, ctx.place.seed(epoch), rules, epoch, caller.wallet, now, staked=staked)

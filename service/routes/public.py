@@ -52,7 +52,9 @@ class EpochAnswer(BaseModel):
     """An epoch: its commitments, and its report once it is closed."""
 
     epoch: int
-    state: str = Field(description="open, closed, built, posted, active or vetoed")
+    state: str = Field(
+        description="opening, open, built, posted, active or vetoed (by the guardian or a proof)"
+    )
     start: int
     end: int
     seed_hash: str = Field(description="keccak256 of the seed, published before the first task")
@@ -169,7 +171,8 @@ def _epoch(ctx: Context, db: Reading, number: int) -> EpochAnswer:
         raise NotFoundError(f"epoch {number} was not opened")
     report = chain_ledger.epoch_report(db, number)
     found = EpochAnswer(
-        epoch=number, state="open", start=ctx.place.start(number), end=ctx.place.start(number + 1),
+        epoch=number, state="open" if row.committed_at else "opening",
+        start=ctx.place.start(number), end=ctx.place.start(number + 1),
         seed_hash=row.seed_hash, gold_root=row.gold_root, rules_hash=row.rules_hash,
         tasks=queries.task_count(db, number), judgements=queries.judgement_count(db, number),
     )  # fmt: skip

@@ -84,6 +84,9 @@ def upgrade() -> None:
         sa.Column("snapshot_block", sa.String(length=78), nullable=True),
         sa.Column("snapshot_hash", sa.String(length=66), nullable=True),
         sa.Column("active_at", sa.String(length=78), nullable=True),
+        sa.Column("challenger", sa.String(length=42), nullable=True),
+        sa.Column("fault", sa.Integer(), nullable=True),
+        sa.Column("account", sa.String(length=42), nullable=True),
         sa.PrimaryKeyConstraint("block", "log_index"),
     )
     with op.batch_alter_table("chain_report_event", schema=None) as batch_op:
@@ -134,7 +137,9 @@ def upgrade() -> None:
         sa.Column("lambda_num", sa.String(), nullable=False),
         sa.Column("lambda_den", sa.String(), nullable=False),
         sa.Column("opened_at", sa.Integer(), nullable=False),
+        sa.Column("committed_at", sa.Integer(), nullable=True),
         sa.Column("closed_at", sa.Integer(), nullable=True),
+        sa.Column("anchored_at", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("epoch"),
     )
     op.create_table(

@@ -1,0 +1,209 @@
+"""An epoch step by step, as its operator takes it by hand: list, commit, close, post, activate, veto, reopen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from eth_account.signers.local import LocalAccount
+from rich.table import Table
+from sqlmodel import Session
+
+from chain import ledger as chain_ledger
+from chain import publisher
+from chain.errors import HapticError
+from chain.indexer import index
+from chain.ledger import EpochReport
+from chain.messages import checksum
+from chain.step import Outcome
+from chain.transactions import transact
+from service import epochs, jobs
+from service.cli import shared
+from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
+from service.context import Context, build
+from service.database import open_database
+from service.errors import NotFoundError
+from service.ledger import queries
+from service.ledger.tables import EpochRow
+from service.settings import load
+from service.terminal import out
+
+EpochNumber = Annotated[int, typer.Option("--epoch", min=0, help="Number of the epoch")]
+epoch_app = typer.Typer(
+    no_args_is_help=True,
+    help="An epoch step by step: list, commit, close, post, activate, veto, reopen. Settings come from HAPTIC_* variables.",
+)
+
+
+@epoch_app.command("list")
+def list_epochs() -> None:
+    """Show all epochs: judgements, state, root, sum."""
+    settings = load()
+    db = open_database(settings.database)
+    table = Table("epoch", "state", "judgements", "tasks", "sum", "root")
+    with db.read() as session:
+        for row in queries.epochs(session):
+            report = chain_ledger.epoch_report(session, row.epoch)
+            table.add_row(
+                str(row.epoch), report.status if report else "open", str(queries.judgement_count(session, row.epoch)),
+                str(queries.task_count(session, row.epoch)), str(report.sum) if report else "", report.root if report else "",
+            )  # fmt: skip
+    out.print(table)
+
+
+@epoch_app.command("close")
+def close(epoch: EpochNumber, dry_run: DryRun = False) -> None:
+    """Close an ended epoch: score, allocate, build tree and bundle. With --dry-run only say what it comes to."""
+    ctx = _context()
+    index(ctx.rpc, ctx.db.write, ctx.deployment)
+    if not dry_run:
+        item = jobs.close_epoch(ctx, epoch)
+    else:
+        with ctx.db.read() as session:
+            item = epochs.draft(session, ctx.rpc, ctx.place, epoch)
+    if item is None:
+        raise HapticError(
+            f"epoch {epoch} cannot be closed: it was not opened, or the block after its end is not finalized yet"
+        )
+    tree = item.closed.tree
+    out.print(
+        f"epoch {epoch}: {len(item.closed.scores)} wallets, sum {tree.sum}, root {tree.root_hash}, data {item.closed.data_hash}"
+    )
+    for wallet, value in sorted(item.closed.scores.items(), key=lambda x: -x[1]):
+        out.print(f"  {checksum(wallet)}  HapticScore {value:,}")
+    out.print("Dry run: nothing was written." if dry_run else "[green]✓[/] closed")
+
+
+@epoch_app.command("reopen")
+def reopen(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> None:
+    """Take back the results of an epoch that is not active, and of all after it, so that they are computed anew."""
+    ctx = _context()
+    state = publisher.chain_state(ctx.rpc, ctx.deployment)
+    if epoch < state.next_epoch or state.pending_epoch is not None:
+        waits = "none" if state.pending_epoch is None else str(state.pending_epoch)
+        raise HapticError(
+            f"epoch {epoch} cannot be reopened: epochs below {state.next_epoch} pay already, and the pending one "
+            f"is {waits}; the guardian's veto comes first"
+        )
+    with ctx.db.read() as session:
+        last = queries.last_closed(session)
+    what = {"Epochs": f"{epoch} to {last}", "Kept": "every ranking, receipt and commitment"}
+    if shared.confirm("Take back scores, payouts and reports", what, yes=yes, dry_run=dry_run):
+        with ctx.db.write() as session:
+            epochs.reopen(session, epoch)
+            session.commit()
+        out.print("[green]✓[/] the running service, or `haptic epoch close`, computes them anew")
+
+
+@epoch_app.command("commit")
+def commit(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> None:
+    """Tell the chain what an epoch was opened with or, once it is closed, what came of it; the service does it too."""
+    ctx = _context()
+    row = _unwritten(ctx).get(epoch)
+    if row is None:
+        out.print(f"epoch {epoch}: the chain has it already, or it was not opened")
+        return
+    write = jobs.write_opening if row.committed_at is None else jobs.write_close
+    plan = write(ctx, row, dry_run=True)
+    cost = {"Gas": str(plan.gas), "Cost at most": f"{plan.cost} wei"}
+    if plan.done or shared.confirm(plan.what, cost, yes=yes, dry_run=dry_run):
+        out.print(f"[green]✓[/] {write(ctx, row).what}")
+
+
+def _unwritten(ctx: Context) -> dict[int, EpochRow]:
+    """Return the epochs of which the chain does not know the opening, or the close."""
+    with ctx.db.read() as session:
+        return {row.epoch: row for row in queries.unwritten_epochs(session)}
+
+
+@epoch_app.command("post")
+def post(
+    epoch: EpochNumber,
+    again: Annotated[
+        bool, typer.Option("--again", help="Post once more what the guardian has vetoed")
+    ] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Post a closed epoch's root to the distributor; posting it again does nothing."""
+    ctx, row = _posting(epoch)
+    if epoch in _unwritten(ctx):
+        raise HapticError(
+            f"epoch {epoch} is not closed on the chain yet: `haptic epoch commit --epoch {epoch}` comes first"
+        )
+
+    def step(session: Session, *, dry: bool) -> Outcome:
+        report = publisher.report_of(row)
+        return publisher.publish(
+            ctx.rpc, session, ctx.deployment, _poster(ctx), report, again=again, dry_run=dry
+        )
+
+    _on_chain(ctx, step, dry_run=dry_run, yes=yes)
+
+
+@epoch_app.command("activate")
+def activate(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> None:
+    """Activate a posted root after its window, so that it pays."""
+    ctx, _ = _posting(epoch)
+
+    def step(session: Session, *, dry: bool) -> Outcome:
+        return publisher.activate(ctx.rpc, session, ctx.deployment, _poster(ctx), epoch, dry_run=dry)
+
+    _on_chain(ctx, step, dry_run=dry_run, yes=yes)
+
+
+@epoch_app.command("veto")
+def veto(
+    epoch: EpochNumber, rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
+    keyfile: KeyFile = shared.KEYFILE, password_file: PasswordFile = None, dry_run: DryRun = False, yes: Yes = False,
+) -> None:  # fmt: skip
+    """Throw out a pending root, as the guardian; needs a node and the guardian's wallet, nothing of the operator's."""
+    node, d = shared.connect(rpc, deployment)
+    state = publisher.chain_state(node, d)
+    if state.pending_epoch != epoch:
+        raise HapticError(f"no root of epoch {epoch} is pending; the pending epoch is {state.pending_epoch}")
+    guardian = shared.open_wallet(keyfile, password_file)
+    rows = {
+        "Root": state.pending_root,
+        "After": "it can be posted again; its window starts anew",
+    }
+    if shared.confirm(f"Veto epoch {epoch}", rows, yes=yes, dry_run=dry_run):
+        shared.print_transaction(
+            transact(node, guardian, d.revenue_distributor(), "veto"), f"epoch {epoch} vetoed"
+        )
+
+
+def _posting(epoch: int) -> tuple[Context, EpochReport]:
+    """Return the context and the report of a closed epoch."""
+    ctx = _context()
+    with ctx.db.read() as session:
+        row = chain_ledger.epoch_report(session, epoch)
+    if row is None:
+        raise NotFoundError(f"epoch {epoch} is not closed; `haptic epoch close --epoch {epoch}` first")
+    return ctx, row
+
+
+def _poster(ctx: Context) -> LocalAccount:
+    if ctx.poster is None:
+        raise HapticError("this needs the poster's key: set HAPTIC_POSTER_KEYFILE")
+    return ctx.poster
+
+
+def _on_chain(ctx: Context, step: Callable[..., Outcome], *, dry_run: bool, yes: bool) -> None:
+    """Say what a step costs, ask, do it; the database is not locked while a person or the chain is waited for."""
+    with ctx.db.stepwise() as session:
+        plan = step(session, dry=True)
+        if plan.done:
+            out.print(f"{plan.what}: the chain has it already")
+            return
+        cost = {"Gas": str(plan.gas), "Cost at most": f"{plan.cost} wei"}
+        if shared.confirm(plan.what, cost, yes=yes, dry_run=dry_run):
+            out.print(f"[green]✓[/] {step(session, dry=False).what}")
+
+
+def _context() -> Context:
+    """Return what the settings give, with only warnings in the log: the command says itself what it does."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    return build(load())

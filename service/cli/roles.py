@@ -1,0 +1,73 @@
+"""What the contracts' owner and guardian do: with a wallet and a node, and nothing of the operator's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from chain.contracts import call
+from chain.errors import HapticError
+from chain.transactions import transact
+from service.cli import shared
+from service.cli.shared import KEYFILE, RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
+from service.terminal import out, show_date
+
+
+def bond(
+    amount: Annotated[str, typer.Argument(help="How much of the chain's own coin, such as 1.5; nothing: only show")] = "",
+    take_back: Annotated[bool, typer.Option("--take-back", help="Take it out again, as the owner, while no root is pending")] = False,
+    rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = KEYFILE,
+    password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Put up the bond that answers for posted roots: whoever proves one wrong is paid it."""
+    node, d = shared.connect(rpc, deployment)
+    distributor = d.revenue_distributor()
+    held, needed = (int(call(node, distributor, name)) for name in ("bond", "bondRequired"))
+    said = f"{shared.show_native(held)} in the distributor; a post needs {shared.show_native(needed)}"
+    if not amount:
+        out.print(said)
+        return
+    units = shared.parse_amount(amount, shared.NATIVE_DECIMALS)
+    account = shared.open_wallet(keyfile, password_file)
+    rows = {"Bond now": said, "Wallet": account.address}
+    if take_back:
+        if units > held:
+            raise HapticError(f"{said}: {shared.show_native(units)} cannot be taken out")
+        if shared.confirm(
+            f"Take back {shared.show_native(units)} of the bond", rows, yes=yes, dry_run=dry_run
+        ):
+            receipt = transact(node, account, distributor, "withdrawBond", account.address, units)
+            shared.print_transaction(receipt, f"{shared.show_native(units)} of the bond taken back")
+    elif shared.confirm(f"Add {shared.show_native(units)} to the bond", rows, yes=yes, dry_run=dry_run):
+        receipt = transact(node, account, distributor, "addBond", value=units)
+        shared.print_transaction(receipt, f"{shared.show_native(units)} added to the bond")
+
+
+def pause(
+    staking: Annotated[bool, typer.Option("--staking", help="Refuse new stake instead; everyone can still leave")] = False,
+    end: Annotated[bool, typer.Option("--end", help="End the pause")] = False,
+    rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = KEYFILE,
+    password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Pause claims for a week at most, as the guardian, and then not again for three; or end the pause."""
+    node, d = shared.connect(rpc, deployment)
+    vault, distributor = d.stake_vault(), d.revenue_distributor()
+    until = int(call(node, distributor, "pausedUntil"))
+    claims = f"paused until {show_date(until)}" if until else "paid"
+    stake = "refused" if call(node, vault, "paused") else "taken"
+    account = shared.open_wallet(keyfile, password_file)
+    what = f"{'End the pause of' if end else 'Pause'} {'new stake' if staking else 'claims'}"
+    rows = {"Claims": claims, "New stake": stake, "Guardian": account.address}
+    if shared.confirm(what, rows, yes=yes, dry_run=dry_run):
+        if staking:
+            receipt = transact(node, account, vault, "setPaused", not end)
+        else:
+            receipt = transact(node, account, distributor, "unpause" if end else "pause")
+        shared.print_transaction(receipt, what.lower())
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (bond, pause):
+        app.command(rich_help_panel="For owner and guardian")(command)
