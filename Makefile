@@ -47,11 +47,23 @@ devnet: setup ## a devnet with contracts and service left running, to try by han
 .PHONY: test test-contracts test-python test-deep
 test: test-contracts test-python ## every test
 test-contracts: $(JS_STAMP) ## forge: unit and fuzz tests of the contracts
-	@cd contracts && node_modules/.bin/forge test --offline
+	@cd contracts && npm run --silent test
 test-python: setup ## pytest: laws, differential tests, integration on a real chain and a real model
 	@$(BIN)/pytest
 test-deep: $(JS_STAMP) ## forge with 10,000 fuzz runs
 	@cd contracts && FOUNDRY_PROFILE=deep node_modules/.bin/forge test --offline
+
+.PHONY: gas slither coverage
+gas: $(JS_STAMP) ## what each transaction costs, beside the floor and the peers
+	@cd contracts && npm run --silent gas
+.slither/.installed:
+	@$(PYTHON) -m venv .slither
+	@.slither/bin/python -m pip install --quiet slither-analyzer==0.11.6
+	@touch $@
+slither: $(JS_STAMP) .slither/.installed ## static analysis of the contracts, in an environment of its own
+	@cd contracts && PATH="$$PWD/node_modules/.bin:$$PATH" ../.slither/bin/slither . --foundry-compile-all --config-file slither.config.json
+coverage: $(JS_STAMP) ## lines and branches of the contracts that the tests reach
+	@cd contracts && npm run --silent coverage
 
 .PHONY: lint format mutants bench clean
 lint: setup ## ruff, mypy --strict, import-linter, forge fmt
@@ -68,4 +80,4 @@ mutants: setup ## break each law on purpose: every mutant must be killed by its 
 bench: setup ## speed and memory, as ratios to named peers in the same run
 	@$(BIN)/python -m tests.bench $(ARGS)
 clean: ## remove what was installed and built
-	rm -rf $(VENV) contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .slither contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

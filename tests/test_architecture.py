@@ -14,14 +14,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PURE = frozenset({
-    "assignment", "bundle", "canonical", "continuity", "epoch", "errors", "events", "evidence", "feedback",
-    "hashing", "merkle", "messages", "payout", "rules", "score", "spec", "stake", "tables", "tree",
+    "assignment", "bundle", "canonical", "challenge", "continuity", "epoch", "errors", "events", "evidence", "feedback",
+    "hashing", "merkle", "messages", "opening", "payout", "rules", "score", "spec", "stake", "tables", "tree",
     "types", "wire",
 })  # fmt: skip
 """Files of chain that compute from their arguments and nothing else."""
 EDGE = frozenset({
-    "contracts", "deploy", "deployment", "devnet", "indexer", "keys", "ledger", "publisher", "record", "rpc",
-    "transactions", "transport", "verify",
+    "committer", "contracts", "deploy", "deployment", "devnet", "indexer", "keys", "ledger", "publisher", "record",
+    "rpc", "step", "transactions", "transport", "verify", "watch",
 })  # fmt: skip
 """Files of chain that talk to a node, a disk or a database."""
 OUTSIDE = frozenset({
@@ -38,6 +38,7 @@ COMMITS = re.compile(
 """The request, the job, the command; and chain's own steps, whose transactions must not be lost halfway."""
 BROAD = {
     "chain/keys.py": "eth-account raises whatever a strange wallet file leads it to",
+    "chain/watch.py": "a bundle that makes the recomputation crash is an alarm; it must not end the watch",
     "service/jobs.py": "a job that fails is recorded, and the clock goes on",
     "trainer/model.py": "the tokenizers package raises plain Exception",
 }

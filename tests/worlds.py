@@ -75,7 +75,7 @@ def ranking_of(
     shown = display_order(seed, wallet, task.hash(), task.hashes)
     same = dict.fromkeys(shown, 4)
     ranks, likert = answered(method, [(same if flag else marks)[h] for h in shown])
-    at = GENESIS + epoch * LENGTH + 10
+    at = GENESIS + epoch * LENGTH + 100
     return Ranking(
         wallet, epoch, task.hash(), method, summary_of(ranks), shown, ranks, likert, flag, NO_COMMENT,
         revision, at,
@@ -87,7 +87,7 @@ def logged(
 ) -> tuple[SignedRanking, ...]:
     """Return rankings as the service records them, each signed by the key of its wallet."""
     return tuple(
-        SignedRanking(r, sign(r, domain, keys[r.wallet]), i, GENESIS + r.epoch * LENGTH + 20 + i)
+        SignedRanking(r, sign(r, domain, keys[r.wallet]), i, GENESIS + r.epoch * LENGTH + 110 + i)
         for i, r in enumerate(rankings)
     )
 

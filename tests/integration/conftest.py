@@ -32,6 +32,7 @@ EPOCH_S = 600
 WINDOW_S = 60
 COOLDOWN_S = 900
 TOKEN = 10**18
+BOND = 10**18
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ class Chain:
         self.act(who, token, "mint", self.address(who), amount)
         self.act(who, token, "approve", self.deployment.distributor, amount)
         return self.act(who, self.deployment.revenue_distributor(), "fund", run, amount)
+
+    def add_bond(self) -> Receipt:
+        """Put up what has to answer for the poster."""
+        return transact(
+            self.rpc, self.accounts[0], self.deployment.revenue_distributor(), "addBond", value=BOND
+        )
 
     def warp(self, timestamp: int) -> BlockRef:
         return warp(self.rpc, timestamp)
@@ -111,10 +118,13 @@ def deployed(anvil: Devnet) -> Iterator[Chain]:
             epoch_length=EPOCH_S,
             challenge_window=WINDOW_S,
             cooldown=COOLDOWN_S,
+            bond=BOND,
             poster=address_of(accounts[0]),
             guardian=address_of(accounts[1]),
         )
-        yield Chain(rpc, anvil.url, deployment, accounts)
+        made = Chain(rpc, anvil.url, deployment, accounts)
+        made.add_bond()
+        yield made
 
 
 @pytest.fixture

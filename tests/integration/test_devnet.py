@@ -166,7 +166,7 @@ def test_a_deployment_that_differs_from_the_chain_is_named_by_its_field(deployed
 def test_tokens_that_are_given_are_used(deployed: Any) -> None:
     d = deployed.deployment
     said: list[str] = []
-    settings = {"genesis": 5, "epoch_length": 60, "challenge_window": 6, "cooldown": 60}
+    settings = {"genesis": 5, "epoch_length": 60, "challenge_window": 6, "cooldown": 60, "bond": 1}
     people = {"poster": deployed.address(0), "guardian": deployed.address(1)}
     again = deploy(
         deployed.rpc,
@@ -178,7 +178,7 @@ def test_tokens_that_are_given_are_used(deployed: Any) -> None:
         echo=said.append,
     )
     assert (again.token, again.payment_token) == (d.token, d.payment_token)
-    assert [line.split()[0] for line in said] == ["StakeVault", "RevenueDistributor"]
+    assert [line.split()[0] for line in said] == ["StakeVault", "RevenueDistributor", "EpochLedger"]
     check_deployment(deployed.rpc, again)
     with pytest.raises(DeploymentError, match="token: no contract stands"):
         deploy(deployed.rpc, deployed.accounts[0], **settings, **people, token=deployed.address(8))
@@ -193,7 +193,7 @@ def test_another_chain_takes_neither_devnet_dollars_nor_published_keys(
                 answer["result"] = "0xa"
 
     liar.lie = lie
-    settings = {"genesis": 5, "epoch_length": 60, "challenge_window": 6, "cooldown": 60}
+    settings = {"genesis": 5, "epoch_length": 60, "challenge_window": 6, "cooldown": 60, "bond": 1}
     owner = create_keyfile(tmp_path / "wallet.json", "password", light=True)
     people = {"poster": address_of(owner), "guardian": address_of(owner)}
     with Rpc(liar.url) as rpc:

@@ -16,8 +16,10 @@ from sqlmodel import Session, create_engine
 from chain import indexer, ledger
 from chain.devnet import mine
 from chain.errors import ChainError, DeploymentError, ReorgError, RpcError, StakeMismatchError
+from chain.events import Challenged, Posted
 from chain.indexer import IndexResult, check_stake, index, snapshot_block, stake_at
 from chain.rpc import Rpc
+from chain.types import Address, Epoch, Hash32, Wei
 
 TOKEN = 10**18
 NOTHING = [[], [], [], [], []]
@@ -387,3 +389,29 @@ def test_the_snapshot_is_the_last_block_before_the_end(deployed: Any) -> None:
     assert snapshot_block(deployed.rpc, end) == wanted
     with pytest.raises(ChainError, match="no block before"):
         snapshot_block(deployed.rpc, 5)
+
+
+def test_a_request_that_was_cancelled_counts_again_as_the_vault_counts_it(
+    deployed: Any, sessions: Sessions
+) -> None:
+    vault = deployed.deployment.stake_vault()
+    deployed.stake(2, 5 * TOKEN)
+    deployed.unstake(2, 3 * TOKEN)
+    deployed.act(2, vault, "cancelUnstake", 2 * TOKEN)
+    last = deployed.finalize()
+    _run(deployed, sessions)
+    with sessions() as session:
+        folded = stake_at(session, last.number)
+    assert folded[deployed.address(2)].staked == 4 * TOKEN
+    check_stake(deployed.rpc, deployed.deployment, folded, last, last.timestamp)
+
+
+def test_what_was_proven_wrong_is_kept_as_it_was_announced(sessions: Sessions) -> None:
+    mark = (1, 0, Hash32("0x" + "aa" * 32), 5)
+    epoch, root = Epoch(0), Hash32("0x" + "bb" * 32)
+    posted = Posted(*mark, epoch, root, Wei(7), 0, root, root, root, 1, root, 9)
+    who, about = Address("0x" + "cc" * 20), Address("0x" + "dd" * 20)
+    challenged = Challenged(2, 0, mark[2], 6, epoch, root, who, 2, about)
+    with sessions() as session:
+        ledger.add_events(session, [posted, challenged])
+        assert ledger.reports(session) == [posted, challenged]

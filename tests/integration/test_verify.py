@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -17,6 +19,7 @@ from eth_account.signers.local import LocalAccount
 from sqlmodel import Session, SQLModel, create_engine
 
 from chain import ledger
+from chain.assignment import seed_commitment
 from chain.bundle import ZERO_HASH, Evidence, Line, Run, read_lines, to_bytes
 from chain.canonical import hash_of, text_hash
 from chain.contracts import Contract
@@ -29,13 +32,14 @@ from chain.feedback import summary_of
 from chain.indexer import index, snapshot_block
 from chain.keys import address_of, devnet_accounts
 from chain.messages import Domain
+from chain.opening import Opening
 from chain.publisher import Report
 from chain.rpc import Rpc
 from chain.stake import fold, stake_seconds
 from chain.transactions import transact
 from chain.types import BlockRef, Epoch, Hash32, Wei
 from chain.verify import NothingPostedError, bundle_source, verify
-from tests.integration.conftest import COOLDOWN_S, EPOCH_S, GENESIS, TOKEN, WINDOW_S, Chain, Liar
+from tests.integration.conftest import BOND, COOLDOWN_S, EPOCH_S, GENESIS, TOKEN, WINDOW_S, Chain, Liar
 from tests.worlds import PEOPLE, evidence_of, first_standing
 
 STRANGE_RUN = 2**64 - 1
@@ -52,6 +56,8 @@ class Story:
     after: int
     """Snapshot block of the last closed epoch."""
     evidence: dict[int, Evidence]
+    people: int = 5
+    openings: dict[int, Opening] = field(default_factory=dict)
 
     @property
     def distributor(self) -> Contract:
@@ -74,7 +80,24 @@ class Story:
     def pay(self, person: LocalAccount, contract: Contract, function: str, *args: Any) -> None:
         transact(self.chain.rpc, person, contract, function, *args)
 
-    def close(self, epoch: int, *, people: int = 5) -> tuple[Closed, Report]:
+    def open(self, epoch: int) -> None:
+        """Commit to an epoch on the chain, before anybody is asked anything."""
+        self.openings[epoch] = self.commitment(epoch)
+        ledger = self.chain.deployment.ledger_contract()
+        self.chain.act(0, ledger, "open", epoch, self.openings[epoch].arguments())
+
+    def commitment(self, epoch: int) -> Opening:
+        h = self._evidence(epoch, BlockRef(0, ZERO_HASH, ZERO_HASH, 0)).header
+        hashes = seed_commitment(bytes.fromhex(h.seed[2:])), h.gold_root, h.rules.hash()
+        return Opening(*hashes, h.lam)
+
+    def anchor(self, epoch: int, closed: Closed) -> None:
+        """Reveal an epoch's secrets on the chain, and anchor what came of it."""
+        seed, opening = self.evidence[epoch].header.seed, self.openings[epoch].arguments()
+        roots = closed.ledger_root, closed.data_hash
+        self.chain.act(0, self.chain.deployment.ledger_contract(), "close", epoch, seed, opening, *roots)
+
+    def close(self, epoch: int) -> tuple[Closed, Report]:
         """End an epoch, close it as the operator does, write its bundle and return what is to be posted."""
         d, rpc = self.chain.deployment, self.chain.rpc
         if rpc.block("latest").timestamp < d.epoch_end(epoch):
@@ -82,24 +105,26 @@ class Story:
         self.chain.finalize()
         snapshot = snapshot_block(rpc, d.epoch_end(epoch))
         assert snapshot is not None
-        found = self._evidence(epoch, snapshot, people)
+        found = self._evidence(epoch, snapshot)
         digests = check_evidence(found, Domain(d.chain_id, d.vault))
         closed = close(found, self._facts(epoch, snapshot), self.standing, FAST, digests)
         (self.folder / f"epoch-{epoch}.jsonl").write_bytes(closed.bundle)
         self.preferences.append(preference_lines(found.tasks, closed.comparisons, closed.result, epoch))
         self.standing, self.after, self.evidence[epoch] = closed.standing, snapshot.number, found
+        self.anchor(epoch, closed)
+        self.open(epoch + 1)
         tree, hashes = closed.tree, (closed.data_hash, closed.ledger_root, found.header.rules.hash())
         return closed, Report(
             Epoch(epoch), tree.root_hash, Wei(tree.sum), tree.depth, *hashes, snapshot.number, snapshot.hash
         )
 
-    def _evidence(self, epoch: int, snapshot: BlockRef, people: int) -> Evidence:
+    def _evidence(self, epoch: int, snapshot: BlockRef) -> Evidence:
         d = self.chain.deployment
         learned = snapshot_hash(self.preferences[-1:])
         runs = [Run(epoch, Epoch(epoch - 1), Epoch(epoch - 1), learned)] if epoch else []
         domain = Domain(d.chain_id, d.vault)
         found = evidence_of(
-            Random(epoch), self.standing, epoch=epoch, people=people, runs=runs, domain=domain
+            Random(epoch), self.standing, epoch=epoch, people=self.people, runs=runs, domain=domain
         )
         header = replace(
             found.header, chain_id=d.chain_id, vault=d.vault, distributor=d.distributor, genesis=d.genesis,
@@ -138,8 +163,10 @@ class Story:
         self.chain.act(3, self.distributor, "activate")
 
 
-def _begin(chain: Chain, folder: Path) -> Story:
-    return Story(chain, folder, first_standing(), [], chain.deployment.from_block - 1, {})
+def _begin(chain: Chain, folder: Path, people: int = 5, kind: type[Story] = Story) -> Story:
+    told = kind(chain, folder, first_standing(), [], chain.deployment.from_block - 1, {}, people)
+    told.open(0)
+    return told
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +176,11 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     with Devnet(0, timestamp=GENESIS) as anvil, Rpc(anvil.url) as rpc:
         deployment = deploy(
             rpc, accounts[0], genesis=GENESIS, epoch_length=EPOCH_S, challenge_window=WINDOW_S,
-            cooldown=COOLDOWN_S, poster=address_of(accounts[0]), guardian=address_of(accounts[1]),
+            cooldown=COOLDOWN_S, bond=BOND, poster=address_of(accounts[0]), guardian=address_of(accounts[1]),
         )  # fmt: skip
-        told = _begin(Chain(rpc, anvil.url, deployment, accounts), tmp_path_factory.mktemp("bundles"))
+        chain = Chain(rpc, anvil.url, deployment, accounts)
+        chain.add_bond()
+        told = _begin(chain, tmp_path_factory.mktemp("bundles"))
         told.endow(5)
         told.chain.fund(4, 0, 1000)
         told.chain.fund(5, 1, 501)
@@ -444,9 +473,9 @@ def test_where_nothing_was_posted_there_is_nothing_to_verify(deployed: Chain, tm
 
 
 def test_an_epoch_without_stake_rankings_or_revenue_is_verified_too(deployed: Chain, tmp_path: Path) -> None:
-    told = _begin(deployed, tmp_path)
+    told = _begin(deployed, tmp_path, people=0)
     for epoch in range(2):
-        closed, report = told.close(epoch, people=0)
+        closed, report = told.close(epoch)
         assert (closed.tree.sum, closed.ledger_root) == (0, ZERO_HASH)
         told.post(report)
         told.activate()
@@ -454,12 +483,12 @@ def test_an_epoch_without_stake_rankings_or_revenue_is_verified_too(deployed: Ch
 
 
 def test_a_node_that_hides_or_invents_is_found_out(deployed: Chain, liar: Liar, tmp_path: Path) -> None:
-    told = _begin(deployed, tmp_path)
+    told = _begin(deployed, tmp_path, people=3)
     told.endow(3)
     told.stake(PEOPLE[0], TOKEN)
     deployed.fund(4, 0, 10)
     deployed.fund(4, 0, 20)
-    _, report = told.close(0, people=3)
+    _, report = told.close(0)
     told.post(report)
     told.activate()
     with Rpc(liar.url, retries=0) as rpc:
@@ -479,7 +508,10 @@ def test_a_node_that_hides_or_invents_is_found_out(deployed: Chain, liar: Liar, 
                 (ChainError, "A log is missing"),  # revenue, and more after it
                 (VerifyError, "all revenue so far is 10 by events, 30 in the contract"),  # the last revenue
                 (ChainError, "A log is missing"),  # the post of an active root
-                (VerifyError, r"pays by root 0x.* of epoch 0, .*\(0 epochs active\)"),  # its activation
+                (
+                    VerifyError,
+                    r"pays by the commitment 0x.* of epoch 0, .* 0 epochs are active",
+                ),  # its activation
             )
         ):
             liar.lie = partial(_hide, place)
@@ -526,3 +558,90 @@ def _lie_about_calls(calls: list[dict[str, Any]], answers: list[dict[str, Any]])
 
 def _hang_up(_calls: list[dict[str, Any]]) -> None:
     raise ConnectionAbortedError
+
+
+class _OtherRules(Story):
+    """Commits to other rules than it scores by."""
+
+    def commitment(self, epoch: int) -> Opening:
+        return replace(super().commitment(epoch), rules_hash=text_hash("other rules"))
+
+
+class _TooLate(Story):
+    """Commits to an epoch after people have begun to answer."""
+
+    def open(self, epoch: int) -> None:
+        if not epoch:
+            self.chain.warp(GENESIS + 300)
+        super().open(epoch)
+
+
+class _OtherBundle(Story):
+    """Anchors another bundle than it posts."""
+
+    def anchor(self, epoch: int, closed: Closed) -> None:
+        super().anchor(epoch, replace(closed, data_hash=text_hash("another")))
+
+
+class _OtherRankings(Story):
+    """Anchors other rankings than it posts."""
+
+    def anchor(self, epoch: int, closed: Closed) -> None:
+        super().anchor(epoch, replace(closed, ledger_root=text_hash("others")))
+
+
+class _NeverClosed(Story):
+    """Posts without having revealed anything."""
+
+    def anchor(self, epoch: int, closed: Closed) -> None:
+        pass
+
+    def open(self, epoch: int) -> None:
+        if not epoch:
+            super().open(epoch)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (_OtherRules, "opened with 0x.*; seed, gold, rules and lambda of the bundle hash to 0x"),
+        (
+            _TooLate,
+            r"opened at \d+, but the ranking at position 0 had come in at \d+: it was committed to after",
+        ),
+        (_OtherBundle, "closed with dataHash 0x.*, posted with 0x"),
+        (_OtherRankings, "closed with ledgerRoot 0x.*, posted with 0x"),
+        (_NeverClosed, "it was never closed in the EpochLedger"),
+    ],
+)
+def test_an_operator_is_held_to_what_it_committed_to(
+    deployed: Chain, tmp_path: Path, kind: type[Story], said: str
+) -> None:
+    told = _begin(deployed, tmp_path, people=3, kind=kind)
+    _, report = told.close(0)
+    told.post(report)
+    with pytest.raises(VerifyError, match=f"^epoch 0, on the chain: {said}"):
+        _verify(told, tmp_path)
+
+
+def test_a_server_that_drips_bytes_does_not_hold_a_verifier_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chain.verify.SLOWEST", 1)
+
+    class Dripping(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = bundle_source(f"http://127.0.0.1:{server.server_address[1]}/{{epoch}}", timeout_s=0.3)
+        with pytest.raises(BundleError, match=r"sends too slowly: \d+ bytes in 0.3 s"):
+            source(0)
+        server.shutdown()

@@ -19,7 +19,7 @@ UINT96_MAX = 2**96 - 1
 LEAVES = [Leaf(Address(f"0x{i:02x}" + 38 * "e"), Wei(v)) for i, v in ((1, 7), (9, 5 * 10**18), (0xA0, 1))]
 
 amounts = (st.integers(0, 3) | st.integers(0, 2**90)).map(Wei)
-books = st.dictionaries(st.integers(0, 2**160 - 1) | st.integers(0, 20), amounts, min_size=1, max_size=9)
+books = st.dictionaries(st.integers(1, 2**160 - 1) | st.integers(1, 20), amounts, min_size=1, max_size=9)
 leaf_lists = books.map(lambda book: [Leaf(Address(f"0x{i:040x}"), v) for i, v in sorted(book.items())])
 
 
@@ -157,6 +157,19 @@ def test_a_malformed_address_or_hash_proves_nothing_and_makes_no_tree(account: s
 def test_leaves_that_do_not_ascend_are_refused_by_name(leaves: list[Leaf]) -> None:
     with pytest.raises(PayoutError, match=f"leaf 1, .*{LEAVES[0].account}.* is not above"):
         SumTree.build(leaves)
+
+
+@pytest.mark.parametrize("cumulative", [0, 1])
+def test_a_leaf_of_the_zero_address_is_refused(cumulative: int) -> None:
+    nobody = Leaf(Address("0x" + 40 * "0"), Wei(cumulative))
+    with pytest.raises(PayoutError, match=r"leaf 0, .* is of the zero address, which nobody can claim for"):
+        SumTree.build([nobody, *LEAVES])
+
+
+@pytest.mark.parametrize(("level", "index"), [(0, 3), (1, 2), (2, 1), (3, 0), (-1, 0), (0, -1)])
+def test_a_block_that_the_tree_does_not_have_is_refused(level: int, index: int) -> None:
+    with pytest.raises(PayoutError, match=rf"block {index} of 2\*\*{level} leaves: this tree has 3 leaves"):
+        SumTree.build(LEAVES).block(level, index)
 
 
 @pytest.mark.parametrize("cumulative", [-1, UINT96_MAX + 1])

@@ -9,15 +9,25 @@ from pathlib import Path
 import pytest
 from eth_abi.abi import encode
 
-from chain.contracts import Contract, revert_reason
+from chain.contracts import Contract, abi, revert_reason
 from chain.deployment import Deployment, read_deployment, write_deployment
 from chain.errors import ChainError, DeploymentError, RevertError
 from chain.hashing import keccak256
 from chain.types import Address
 
 HOME = Address("0x" + "1f" * 20)
+FOREIGN = (
+    "ECDSA",
+    "ERC20",
+    "InvalidAccountNonce",
+    "InvalidShortString",
+    "Ownable",
+    "Reentrancy",
+    "Safe",
+    "StringToo",
+)
 VAULT = Contract("StakeVault", HOME)
-DEPLOYMENT = Deployment(31337, HOME, HOME, HOME, HOME, 1, 1_700_000_000, 600, 60)
+DEPLOYMENT = Deployment(31337, HOME, HOME, HOME, HOME, HOME, 1, 1_700_000_000, 600, 60)
 
 
 def _revert(signature: str, kinds: list[str], *values: object) -> bytes:
@@ -31,7 +41,7 @@ def _revert(signature: str, kinds: list[str], *values: object) -> bytes:
             _revert(
                 "InsufficientStake(address,uint256,uint256)", ["address", "uint256", "uint256"], HOME, 7, 5
             ),
-            f"InsufficientStake (account {HOME}, requested 7, staked 5)",
+            f"{HOME} asked for 7 but has only 5 (InsufficientStake)",
         ),
         (
             _revert(
@@ -39,7 +49,7 @@ def _revert(signature: str, kinds: list[str], *values: object) -> bytes:
             ),
             f"ERC20InsufficientBalance (sender {HOME}, balance 0, needed 5)",
         ),
-        (_revert("NothingPending()", []), "NothingPending"),
+        (_revert("NothingPending()", []), "No report is pending (NothingPending)"),
         (_revert("Error(string)", ["string"], "no"), "no"),
         (_revert("Panic(uint256)", ["uint256"], 0x11), "an amount overflowed"),
         (_revert("Panic(uint256)", ["uint256"], 0x99), "panic 0x99"),
@@ -56,13 +66,28 @@ def test_a_revert_is_put_into_words(data: bytes | None, words: str) -> None:
     assert str(error).startswith(f"StakeVault refused: {words}")
 
 
-def test_a_claim_is_encoded_as_the_abi_says() -> None:
+def test_every_error_of_our_contracts_has_words_and_they_name_only_its_arguments() -> None:
+    """OpenZeppelin's errors come without a notice; ours are the others."""
+    for name in ("StakeVault", "RevenueDistributor", "EpochLedger"):
+        ours = [e for e in abi(name) if e["type"] == "error" and not e["name"].startswith(FOREIGN)]
+        assert ours
+        for entry in ours:
+            kinds = [each["type"] for each in entry["inputs"]]
+            values = [bytes(32) if k == "bytes32" else HOME if k == "address" else 7 for k in kinds]
+            said = revert_reason(_revert(f"{entry['name']}({','.join(kinds)})", kinds, *values))
+            assert said.endswith(f" ({entry['name']})")
+            assert "`" not in said
+
+
+def test_structs_in_an_array_are_encoded_as_the_abi_says() -> None:
     distributor = Contract("RevenueDistributor", HOME)
-    kinds = ["address", "uint96", "uint256", "(bytes32,uint96)[]"]
-    proof = [(bytes(range(32)), 3), (bytes(32), 0)]
-    selector = keccak256(b"claim(address,uint96,uint256,(bytes32,uint96)[])")[:4]
-    hexed = [("0x" + node.hex(), total) for node, total in proof]
-    assert distributor.encode("claim", HOME, 9, 1, hexed) == selector + encode(kinds, [HOME, 9, 1, proof])
+    path = bytes(range(44))
+    selector = keccak256(b"claimMany((address,uint96,uint256,bytes)[])")[:4]
+    claims = [(HOME, 9, 1, path), (HOME, 8, 0, b"")]
+    expected = selector + encode(["(address,uint96,uint256,bytes)[]"], [claims])
+    assert distributor.encode("claimMany", claims) == expected
+    hexed = [(HOME, 9, 1, "0x" + path.hex()), (HOME, 8, 0, "0x")]
+    assert distributor.encode("claimMany", hexed) == expected
 
 
 @pytest.mark.parametrize("args", [(), (1, 2), (-1,), (1 << 96,), ("x",)])

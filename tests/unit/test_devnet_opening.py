@@ -17,7 +17,7 @@ from service.terminal import show_time
 
 
 def _site(folder: Path) -> Any:
-    a = [Address("0x" + f"{n:040x}") for n in range(1, 5)]
+    a = [Address("0x" + f"{n:040x}") for n in range(1, 6)]
     d = Deployment(31337, *a, from_block=1, genesis=1_900_000_000, epoch_length=600, challenge_window=30)
     return SimpleNamespace(folder=folder, deployment=d, rpc=SimpleNamespace(name="http://127.0.0.1:8545"))
 

@@ -28,11 +28,13 @@ EVENTS = {
 OURS = (
     "Staked",
     "UnstakeRequested",
+    "UnstakeCancelled",
     "Withdrawn",
     "Funded",
     "Posted",
     "Activated",
     "Vetoed",
+    "Challenged",
     "Claimed",
 )
 

@@ -12,11 +12,13 @@ from chain.continuity import Last, follow
 from chain.errors import ChainError
 from chain.events import (
     Activated,
+    Challenged,
     Claimed,
     Event,
     Funded,
     Posted,
     Staked,
+    UnstakeCancelled,
     UnstakeRequested,
     Vetoed,
     Withdrawn,
@@ -41,6 +43,7 @@ def _histories(draw: st.DrawFn) -> list[Event]:
         staked, waiting = stakes[who]
         possible = ["stake", "fund", "claim", *(["end", "veto"] if pending else ["post"])]
         possible += ["request"] * (staked >= amount) + ["withdraw"] * (waiting > 0)
+        possible += ["cancel"] * (waiting >= amount) + ["challenge"] * bool(pending)
         kind = draw(st.sampled_from(possible))
         if kind == "stake":
             stakes[who] = (staked + amount, waiting)
@@ -49,6 +52,11 @@ def _histories(draw: st.DrawFn) -> list[Event]:
             stakes[who] = (staked - amount, waiting + amount)
             found.append(
                 UnstakeRequested(*mark, who, Wei(amount), Wei(staked - amount), Wei(waiting + amount), 9)
+            )
+        elif kind == "cancel":
+            stakes[who] = (staked + amount, waiting - amount)
+            found.append(
+                UnstakeCancelled(*mark, who, Wei(amount), Wei(staked + amount), Wei(waiting - amount))
             )
         elif kind == "withdraw":
             stakes[who] = (staked, 0)
@@ -68,7 +76,8 @@ def _histories(draw: st.DrawFn) -> list[Event]:
             found.append(Activated(*mark, Epoch(epoch), Hash32(pending), Wei(0)))
             epoch, pending = epoch + 1, ""
         else:
-            found.append(Vetoed(*mark, Epoch(epoch), Hash32(pending)))
+            gone = (*mark, Epoch(epoch), Hash32(pending))
+            found.append(Vetoed(*gone) if kind == "veto" else Challenged(*gone, who, 0, who))
             pending = ""
     return found
 
@@ -77,7 +86,7 @@ def _threads(event: Event) -> set[object]:
     """Return what an event is chained by: balances of its account, the funding, the reports."""
     if isinstance(event, Staked):
         return {("staked", event.account)}
-    if isinstance(event, UnstakeRequested):
+    if isinstance(event, UnstakeRequested | UnstakeCancelled):
         return {("staked", event.account), ("pending", event.account)}
     if isinstance(event, Withdrawn):
         return {("pending", event.account)}

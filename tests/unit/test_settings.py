@@ -20,7 +20,7 @@ LONG = "x" * 32
 
 
 def _deployed(folder: Path, chain_id: int) -> Path:
-    a = [Address("0x" + f"{n:040x}") for n in range(1, 5)]
+    a = [Address("0x" + f"{n:040x}") for n in range(1, 6)]
     path = folder / "deployment.json"
     write_deployment(
         path, Deployment(chain_id, *a, from_block=1, genesis=0, epoch_length=600, challenge_window=60)

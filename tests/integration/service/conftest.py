@@ -87,6 +87,7 @@ class Net:
         with self.ctx.db.write() as db:
             open_epoch(db, self.ctx.place, epoch, plans, self.rules, self.now())
             db.commit()
+        jobs.step_commit(self.ctx)
 
     def new_epoch(self) -> int:
         """Go to the next epoch, close all before it, and return its number; it is not open yet."""
@@ -98,6 +99,7 @@ class Net:
         for epoch in range(following, number):
             jobs._open_empty(self.ctx, epoch)
             assert jobs.close_epoch(self.ctx, epoch) is not None
+        jobs.step_commit(self.ctx)
         return number
 
     # -- people --------------------------------------------------------------------------------------------

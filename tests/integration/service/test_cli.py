@@ -17,6 +17,7 @@ from typing import Any
 import click
 import pytest
 import typer
+from eth_account import Account
 
 from chain.contracts import Contract
 from chain.devnet import mine
@@ -272,6 +273,62 @@ def test_after_the_cooldown_everything_is_back_in_the_wallet(haptic: Shell, net:
     haptic.fails("withdraw", "--yes", words=("asked nothing back",))
 
 
+def test_what_was_asked_back_can_be_staked_again_or_paid_to_another(haptic: Shell, net: Any) -> None:
+    me, other = _mine(haptic, net, "waverer", staking=COIN), parse_address("0x" + "ab" * 20)
+    haptic.does("stake", "1", "--yes")
+    haptic.does("unstake", "0.75", "--yes")
+    haptic.fails("unstake", "0.76", "--cancel", "--yes", words=("has asked 0.75 HPT back", "0.76 HPT cannot"))
+    assert "Dry run: nothing was sent." in haptic.does("unstake", "0.5", "--cancel", "--dry-run")
+    assert "0.5 HPT staked again" in haptic.does("unstake", "0.5", "--cancel", "--yes")
+    assert _state(net, me)[:2] == (3 * COIN // 4, COIN // 4)
+    assert "0.25 HPT staked again" in haptic.does("unstake", "all", "--cancel", "--yes")
+    haptic.does("unstake", "all", "--yes")
+    net.go_to(net.view(net.ctx.deployment.stake_vault(), "pendingOf", me)[1])
+    haptic.fails("withdraw", "--to", "0x12", "--yes", words=("to", "0x12"))
+    haptic.does("withdraw", "--to", other, "--yes")
+    assert net.view(Contract("HapticToken", net.ctx.deployment.token), "balanceOf", other) == COIN
+
+
+def _guard(haptic: Shell, net: Any) -> None:
+    """Let the shell be the devnet's owner and guardian."""
+    path = net.site.folder / "guard.json"
+    path.write_text(
+        json.dumps(Account.encrypt(net.site.owner.key, net.site.environ["HAPTIC_PASSWORD"], iterations=2))
+    )
+    path.chmod(0o600)
+    haptic.environ["HAPTIC_KEYFILE"] = str(path)
+
+
+def test_the_guardian_pauses_new_stake_and_everyone_can_still_leave(haptic: Shell, net: Any) -> None:
+    me = _mine(haptic, net, "paused", staking=2 * COIN)
+    haptic.fails("pause", "--staking", "--yes", words=("NotGuardian", me))
+    haptic.does("stake", "1", "--yes")
+    keyfile = haptic.environ["HAPTIC_KEYFILE"]
+    _guard(haptic, net)
+    assert "Dry run: nothing was sent." in haptic.does("pause", "--staking", "--dry-run")
+    assert "pause new stake" in haptic.does("pause", "--staking", "--yes")
+    haptic.environ["HAPTIC_KEYFILE"] = keyfile
+    haptic.fails("stake", "1", "--yes", words=("StakingPaused",))
+    haptic.does("unstake", "1", "--yes")
+    _guard(haptic, net)
+    assert "refused" in haptic.does("pause", "--staking", "--end", "--yes")
+    haptic.environ["HAPTIC_KEYFILE"] = keyfile
+    haptic.does("stake", "1", "--yes")
+    assert _state(net, me)[:2] == (COIN, COIN)
+
+
+def test_the_bond_is_shown_added_to_and_taken_back_by_the_owner(haptic: Shell, net: Any) -> None:
+    assert "1 ETH in the distributor; a post needs 1 ETH" in haptic.does("bond")
+    _mine(haptic, net, "bonded")
+    assert "Dry run: nothing was sent." in haptic.does("bond", "0.5", "--dry-run")
+    assert "0.5 ETH added to the bond" in haptic.does("bond", "0.5", "--yes")
+    haptic.fails("bond", "2", "--take-back", "--yes", words=("1.5 ETH in the distributor", "2 ETH cannot"))
+    haptic.fails("bond", "0.5", "--take-back", "--yes", words=("OwnableUnauthorizedAccount",))
+    _guard(haptic, net)
+    assert "0.5 ETH of the bond taken back" in haptic.does("bond", "0.5", "--take-back", "--yes")
+    assert net.view(net.ctx.deployment.revenue_distributor(), "bond") == COIN
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -440,6 +497,12 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
     for number in range(epoch + 1):
         if number == epoch:
             assert "closed" in haptic.does("epoch", "close", "--epoch", number)
+            haptic.fails("epoch", "post", "--epoch", number, "--yes", words=("haptic epoch commit",))
+            assert "nothing was sent" in haptic.does("epoch", "commit", "--epoch", number, "--dry-run")
+            assert f"close epoch {number}: rankings 0x" in haptic.does(
+                "epoch", "commit", "--epoch", number, "--yes"
+            )
+            assert "the chain has it already" in haptic.does("epoch", "commit", "--epoch", number)
         before = net.rows()
         assert "nothing was sent" in haptic.does("epoch", "post", "--epoch", number, "--dry-run")
         assert net.rows() == before
@@ -458,6 +521,7 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
     _score_is_told_in_coins(haptic, net, payee.address)
     before = _state(net, payee.address)
     assert "nothing was sent" in haptic.does("claim", "--dry-run")
+    _claims_can_be_paused(haptic, net)
     assert _state(net, payee.address) == before
     haptic.does("claim", "--yes")
     assert _state(net, payee.address)[3] == net.view(
@@ -470,6 +534,13 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
     mine(net.rpc, 3)
     _verify_says_what_was_carried(haptic, net)
     _verify_names_what_was_changed(haptic, net, epoch)
+
+
+def _claims_can_be_paused(haptic: Shell, net: Any) -> None:
+    distributor = net.ctx.deployment.revenue_distributor()
+    transact(net.rpc, net.site.owner, distributor, "pause")
+    haptic.fails("claim", "--yes", words=("the guardian has paused claims", "nothing is lost"))
+    transact(net.rpc, net.site.owner, distributor, "unpause")
 
 
 def _score_is_told_in_coins(haptic: Shell, net: Any, who: str) -> None:

@@ -60,13 +60,15 @@ class Story:
         self.step("arena")
         self.work()
         self.step("arena")
+        self.step("commit")
 
     def pay(self) -> None:
         """Index, close and post what has ended, wait out the window, activate."""
-        for wait in (0, 0, 601):
+        for wait in (0, 0, 0, 601):
             if wait:
                 self.net.go_to(self.net.now() + wait)
             self.step("index")
+            self.step("commit")
             self.step("payout")
 
 
@@ -145,6 +147,7 @@ def test_the_database_is_never_locked_while_the_chain_is_asked(story: Story) -> 
 def test_the_clock_says_what_it_does_and_waits_for(story: Story) -> None:
     said = "\n".join(story.said)
     for words in (
+        "epoch 0 is open on the chain", "epoch 0 is closed on the chain", "waits until its close is on the chain",
         "before genesis", "waiting for the first model", "waiting for the models' answers",
         "epoch 0 opened with 24 tasks", "epoch 0 is posted", "challenge window ends", "epoch 0 is active",
         "run 1 queued: epochs 0 to 0", "epoch 1 is active", "epoch 2 opened with 24 tasks", "epoch 2 is active",
@@ -211,7 +214,7 @@ def test_a_claim_by_the_services_proof_pays_exactly_what_it_says(story: Story) -
     distributor = net.ctx.deployment.revenue_distributor()
     held = net.view(dollar, "balanceOf", who.address)
     transact(
-        net.rpc, who.wallet, distributor, "claim", who.address, proof.cumulative, proof.index, proof.nodes
+        net.rpc, who.wallet, distributor, "claim", who.address, proof.cumulative, proof.index, proof.path
     )
     assert net.view(dollar, "balanceOf", who.address) == held + proof.cumulative
     after = net.api.get(f"/contributors/{who.address}")

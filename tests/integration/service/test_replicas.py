@@ -47,13 +47,14 @@ def test_two_services_close_post_and_activate_an_epoch_once(pair: Any) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         for turn in range(5):
-            for step in ("index", "payout"):
+            for step in ("index", "commit", "payout"):
                 list(pool.map(run, [step] * 4, contexts * 2))
             if turn == 2:
                 net.go_to(net.now() + 601)
     # Alone, either goes on where both left it.
     for ctx in contexts:
         jobs.step_index(ctx)
+        jobs.step_commit(ctx)
         jobs.step_payout(ctx)
     logs = net.rpc.logs([net.ctx.deployment.distributor], 0, net.rpc.block("latest").number, topics())
     assert [e.epoch for e in (decode(x, 0) for x in logs) if isinstance(e, Posted)] == [0]

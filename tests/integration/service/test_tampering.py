@@ -132,6 +132,7 @@ def test_stake_at_another_time_stops_the_close_too(net: Any) -> None:
 def test_what_was_put_back_closes_and_another_root_on_the_chain_is_seen(net: Any) -> None:
     ctx = net.ctx
     jobs.close_epoch(ctx, 0)
+    jobs.step_commit(ctx)
     with ctx.db.read() as db:
         row = ledger.epoch_report(db, 0)
     assert row is not None

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from chain.rules import Rules
+from service import jobs
+from service.client import ApiError
+from service.epochs import open_epoch
 from service.ledger import queries
 
 OVERLAP = 2
@@ -202,3 +205,18 @@ def test_wallets_without_stake_may_judge_but_take_no_task_from_the_others(
     assert [len(_judge_all(net, who, right)) for who in free] == [4] * (OVERLAP + 1)
     assert [len(_judge_all(net, who, right)) for who in _people(net, epoch, OVERLAP)] == [4] * OVERLAP
     assert net.person(stake=0, epoch=epoch).next_task() is None
+
+
+def test_no_task_is_handed_out_before_the_chain_knows_what_the_epoch_was_opened_with(
+    net: Any, epoch: int
+) -> None:
+    with net.ctx.db.write() as db:
+        open_epoch(db, net.ctx.place, epoch, net.plans(epoch, 3), net.rules, net.now())
+        db.commit()
+    (who,) = _people(net, epoch, 1)
+    with pytest.raises(ApiError, match="is not open yet"):
+        who.next_task()
+    assert net.api.get(f"/epochs/{epoch}")["state"] == "opening"
+    jobs.step_commit(net.ctx)
+    assert who.next_task() is not None
+    assert net.api.get(f"/epochs/{epoch}")["state"] == "open"

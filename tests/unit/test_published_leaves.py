@@ -1,0 +1,34 @@
+"""The leaves of a bundle as a watcher reads them: in their order, past everything that is no leaf."""
+
+from __future__ import annotations
+
+import pytest
+
+from chain.watch import published_leaves
+
+A, B = "0x" + 40 * "a", "0x" + 40 * "b"
+GOOD = b'{"account":"%s","cumulative":"7","kind":"leaf"}' % A.encode()
+
+
+def test_leaves_keep_the_order_in_which_they_were_published_and_their_repetitions() -> None:
+    lines = [b'{"account":"%s","cumulative":"1","kind":"leaf"}' % B.encode(), GOOD, GOOD]
+    found = published_leaves(b"\n".join(lines) + b"\n")
+    assert [(x.account, x.cumulative) for x in found] == [(B, 1), (A, 7), (A, 7)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"", b"\xff\x00 leaf", b'"leaf"', b'["leaf"]', b'{"kind":"leaf"', b'{"kind":"leaf"}', b"[" * 100_000 + b'"leaf"',
+        GOOD.replace(b'"leaf"', b'"wallet","x":"leaf"'), GOOD.replace(b"0xaa", b"0x"), GOOD.replace(b"0xaa", b"0xAa"),
+        GOOD.replace(b'"7"', b"null"), GOOD.replace(b'"7"', b"1e999"), GOOD.replace(b'"7"', b'"-1"'),
+        GOOD.replace(b'"7"', b'"%s"' % (b"9" * 5000)), GOOD.replace(b'"7"', b'"79228162514264337593543950336"'),
+    ],
+)  # fmt: skip
+def test_what_is_no_leaf_is_passed_over(line: bytes) -> None:
+    assert [x.cumulative for x in published_leaves(b"\n".join([line, GOOD, line]))] == [7]
+
+
+def test_the_largest_amount_there_can_be_is_read() -> None:
+    most = 2**96 - 1
+    assert published_leaves(GOOD.replace(b'"7"', b'"%d"' % most))[0].cumulative == most
