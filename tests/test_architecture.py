@@ -235,3 +235,11 @@ def test_every_file_says_in_one_sentence_what_it_is_for() -> None:
         if not re.match(r"\S.*[.:!?]", (ast.get_docstring(tree) or "").split("\n\n")[0], re.DOTALL)
     ]
     assert found == []
+
+
+def test_every_test_that_the_contracts_readme_names_is_there() -> None:
+    readme = (ROOT / "contracts" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:test|testFuzz|invariant)_[a-z0-9_]+[a-z0-9](?![a-z0-9_…/.])", readme))
+    sources = "\n".join(f.read_text(encoding="utf-8") for f in (ROOT / "contracts" / "test").rglob("*.sol"))
+    assert len(named) > 100
+    assert sorted(n for n in named if not re.search(rf"function {n}\(", sources)) == []
