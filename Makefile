@@ -66,12 +66,12 @@ coverage: $(JS_STAMP) ## lines and branches of the contracts that the tests reac
 	@cd contracts && npm run --silent coverage
 
 .PHONY: lint format mutants bench clean
-lint: setup ## ruff, mypy --strict, import-linter, forge fmt
+lint: setup ## ruff, mypy --strict, import-linter, forge fmt and lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@cd contracts && node_modules/.bin/forge fmt --check
+	@cd contracts && npm run --silent lint
 format: setup ## let ruff and forge format everything
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 	@cd contracts && node_modules/.bin/forge fmt
