@@ -204,7 +204,9 @@ class _Walk:
         self._put(0, 0, _node(tree))
         for level, nodes in enumerate(self.levels):
             for index, node in nodes.items():
-                self._open(level, index, node, tree.known)
+                # Padding of another height is the same on both sides: followed down both, it would double at each level.
+                if not (index & 1 and node[:32] in _EMPTY and nodes.get(index - 1) == node):
+                    self._open(level, index, node, tree.known)
 
     def _put(self, level: int, index: int, node: bytes) -> None:
         if node != _PADDINGS[self.depth - level]:

@@ -124,6 +124,14 @@ def send(
         settle(rpc, session, row)
     priced = price(rpc, sender, to, data, value)
     nonce = rpc.nonce(sender, "pending")
+    # A reorg gave a nonce back that a mined transaction had: that one goes first, as it was.
+    while (held := ledger.transaction_of(session, sender, nonce)) is not None:
+        settle(rpc, session, held)
+        if (following := rpc.nonce(sender, "pending")) == nonce:
+            raise ChainError(
+                f"{held.hash} has nonce {nonce} and is in no block any more: wait and run this again"
+            )
+        nonce = following
     raw, hash_ = sign(account, priced, nonce)
     fresh = TransactionRow(**key._asdict(), sender=sender, nonce=nonce, hash=hash_, raw=raw, status="stored")
     ledger.add_transaction(session, fresh)

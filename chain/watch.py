@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from eth_account.signers.local import LocalAccount
 
+from chain.canonical import hash_of
 from chain.challenge import Fault, PostedTree, Show, find_fault
+from chain.committer import epoch_record
 from chain.contracts import call, is_revert, revert_reason
 from chain.deployment import Deployment
 from chain.errors import BundleError, ChainError, HapticError, NodeError, RevertError
@@ -148,7 +150,7 @@ class Watcher:
     """What was not found right, and not stopped."""
 
     def look(self) -> Finding:
-        """Look once: recompute the pending root if it is new, and do what can be done; never raises a HapticError.
+        """Look once: recompute the pending root if it is new, and do what can be done; never raises.
 
         Whatever keeps it from checking, a node or a bundle server that is down included, is an alarm.
         """
@@ -159,6 +161,9 @@ class Watcher:
             found = self._look(head, pending)
         except HapticError as error:
             found = Finding(Verdict.ALARM, str(error), pending)
+        except Exception as error:
+            log.exception("a look failed")
+            found = Finding(Verdict.ALARM, f"the look failed ({type(error).__name__}: {error})", pending)
         self._right = found.pending if found.verdict is Verdict.RIGHT else None
         if found.pending is not None:
             self._open = None if found.is_well else found.pending
@@ -230,6 +235,14 @@ class Watcher:
         A HapticError where that cannot be told: a bundle that is not given, a node that fails or hides something,
         an earlier epoch that is wrong.
         """
+        known = epoch_record(self.rpc, self.deployment, pending.epoch)
+        served = hash_of(bundles(pending.epoch))
+        if known.closed_at and served != known.data_hash:
+            # A bad mirror must not cost an honest root: a person can still veto what is withheld.
+            raise _UnreadError(
+                f"what is served as the bundle of epoch {pending.epoch} has the hash {served}; the operator recorded "
+                f"{known.data_hash} on the chain: try another source, and if none has it, ask the guardian to veto"
+            )
         bundles.last = -1
         try:
             verify(self.rpc, self.deployment, bundles, pending.epoch)

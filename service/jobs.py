@@ -61,6 +61,12 @@ def close_epoch(ctx: Context, epoch: int) -> Draft | None:
 def step_commit(ctx: Context) -> str:
     """Write openings and closes to the chain's EpochLedger, in order; each is written once."""
     with ctx.db.read() as db:
+        newest = queries.newest_epochs(db, 2)
+    for row in newest:
+        if row.committed_at is not None:
+            # A reorg may have taken back what was there: then it is written again.
+            _note(ctx, row.epoch)
+    with ctx.db.read() as db:
         rows = queries.unwritten_epochs(db)
     said = []
     for row in rows:

@@ -65,6 +65,7 @@ __all__ = [
     "stake_changes",
     "staked_of",
     "transaction",
+    "transaction_of",
 ]
 
 CHUNK = 500
@@ -230,6 +231,12 @@ def open_transactions(session: Session, sender: Address) -> list[TransactionRow]
         TransactionRow.sender == sender, col(TransactionRow.status).in_(("stored", "sent"))
     )
     return list(session.exec(wanted.order_by(col(TransactionRow.nonce))))
+
+
+def transaction_of(session: Session, sender: Address, nonce: int) -> TransactionRow | None:
+    """Return the transaction of a sender that has this nonce; there is at most one."""
+    wanted = select(TransactionRow).where(TransactionRow.sender == sender, TransactionRow.nonce == nonce)
+    return session.exec(wanted).first()
 
 
 def add_transaction(session: Session, row: TransactionRow) -> None:

@@ -42,7 +42,7 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
 
     /// @inheritdoc IRevenueDistributor
     bytes32 public constant CLAIM_TYPEHASH =
-        keccak256("Claim(address account,address to,uint256 nonce,uint256 deadline)");
+        keccak256("Claim(address account,address to,uint96 cumulative,uint256 nonce,uint256 deadline)");
 
     /// @inheritdoc IRevenueDistributor
     uint64 public constant MAX_EPOCH_LENGTH = 365 days;
@@ -354,7 +354,9 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
     {
         if (block.timestamp > deadline) revert SignatureExpired(deadline);
         address account = proof.account;
-        bytes32 said = keccak256(abi.encode(CLAIM_TYPEHASH, account, to, _useNonce(account), deadline));
+        bytes32 said = keccak256(
+            abi.encode(CLAIM_TYPEHASH, account, to, proof.cumulative, _useNonce(account), deadline)
+        );
         if (!SignatureChecker.isValidSignatureNow(account, _hashTypedDataV4(said), signature)) {
             revert WrongSignature(account);
         }
@@ -579,7 +581,7 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
     function _requireActive(SumTree.Proof calldata p) private view {
         (bytes32 root, uint96 sum) =
             SumTree.climb(SumTree.leafHash(p.account, p.cumulative), p.cumulative, p.index, p.path);
-        if (SumTree.commitment(root, sum) != activeCommitment() || _isPadding(p)) {
+        if (SumTree.commitment(root, sum) != activeCommitment() || p.account == address(0)) {
             revert NotInActive(p.account, p.cumulative, root, sum);
         }
     }

@@ -175,7 +175,7 @@ contract RevenueDistributorChallengeTest is DistributorTest {
         _rejectedForOrder(leaves, which);
     }
 
-    function test_the_zero_address_is_rejected_anywhere_but_at_the_front() external {
+    function test_the_zero_address_behind_another_is_rejected() external {
         SumTree.Leaf[] memory leaves = _people(1, 3);
         leaves[1].account = address(0);
 

@@ -47,9 +47,9 @@ contract DistributorHandler is DistributorOperators {
     function claimWithSig(uint256 seed) external whenActive {
         SumTree.Proof memory p = _tree().proof(seed % _active.length);
         uint256 deadline = vm.getBlockTimestamp();
-        bytes32 said = keccak256(
-            abi.encode(distributor.CLAIM_TYPEHASH(), p.account, TO, distributor.nonces(p.account), deadline)
-        );
+        uint256 nonce = distributor.nonces(p.account);
+        bytes32 said =
+            keccak256(abi.encode(distributor.CLAIM_TYPEHASH(), p.account, TO, p.cumulative, nonce, deadline));
         bytes32 digest = keccak256(abi.encodePacked(hex"1901", distributor.DOMAIN_SEPARATOR(), said));
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(_keys[p.account], digest);
         _expect(p, TO);

@@ -164,6 +164,16 @@ contract RevenueDistributorMalformedTest is DistributorTest {
         _rejected(_malformed(preimage, 0, 1, tree.path(0, 1)));
     }
 
+    /// @dev Nobody can earn for it, and its leaf would be too like padding.
+    function testFuzz_a_leaf_of_the_zero_address_is_rejected(uint96 cumulative) external {
+        SumTree.Leaf[] memory leaves = _people(1, 3);
+        leaves[0] = SumTree.Leaf(address(0), uint96(_within(cumulative, 1, 1e12)));
+        ReferenceTree.Tree memory tree = ReferenceTree.grow(leaves);
+        _post(tree);
+
+        _rejected(_malformed(tree.preimage(0, 0), leaves[0].cumulative, 0, tree.path(0, 0)));
+    }
+
     function testFuzz_every_node_of_an_honest_tree_is_well_formed(uint256 seed, uint96 given) external {
         ReferenceTree.Tree memory tree = _tree(seed, 0);
         _post(tree);

@@ -73,13 +73,22 @@ contract RevenueDistributorMissingTest is DistributorTest {
         _rejectedFor(ReferenceTree.grow(old), ReferenceTree.grow(new SumTree.Leaf[](0)), 0);
     }
 
-    function test_a_dropped_zero_address_is_found() external {
-        SumTree.Leaf[] memory old = new SumTree.Leaf[](2);
-        old[0] = SumTree.Leaf(address(0), 5e6);
-        old[1] = SumTree.Leaf(BOB, 5e6);
-        _pay(ReferenceTree.grow(old));
+    /// @dev Else a leaf of nobody that nobody stopped in time would let no later root pass: with it, it is malformed.
+    function test_the_zero_address_of_an_active_root_is_not_missing() external {
+        SumTree.Leaf[] memory leaves = new SumTree.Leaf[](2);
+        leaves[0] = SumTree.Leaf(address(0), 5e6);
+        leaves[1] = SumTree.Leaf(BOB, 5e6);
+        ReferenceTree.Tree memory old = ReferenceTree.grow(leaves);
+        _pay(old);
+        ReferenceTree.Tree memory next = _twoPeople(5e6, 5e6);
+        _post(next);
 
-        _rejectedFor(ReferenceTree.grow(old), _twoPeople(5e6, 5e6), 0);
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                IRevenueDistributor.NotInActive.selector, address(0), 5e6, old.root().hash, old.root().sum
+            )
+        );
+        distributor.challengeMissing(old.proof(0), next.proof(0), next.proof(0));
     }
 
     function test_an_account_that_is_there_is_not_missing() external {

@@ -274,8 +274,9 @@ contract RevenueDistributorPauseTest is DistributorTest {
     /// @dev Every way to claim by the first root.
     function _claims() private view returns (bytes[] memory claims) {
         SumTree.Proof memory p = _tree(1).proof(0);
-        bytes32 type_ = keccak256("Claim(address account,address to,uint256 nonce,uint256 deadline)");
-        bytes32 hash = keccak256(abi.encode(type_, p.account, ALICE, 0, UNTIL + 1 days));
+        bytes32 type_ =
+            keccak256("Claim(address account,address to,uint96 cumulative,uint256 nonce,uint256 deadline)");
+        bytes32 hash = keccak256(abi.encode(type_, p.account, ALICE, p.cumulative, 0, UNTIL + 1 days));
         (uint8 v, bytes32 r, bytes32 s) =
             vm.sign(KEY, keccak256(abi.encodePacked(hex"1901", distributor.DOMAIN_SEPARATOR(), hash)));
         SumTree.Proof[] memory proofs = new SumTree.Proof[](1);

@@ -132,6 +132,17 @@ contract RevenueDistributorRecipientTest is DistributorTest {
         vm.assertEq(distributor.nonces(_signer), 0);
     }
 
+    function test_a_signature_that_a_claim_overtook_is_not_good_for_what_is_earned_later() external {
+        SumTree.Proof memory p = _proof(_signer);
+        bytes memory signature = _signed(_signer, TO, 0, type(uint256).max);
+        distributor.claim(p.account, p.cumulative, p.index, p.path);
+        _pay(_tree(400e6, 400e6));
+        SumTree.Proof memory later = _proof(_signer);
+
+        vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.WrongSignature.selector, _signer));
+        distributor.claimWithSig(later, TO, type(uint256).max, signature);
+    }
+
     function test_a_signature_is_good_until_its_deadline_and_no_longer() external {
         SumTree.Proof memory p = _proof(_signer);
         bytes memory signature = _signed(_signer, TO, 0, DEADLINE);
@@ -200,7 +211,7 @@ contract RevenueDistributorRecipientTest is DistributorTest {
         p.cumulative += 1;
         ReferenceTree.Node memory leaf = ReferenceTree.leafNode(SumTree.Leaf(p.account, p.cumulative));
         bytes32 proven = keccak256(ReferenceTree.pack(ReferenceTree.climb(leaf, p.index, p.path)));
-        bytes memory signature = _signed(_signer, TO, 0, DEADLINE);
+        bytes memory signature = _signedFor(KEY, p, TO, 0, DEADLINE);
 
         vm.expectRevert(
             abi.encodeWithSelector(
@@ -246,8 +257,25 @@ contract RevenueDistributorRecipientTest is DistributorTest {
         view
         returns (bytes memory)
     {
-        bytes32 claim = keccak256("Claim(address account,address to,uint256 nonce,uint256 deadline)");
-        bytes32 hash = keccak256(abi.encode(claim, account, to, nonce, deadline));
+        SumTree.Proof memory p = _proof(account);
+        p.account = account;
+        return _signedFor(key, p, to, nonce, deadline);
+    }
+
+    function _signedFor(
+        uint256 key,
+        SumTree.Proof memory p,
+        address to,
+        uint256 nonce,
+        uint256 deadline
+    )
+        private
+        view
+        returns (bytes memory)
+    {
+        bytes32 claim =
+            keccak256("Claim(address account,address to,uint96 cumulative,uint256 nonce,uint256 deadline)");
+        bytes32 hash = keccak256(abi.encode(claim, p.account, to, p.cumulative, nonce, deadline));
         (uint8 v, bytes32 r, bytes32 s) =
             vm.sign(key, keccak256(abi.encodePacked(hex"1901", distributor.DOMAIN_SEPARATOR(), hash)));
         return abi.encodePacked(r, s, v);

@@ -48,6 +48,7 @@ contract RevenueDistributorWatchTest is DistributorTest {
         if (honest) vm.assertEq(challenge.length, 0, "a fault was found in an honest tree");
     }
 
+    /// @dev What proves the tree wrong; nothing where it is right.
     function _watch(
         ReferenceTree.Tree memory old,
         ReferenceTree.Tree memory tree,
@@ -56,42 +57,39 @@ contract RevenueDistributorWatchTest is DistributorTest {
     )
         private
         pure
-        returns (bytes memory challenge, IRevenueDistributor.Fault, address)
+        returns (bytes memory challenge, IRevenueDistributor.Fault fault, address account)
     {
-        challenge = _watchForm(tree, posted, depth);
-        if (challenge.length > 0) return (challenge, IRevenueDistributor.Fault.Malformed, address(0));
+        // The highest malformed node first: above it all sums are true, so that its path leads to the root.
+        for (uint256 down = 0; down <= depth && down <= tree.depthOf(); ++down) {
+            challenge = _watchLevel(tree, tree.depthOf() - down, posted, down == depth);
+            if (challenge.length > 0) return (challenge, IRevenueDistributor.Fault.Malformed, address(0));
+        }
         for (uint256 i = 0; i + 1 < tree.levels[0].length; ++i) {
             SumTree.Leaf memory right = tree.leafAt(i + 1);
             if (_isPadding(right)) continue;
             if (tree.leafAt(i).account < right.account && !_isPadding(tree.leafAt(i))) continue;
-            return (
-                abi.encodeCall(IRevenueDistributor.challengeOrder, (tree.proof(i), tree.proof(i + 1))),
-                IRevenueDistributor.Fault.Order,
-                right.account
-            );
+            challenge = abi.encodeCall(IRevenueDistributor.challengeOrder, (tree.proof(i), tree.proof(i + 1)));
+            return (challenge, IRevenueDistributor.Fault.Order, right.account);
         }
         return _watchAccounts(old, tree);
     }
 
-    /// @dev The highest malformed node first: above it all sums are true, so that its path leads to the root.
-    function _watchForm(
+    function _watchLevel(
         ReferenceTree.Tree memory tree,
+        uint256 level,
         uint96 posted,
-        uint256 depth
+        bool atBottom
     )
         private
         pure
         returns (bytes memory)
     {
-        for (uint256 down = 0; down <= depth && down <= tree.depthOf(); ++down) {
-            uint256 level = tree.depthOf() - down;
-            for (uint256 i = 0; i < tree.levels[level].length; ++i) {
-                bytes memory preimage = tree.preimage(level, i);
-                uint96 sum = down == 0 ? posted : tree.levels[level][i].sum;
-                if (_isWellFormed(preimage, sum, down == depth)) continue;
-                bytes memory path = tree.path(level, i);
-                return abi.encodeCall(IRevenueDistributor.challengeMalformed, (preimage, sum, i, path));
-            }
+        for (uint256 i = 0; i < tree.levels[level].length; ++i) {
+            bytes memory preimage = tree.preimage(level, i);
+            uint96 sum = level == tree.depthOf() ? posted : tree.levels[level][i].sum;
+            if (_isWellFormed(preimage, sum, atBottom)) continue;
+            bytes memory path = tree.path(level, i);
+            return abi.encodeCall(IRevenueDistributor.challengeMalformed, (preimage, sum, i, path));
         }
         return "";
     }
@@ -189,13 +187,18 @@ contract RevenueDistributorWatchTest is DistributorTest {
         uint256 level = draw % tree.levels.length;
         uint256 index = _random(draw, 0) % tree.levels[level].length;
         ReferenceTree.Node memory node = tree.levels[level][index];
-        uint96 sum = draw % 3 == 0 ? type(uint96).max - node.sum : node.sum + uint96(draw % 100);
+        uint96 sum = type(uint96).max - node.sum;
+        unchecked {
+            if (draw % 3 != 0) sum = node.sum + uint96(draw % 100);
+        }
         tree.replace(level, index, ReferenceTree.Node(node.hash, sum));
     }
 
     function _isWellFormed(bytes memory preimage, uint96 sum, bool atBottom) private pure returns (bool) {
-        if (preimage.length < 88) {
-            return atBottom && sum == (preimage.length == 0 ? 0 : uint96(uint256(bytes32(preimage))));
+        if (preimage.length == 0) return atBottom && sum == 0;
+        if (preimage.length == 32) {
+            uint256 word = uint256(bytes32(preimage));
+            return atBottom && word >> 96 != 0 && uint96(word) == sum;
         }
         uint256 sums = uint256(_sumAt(preimage, 32)) + _sumAt(preimage, 76);
         return !atBottom && sums == sum;

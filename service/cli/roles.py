@@ -20,17 +20,25 @@ def bond(
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = KEYFILE,
     password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """Put up the bond that answers for posted roots: whoever proves one wrong is paid it."""
+    """Put up the bond that answers for posted roots: whoever proves one wrong is paid it, and only the owner can take it back."""
     node, d = shared.connect(rpc, deployment)
     distributor = d.revenue_distributor()
     held, needed = (int(call(node, distributor, name)) for name in ("bond", "bondRequired"))
     said = f"{shared.show_native(held)} in the distributor; a post needs {shared.show_native(needed)}"
     if not amount:
+        if take_back:
+            raise HapticError(
+                f"how much is to be taken back? {said}; for example `haptic bond 0.5 --take-back`"
+            )
         out.print(said)
         return
     units = shared.parse_amount(amount, shared.NATIVE_DECIMALS)
     account = shared.open_wallet(keyfile, password_file)
-    rows = {"Bond now": said, "Wallet": account.address}
+    rows = {
+        "Bond now": said,
+        "Wallet": account.address,
+        "Note": "only the contracts' owner can take bond back",
+    }
     if take_back:
         if units > held:
             raise HapticError(f"{said}: {shared.show_native(units)} cannot be taken out")

@@ -52,6 +52,11 @@ def unwritten_epochs(session: Session) -> Sequence[EpochRow]:
     return session.exec(select(EpochRow).where(or_(unopened, unclosed)).order_by(col(EpochRow.epoch))).all()
 
 
+def newest_epochs(session: Session, count: int) -> Sequence[EpochRow]:
+    """Return the last epochs that were opened, the newest first."""
+    return session.exec(select(EpochRow).order_by(col(EpochRow.epoch).desc()).limit(count)).all()
+
+
 def last_closed(session: Session) -> int:
     """Return the last closed epoch, -1 when none is."""
     found = session.exec(select(func.max(EpochRow.epoch)).where(col(EpochRow.closed_at).is_not(None))).one()

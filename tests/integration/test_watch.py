@@ -289,6 +289,16 @@ def test_a_root_whose_data_is_withheld_is_an_alarm_and_the_guardian_vetoes_it(si
     assert site.pending[-1] == 0
 
 
+def test_a_bad_mirror_is_an_alarm_and_does_not_cost_an_honest_root(site: Site) -> None:
+    site.post(site.leaves)
+    (site.folder / "epoch-1.jsonl").write_bytes(b"<html>502 Bad Gateway</html>")
+    _, key = site.guardian()
+    said = site.watch("--keyfile", key)
+    assert said.exit_code == 1
+    assert "ALARM: what is served as the bundle of epoch 1 has the hash 0x" in said.output
+    assert site.pending[1] == site.report.root
+
+
 @pytest.mark.parametrize("leaves", [_same, _dropping])
 def test_a_bundle_that_cannot_be_read_is_an_alarm_and_nothing_is_sent(site: Site, leaves: Dishonest) -> None:
     site.post(leaves(site))
@@ -435,8 +445,29 @@ def test_a_root_that_nobody_stopped_in_time_is_cried_out_once_more(site: Site) -
     assert watcher.look().verdict is Verdict.IDLE
 
 
-def test_the_guardian_does_not_veto_what_is_wrong_only_once(site: Site) -> None:
-    """A node or a mirror that lags for a moment must not cost an honest root."""
+def test_the_guardian_does_not_veto_what_is_wrong_only_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that lags for a moment must not cost an honest root."""
+    site.post(site.leaves)
+    true, asked = watching.verify, []
+
+    def lagging(rpc: Any, deployment: Any, bundles: Any, epoch: int) -> Any:
+        asked.append(bundles(epoch))
+        if len(asked) == 1:
+            raise VerifyError("epoch 1: what a lagging node said")
+        return true(rpc, deployment, bundles, epoch)
+
+    monkeypatch.setattr(watching, "verify", lagging)
+    watcher = site.watcher(site.chain.accounts[1])
+    found = watcher.look()
+    assert (found.verdict, "recomputed twice, gave two results" in found.said) == (Verdict.ALARM, True)
+    assert watcher.look().verdict is Verdict.RIGHT
+    assert site.pending[1] == site.report.root
+
+
+def test_a_mirror_that_lags_for_a_moment_does_not_cost_an_honest_root(site: Site) -> None:
+    """A mirror that lags for a moment must not cost an honest root."""
     site.post(site.leaves)
     read, asked = bundle_source(str(site.folder)), []
 
@@ -446,7 +477,7 @@ def test_the_guardian_does_not_veto_what_is_wrong_only_once(site: Site) -> None:
 
     watcher = site.watcher(site.chain.accounts[1], lagging)
     found = watcher.look()
-    assert (found.verdict, "recomputed twice, gave two results" in found.said) == (Verdict.ALARM, True)
+    assert (found.verdict, "what is served as the bundle" in found.said) == (Verdict.ALARM, True)
     assert watcher.look().verdict is Verdict.RIGHT
     assert site.pending[1] == site.report.root
 

@@ -295,3 +295,14 @@ def test_a_path_is_the_nodes_of_the_proof_as_bytes_and_a_block_proves_all_its_le
     node = keccak256(below) + total.to_bytes(12, "big")
     assert climb(node, block.index, block.path) == root_of(honest(book))
     assert (block.level, block.index) == (level, index)
+
+
+@pytest.mark.parametrize("real", [0, 1, 16, 31])
+def test_padding_at_the_wrong_height_is_found_without_unfolding_it(real: int) -> None:
+    """The tree of one leaf, shallower than posted: followed down both sides, its padding would fill the memory."""
+    only = leaf(1, 10**9)
+    root = Hash32("0x" + keccak256(preimages([only], real)[-1]).hex())
+    pending = PostedTree.of(root, only.cumulative, 32, [only])
+    fault = find_fault(EMPTY, pending)
+    assert isinstance(fault, Malformed)
+    assert is_shown(fault, EMPTY, pending)

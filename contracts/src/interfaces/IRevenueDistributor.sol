@@ -293,7 +293,8 @@ interface IRevenueDistributor {
     function claimTo(uint96 cumulative, uint256 index, bytes calldata proof, address to) external;
 
     /// @notice As `claimTo`, sent by anyone, with the account's signature (EIP-712; ERC-1271 for a contract) over
-    /// `Claim(address account,address to,uint256 nonce,uint256 deadline)`.
+    /// `Claim(address account,address to,uint96 cumulative,uint256 nonce,uint256 deadline)`.
+    /// With its amount: a signature that somebody's `claim` overtook must not be good for what is earned later.
     /// @param proof the account and its way to the root
     /// @param to who is paid
     /// @param deadline until when the signature is good, Unix seconds
