@@ -27,7 +27,7 @@ from chain.contracts import Contract
 from chain.deploy import deploy
 from chain.deployment import write_deployment
 from chain.devnet import Devnet
-from chain.errors import RevertError
+from chain.errors import RevertError, VerifyError
 from chain.hashing import keccak256
 from chain.keys import address_of, devnet_accounts
 from chain.publisher import Report
