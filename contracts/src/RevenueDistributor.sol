@@ -614,7 +614,6 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
     /// the sum of its two.
     function _isWellFormed(bytes calldata preimage, uint96 sum, bool atBottom) private pure returns (bool) {
         if (preimage.length == 0) return atBottom && sum == 0;
-        // A leaf of nobody with nothing would be padding, whose hash is 0: with another, nobody could prove it.
         if (preimage.length == 32) {
             // A leaf of nobody could neither be proven nor stepped over: it would hide who is missing beside it.
             uint256 word = uint256(bytes32(preimage));
