@@ -57,10 +57,7 @@ contract EpochLedger is IEpochLedger {
         external
     {
         _onlyPoster();
-        if (epoch != closed || epoch == opened) revert NotOpen(epoch);
-        uint256 endsAt = distributor.epochEnd(epoch);
-        if (block.timestamp < endsAt) revert EpochNotOver(epoch, endsAt);
-        Record storage record = _records[epoch];
+        Record storage record = _openAndOver(epoch);
         bytes32 revealed = keccak256(abi.encode(opening));
         if (revealed != record.opening) revert NotCommitted(epoch, revealed, record.opening);
         bytes32 seedHash = keccak256(abi.encode(seed));
@@ -75,6 +72,19 @@ contract EpochLedger is IEpochLedger {
     }
 
     /// @inheritdoc IEpochLedger
+    function abandon(uint64 epoch, bytes32 dataHash) external {
+        _onlyPoster();
+        Record storage record = _openAndOver(epoch);
+
+        closed = epoch + 1;
+        record.closedAt = uint64(block.timestamp);
+        record.abandoned = true;
+        record.dataHash = dataHash;
+
+        emit EpochAbandoned(epoch, dataHash);
+    }
+
+    /// @inheritdoc IEpochLedger
     function amend(uint64 epoch, bytes32 dataHash) external {
         _onlyPoster();
         if (epoch >= closed) revert NotClosed(epoch);
@@ -83,13 +93,23 @@ contract EpochLedger is IEpochLedger {
         (uint64 posted,,,, uint64 activeAt) = distributor.pending();
         if (activeAt != 0 && epoch == posted) revert StillPending(epoch);
 
-        _records[epoch].dataHash = dataHash;
+        Record storage record = _records[epoch];
+        record.amendedAt = uint64(block.timestamp);
+        record.dataHash = dataHash;
 
         emit EpochAmended(epoch, dataHash);
     }
 
     /// @inheritdoc IEpochLedger
     function recordOf(uint64 epoch) external view returns (Record memory) {
+        return _records[epoch];
+    }
+
+    /// @dev The record of the epoch that is open, and over.
+    function _openAndOver(uint64 epoch) private view returns (Record storage record) {
+        if (epoch != closed || epoch == opened) revert NotOpen(epoch);
+        uint256 endsAt = distributor.epochEnd(epoch);
+        if (block.timestamp < endsAt) revert EpochNotOver(epoch, endsAt);
         return _records[epoch];
     }
 

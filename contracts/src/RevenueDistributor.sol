@@ -220,9 +220,12 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
     }
 
     /// @inheritdoc IRevenueDistributor
-    function veto() external {
+    function veto(bytes32 root) external {
         _onlyGuardian();
-        (uint64 epoch, bytes32 root) = _reject();
+        Pending memory next = _waiting();
+        if (root != next.root) revert NotPending(root, next.root);
+
+        (uint64 epoch,) = _reject();
 
         emit Vetoed(epoch, root);
     }
@@ -243,10 +246,12 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
 
     /// @inheritdoc IRevenueDistributor
     function unpause() external {
-        if (commitment != 0 || _paused == 0) revert NotPaused();
         if (block.timestamp < _active.pausedUntil) {
+            // Also before the first root, of which there is nothing to put back yet.
             _onlyGuardian();
             _active.pausedUntil = uint40(block.timestamp);
+        } else if (commitment != 0 || _paused == 0) {
+            revert NotPaused();
         }
 
         commitment = _paused;
@@ -258,8 +263,7 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
     function challengeDecrease(SumTree.Proof calldata before, SumTree.Proof calldata lowered) external {
         Pending memory next = _waiting();
         if (before.account != lowered.account) revert DifferentAccounts(before.account, lowered.account);
-        // Padding is not the zero address with nothing: whoever earned is looked for with `challengeMissing`.
-        if (lowered.cumulative >= before.cumulative || _isPadding(lowered)) {
+        if (lowered.cumulative >= before.cumulative) {
             revert NotLower(before.account, before.cumulative, lowered.cumulative);
         }
         _requireActive(before);
@@ -339,6 +343,7 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
 
     /// @inheritdoc IRevenueDistributor
     function claimTo(uint96 cumulative, uint256 index, bytes calldata proof, address to) external {
+        _checkReceiver(to);
         _check(msg.sender, cumulative, index, proof);
         _pay(msg.sender, to, cumulative);
     }
@@ -352,6 +357,7 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
     )
         external
     {
+        _checkReceiver(to);
         if (block.timestamp > deadline) revert SignatureExpired(deadline);
         address account = proof.account;
         bytes32 said = keccak256(
@@ -529,8 +535,6 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
 
     /// @dev Takes the pending root away.
     function _reject() private returns (uint64 epoch, bytes32 root) {
-        if (_pending.activeAt == 0) revert NothingPending();
-
         epoch = _active.nextEpoch;
         root = _pending.root;
         delete _pending;
@@ -547,6 +551,8 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
     }
 
     function _send(address payable to, uint256 amount) private {
+        // Where no bond is required, who takes no coin can challenge too.
+        if (amount == 0) return;
         (bool ok,) = to.call{value: amount}("");
         if (!ok) revert BondRefused(to, amount);
     }
@@ -566,13 +572,18 @@ contract RevenueDistributor is IRevenueDistributor, Ownable2Step, ReentrancyGuar
         if (report.sum > books.funded) revert SumExceedsFunded(report.sum, books.funded);
         if (books.bond < bondRequired) revert BondTooSmall(books.bond, bondRequired);
         if (report.depth > MAX_DEPTH) revert TreeTooDeep(report.depth, MAX_DEPTH);
+        if (report.snapshotBlock >= block.number) revert SnapshotNotPast(report.snapshotBlock, block.number);
         bytes32 actual = Blockhash.blockHash(report.snapshotBlock);
         if (actual != 0 && actual != report.snapshotHash) {
             revert SnapshotMismatch(report.snapshotBlock, report.snapshotHash, actual);
         }
     }
 
-    /// @dev The root that waits, for whoever would prove it wrong.
+    function _checkReceiver(address to) private view {
+        if (to == address(this)) revert BadReceiver(to);
+    }
+
+    /// @dev The root that waits, for whoever would reject it.
     function _waiting() private view returns (Pending memory next) {
         next = _pending;
         if (next.activeAt == 0) revert NothingPending();

@@ -132,6 +132,7 @@ contract StakeVault is IStakeVault, Ownable2Step, ReentrancyGuardTransient {
     /// @inheritdoc IStakeVault
     function withdrawTo(address to) external nonReentrant {
         if (to == address(0)) revert ZeroAddress();
+        if (to == address(this)) revert BadReceiver(to);
         _withdraw(to);
     }
 

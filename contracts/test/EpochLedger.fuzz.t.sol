@@ -39,11 +39,12 @@ contract EpochLedgerFuzzTest is Test {
     {
         for (uint256 i = 0; i < seeds.length && i < 40; ++i) {
             uint256 seed = uint256(keccak256(abi.encode(seeds[i], i)));
-            uint256 action = seed % 8;
+            uint256 action = seed % 10;
             if (action < 2) _tryOpen(_near(_opened, seed >> 8), bytes32(seed));
             else if (action < 4) _tryClose(_near(_closed, seed >> 8), bytes32(seed), seed >> 16);
             else if (action == 4) _tryAmend(_near(_closed, seed >> 8), bytes32(seed));
             else if (action == 5) _activateNext();
+            else if (action == 6) _tryAbandon(_near(_closed, seed >> 8), bytes32(seed));
             else _pass(_within(seed >> 8, 0, LENGTH));
 
             vm.assertEq(_ledger.opened(), _opened, "opened");
@@ -94,12 +95,29 @@ contract EpochLedgerFuzzTest is Test {
         _ledger.close(epoch, _seedOf(epoch), opening, word, ~word);
     }
 
+    function _tryAbandon(uint64 epoch, bytes32 word) private {
+        IEpochLedger.Record storage record = _records[epoch];
+        uint256 endsAt = START + (uint256(epoch) + 1) * LENGTH;
+        if (record.openedAt == 0 || record.closedAt != 0) {
+            vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, epoch));
+        } else if (_time < endsAt) {
+            vm.expectRevert(abi.encodeWithSelector(IEpochLedger.EpochNotOver.selector, epoch, endsAt));
+        } else {
+            _closed = epoch + 1;
+            record.closedAt = uint64(_time);
+            record.abandoned = true;
+            record.dataHash = word;
+        }
+        _ledger.abandon(epoch, word);
+    }
+
     function _tryAmend(uint64 epoch, bytes32 word) private {
         if (epoch >= _closed) {
             vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotClosed.selector, epoch));
         } else if (epoch < _activated) {
             vm.expectRevert(abi.encodeWithSelector(IEpochLedger.AlreadyActive.selector, epoch));
         } else {
+            _records[epoch].amendedAt = uint64(_time);
             _records[epoch].dataHash = word;
         }
         _ledger.amend(epoch, word);
@@ -133,7 +151,8 @@ contract EpochLedgerFuzzTest is Test {
     function _post(uint64 epoch) private {
         IRevenueDistributor.Report memory report;
         report.epoch = epoch;
-        report.snapshotBlock = uint64(block.number);
+        report.snapshotBlock = uint64(block.number) - 1;
+        report.snapshotHash = blockhash(block.number - 1);
         _distributor.post(report);
     }
 
@@ -142,6 +161,8 @@ contract EpochLedgerFuzzTest is Test {
         vm.assertEq(record.opening, expected.opening);
         vm.assertEq(record.openedAt, expected.openedAt, "openedAt");
         vm.assertEq(record.closedAt, expected.closedAt, "closedAt");
+        vm.assertEq(record.amendedAt, expected.amendedAt, "amendedAt");
+        vm.assertTrue(record.abandoned == expected.abandoned, "abandoned");
         vm.assertEq(record.ledgerRoot, expected.ledgerRoot);
         vm.assertEq(record.dataHash, expected.dataHash);
     }

@@ -53,7 +53,7 @@ contract EpochLedgerTest is Test {
 
         vm.assertEq(_ledger.opened(), 1);
         vm.assertEq(_ledger.closed(), 0);
-        _assertRecord(0, IEpochLedger.Record(keccak256(abi.encode(_opening())), uint64(START) + 5, 0, 0, 0));
+        _assertRecord(0, _record(START + 5, 0, 0, 0));
     }
 
     function testFuzz_only_the_poster_opens(address caller) external {
@@ -99,16 +99,7 @@ contract EpochLedgerTest is Test {
         _open(0);
         _close(0);
 
-        _assertRecord(
-            0,
-            IEpochLedger.Record(
-                keccak256(abi.encode(_opening())),
-                uint64(START) + 3 * LENGTH,
-                uint64(START) + 3 * LENGTH,
-                ROOT,
-                DATA
-            )
-        );
+        _assertRecord(0, _record(START + 3 * LENGTH, START + 3 * LENGTH, ROOT, DATA));
     }
 
     function test_an_epoch_that_is_closed_reveals_its_seed_and_anchors_what_was_signed() external {
@@ -121,12 +112,7 @@ contract EpochLedgerTest is Test {
 
         vm.assertEq(_ledger.opened(), 1);
         vm.assertEq(_ledger.closed(), 1);
-        _assertRecord(
-            0,
-            IEpochLedger.Record(
-                keccak256(abi.encode(_opening())), uint64(START), uint64(START) + LENGTH, ROOT, DATA
-            )
-        );
+        _assertRecord(0, _record(START, START + LENGTH, ROOT, DATA));
     }
 
     function testFuzz_only_the_poster_closes(address caller) external {
@@ -199,7 +185,103 @@ contract EpochLedgerTest is Test {
         _ledger.close(0, seed, _opening(), ROOT, DATA);
     }
 
-    function test_a_bundle_that_is_made_anew_changes_its_hash_and_nothing_else() external {
+    function test_an_epoch_that_cannot_be_revealed_any_more_is_abandoned_and_its_rankings_do_not_count()
+        external
+    {
+        _open(0);
+        vm.warp(START + LENGTH + 3);
+
+        vm.expectEmit(address(_ledger));
+        emit IEpochLedger.EpochAbandoned(0, keccak256("empty"));
+        _abandon(0);
+
+        vm.assertEq(_ledger.opened(), 1);
+        vm.assertEq(_ledger.closed(), 1);
+        IEpochLedger.Record memory expected = _record(START, START + LENGTH + 3, 0, keccak256("empty"));
+        expected.abandoned = true;
+        _assertRecord(0, expected);
+    }
+
+    /// @dev Somebody with a stolen key opens with a secret of its own: the next poster does not need it to go on.
+    function test_what_a_thief_has_opened_does_not_hold_the_next_poster_up() external {
+        IEpochLedger.Opening memory strange = _opening();
+        strange.seedHash = keccak256("nobody knows of what");
+        vm.prank(POSTER);
+        _ledger.open(0, strange);
+        _distributor.setPoster(address(this));
+        vm.warp(START + LENGTH);
+
+        _ledger.abandon(0, DATA);
+        _ledger.open(1, _opening());
+        vm.warp(START + 2 * LENGTH);
+        _ledger.close(1, SEED, _opening(), ROOT, DATA);
+
+        vm.assertEq(_ledger.closed(), 2);
+        _assertRecord(1, _record(START + LENGTH, START + 2 * LENGTH, ROOT, DATA));
+    }
+
+    function testFuzz_only_the_poster_abandons(address caller) external {
+        if (caller == POSTER) return;
+        _open(0);
+        vm.warp(START + LENGTH);
+
+        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotPoster.selector, caller, POSTER));
+        vm.prank(caller);
+        _ledger.abandon(0, DATA);
+    }
+
+    function test_no_epoch_is_abandoned_that_is_not_open() external {
+        vm.warp(START + 2 * LENGTH);
+        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 0));
+        _abandon(0);
+
+        _open(0);
+        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 1));
+        _abandon(1);
+
+        _close(0);
+        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 0));
+        _abandon(0);
+        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 1));
+        _abandon(1);
+    }
+
+    function test_no_epoch_is_abandoned_a_second_before_its_end() external {
+        _open(0);
+        vm.warp(START + LENGTH - 1);
+
+        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.EpochNotOver.selector, 0, START + LENGTH));
+        _abandon(0);
+
+        vm.warp(START + LENGTH);
+        _abandon(0);
+    }
+
+    function test_an_abandoned_epoch_is_not_revealed_or_abandoned_after_all() external {
+        _open(0);
+        vm.warp(START + LENGTH);
+        _abandon(0);
+
+        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 0));
+        _close(0);
+        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 0));
+        _abandon(0);
+    }
+
+    function test_the_bundle_of_an_abandoned_epoch_is_made_anew_like_any_other() external {
+        _open(0);
+        vm.warp(START + LENGTH);
+        _abandon(0);
+        vm.warp(START + LENGTH + 7);
+        _amend(0);
+
+        IEpochLedger.Record memory expected = _record(START, START + LENGTH, 0, keccak256("mended"));
+        expected.amendedAt = uint64(START) + LENGTH + 7;
+        expected.abandoned = true;
+        _assertRecord(0, expected);
+    }
+
+    function test_a_bundle_that_is_made_anew_changes_its_hash_says_when_and_changes_nothing_else() external {
         _openAndClose(0);
         vm.warp(START + LENGTH + 1);
 
@@ -209,16 +291,15 @@ contract EpochLedgerTest is Test {
 
         vm.assertEq(_ledger.opened(), 1);
         vm.assertEq(_ledger.closed(), 1);
-        _assertRecord(
-            0,
-            IEpochLedger.Record(
-                keccak256(abi.encode(_opening())),
-                uint64(START) + LENGTH,
-                uint64(START) + LENGTH,
-                ROOT,
-                keccak256("mended")
-            )
-        );
+        IEpochLedger.Record memory expected =
+            _record(START + LENGTH, START + LENGTH, ROOT, keccak256("mended"));
+        expected.amendedAt = uint64(START) + LENGTH + 1;
+        _assertRecord(0, expected);
+
+        vm.warp(START + LENGTH + 2);
+        _amend(0);
+        expected.amendedAt = uint64(START) + LENGTH + 2;
+        _assertRecord(0, expected);
     }
 
     function testFuzz_only_the_poster_amends(address caller) external {
@@ -250,7 +331,7 @@ contract EpochLedgerTest is Test {
         _amend(1);
 
         vm.prank(_distributor.guardian());
-        _distributor.veto();
+        _distributor.veto(0);
         _amend(0);
         _post(0);
         vm.warp(START + 2 * LENGTH + WINDOW);
@@ -292,6 +373,11 @@ contract EpochLedgerTest is Test {
         _ledger.amend(epoch, keccak256("mended"));
     }
 
+    function _abandon(uint64 epoch) private {
+        vm.prank(POSTER);
+        _ledger.abandon(epoch, keccak256("empty"));
+    }
+
     function _openAndClose(uint64 epoch) private {
         vm.warp(_distributor.epochEnd(epoch));
         _open(epoch);
@@ -302,9 +388,32 @@ contract EpochLedgerTest is Test {
     function _post(uint64 epoch) private {
         IRevenueDistributor.Report memory report;
         report.epoch = epoch;
-        report.snapshotBlock = uint64(block.number);
+        report.snapshotBlock = uint64(block.number) - 1;
+        report.snapshotHash = blockhash(block.number - 1);
         vm.prank(POSTER);
         _distributor.post(report);
+    }
+
+    /// @dev Of an epoch that was opened as they all are here.
+    function _record(
+        uint256 openedAt,
+        uint256 closedAt,
+        bytes32 ledgerRoot,
+        bytes32 dataHash
+    )
+        private
+        pure
+        returns (IEpochLedger.Record memory)
+    {
+        return IEpochLedger.Record({
+            opening: keccak256(abi.encode(_opening())),
+            openedAt: uint64(openedAt),
+            closedAt: uint64(closedAt),
+            amendedAt: 0,
+            abandoned: false,
+            ledgerRoot: ledgerRoot,
+            dataHash: dataHash
+        });
     }
 
     function _assertRecord(uint64 epoch, IEpochLedger.Record memory expected) private view {
@@ -312,6 +421,8 @@ contract EpochLedgerTest is Test {
         vm.assertEq(record.opening, expected.opening);
         vm.assertEq(record.openedAt, expected.openedAt, "openedAt");
         vm.assertEq(record.closedAt, expected.closedAt, "closedAt");
+        vm.assertEq(record.amendedAt, expected.amendedAt, "amendedAt");
+        vm.assertTrue(record.abandoned == expected.abandoned, "abandoned");
         vm.assertEq(record.ledgerRoot, expected.ledgerRoot);
         vm.assertEq(record.dataHash, expected.dataHash);
     }

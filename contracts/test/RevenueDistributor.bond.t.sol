@@ -160,6 +160,23 @@ contract RevenueDistributorBondTest is DistributorTest {
         vm.assertEq(CHALLENGER.balance, 0);
     }
 
+    function test_where_no_bond_is_required_a_challenger_that_takes_no_coin_can_challenge() external {
+        RevenueDistributor free =
+            new RevenueDistributor(token, GENESIS, LENGTH, WINDOW, 0, OWNER, POSTER, GUARDIAN);
+        vm.prank(POSTER);
+        free.post(_report(0, 0, 0));
+        Receiver receiver = new Receiver();
+
+        vm.expectEmit(address(free));
+        emit IRevenueDistributor.Challenged(
+            0, 0, address(receiver), IRevenueDistributor.Fault.Malformed, address(0)
+        );
+        receiver.send(address(free), _challenge());
+
+        (,,,, uint64 activeAt) = free.pending();
+        vm.assertEq(activeAt, 0, "it is still pending");
+    }
+
     function test_a_challenge_is_paid_what_was_required_and_no_more() external {
         distributor.addBond{value: 2 ether}();
         _post(_report(0, 0, 0));

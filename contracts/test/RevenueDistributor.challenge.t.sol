@@ -103,7 +103,8 @@ contract RevenueDistributorChallengeTest is DistributorTest {
         );
     }
 
-    /// @dev Nobody can earn for the zero address; if somebody did, later roots must not fall for their padding.
+    /// @dev Nobody can earn for the zero address; if somebody did, later roots must not fall for their padding. What is
+    /// lowered to padding is of the zero address, and that counts for nothing in the active root.
     function test_padding_is_not_the_zero_address_that_has_lost_everything() external {
         SumTree.Leaf[] memory leaves = new SumTree.Leaf[](3);
         leaves[0] = SumTree.Leaf(address(0), 5e6);
@@ -115,7 +116,9 @@ contract RevenueDistributorChallengeTest is DistributorTest {
 
         _refused(
             _decrease(tree.proof(0), tree.proof(3)),
-            abi.encodeWithSelector(IRevenueDistributor.NotLower.selector, address(0), 5e6, 0)
+            abi.encodeWithSelector(
+                IRevenueDistributor.NotInActive.selector, address(0), 5e6, tree.root().hash, 15e6
+            )
         );
     }
 

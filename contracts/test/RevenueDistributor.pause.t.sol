@@ -243,9 +243,6 @@ contract RevenueDistributorPauseTest is DistributorTest {
         vm.assertEq(distributor.activeCommitment(), 0);
         vm.expectRevert(_invalid(_tree(1), 0, 0));
         this.claim(_tree(1));
-        vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.NotPaused.selector));
-        vm.prank(GUARDIAN);
-        distributor.unpause();
 
         _pay(_tree(1));
         _checkRefused(START + 7 days);
@@ -253,6 +250,47 @@ contract RevenueDistributorPauseTest is DistributorTest {
         vm.warp(START + 7 days);
         _claim(_tree(1), 0);
         vm.assertEq(token.balanceOf(_signer()), 500e6);
+    }
+
+    function test_a_pause_before_the_first_root_is_ended_by_the_guardian_and_that_root_pays_at_once()
+        external
+    {
+        _pause();
+        vm.warp(START + 1 days);
+
+        vm.expectEmit(address(distributor));
+        emit IRevenueDistributor.Unpaused();
+        vm.prank(GUARDIAN);
+        distributor.unpause();
+
+        vm.assertEq(distributor.pausedUntil(), 0);
+        vm.assertEq(distributor.activeCommitment(), 0);
+        vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.NotPaused.selector));
+        vm.prank(GUARDIAN);
+        distributor.unpause();
+        _pay(_tree(1));
+        vm.assertEq(distributor.commitment(), _tree(1).commitment());
+        _claim(_tree(1), 0);
+    }
+
+    function testFuzz_nobody_else_ends_a_pause_before_the_first_root(address caller) external {
+        if (caller == GUARDIAN) return;
+        _pause();
+
+        vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.NotGuardian.selector, caller, GUARDIAN));
+        vm.prank(caller);
+        distributor.unpause();
+    }
+
+    /// @dev Its time is over and it kept no root: there is nothing to end.
+    function test_a_pause_before_the_first_root_that_is_over_is_none() external {
+        _pause();
+        vm.warp(START + 7 days);
+
+        vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.NotPaused.selector));
+        distributor.unpause();
+        _pay(_tree(1));
+        _claim(_tree(1), 0);
     }
 
     /// @dev As a call, so that a test can expect its error.

@@ -96,6 +96,31 @@ contract RevenueDistributorPostTest is DistributorTest {
         _post(report);
     }
 
+    function testFuzz_a_snapshot_that_is_not_yet_past_is_refused(uint64 ahead) external {
+        IRevenueDistributor.Report memory report = _report(0, ROOT, 1);
+        report.snapshotBlock = uint64(_within(ahead, 20_000, type(uint64).max));
+
+        vm.expectRevert(
+            abi.encodeWithSelector(IRevenueDistributor.SnapshotNotPast.selector, report.snapshotBlock, 20_000)
+        );
+        _post(report);
+    }
+
+    function test_a_snapshot_of_this_very_block_is_refused_and_one_of_the_block_before_is_accepted()
+        external
+    {
+        IRevenueDistributor.Report memory report = _report(0, ROOT, 1);
+        report.snapshotBlock = 20_000;
+
+        vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.SnapshotNotPast.selector, 20_000, 20_000));
+        _post(report);
+
+        report.snapshotBlock = 19_999;
+        vm.setBlockhash(19_999, "snapshot");
+        _post(report);
+        _checkPending(ROOT, 1, 5, START + WINDOW);
+    }
+
     function test_a_snapshot_of_another_chain_is_refused() external {
         IRevenueDistributor.Report memory report = _report(0, ROOT, 1);
         report.snapshotBlock = 19_900;
@@ -205,14 +230,41 @@ contract RevenueDistributorPostTest is DistributorTest {
 
         vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.NotGuardian.selector, caller, GUARDIAN));
         vm.prank(caller);
-        distributor.veto();
+        distributor.veto(ROOT);
     }
 
     function test_there_is_no_veto_when_nothing_is_pending() external {
         _activated(ROOT, 1);
 
         vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.NothingPending.selector));
-        _veto();
+        vm.prank(GUARDIAN);
+        distributor.veto(ROOT);
+    }
+
+    function testFuzz_a_veto_is_for_the_root_that_it_names(bytes32 named) external {
+        if (named == ROOT) return;
+        _post(_report(0, ROOT, 1));
+
+        vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.NotPending.selector, named, ROOT));
+        vm.prank(GUARDIAN);
+        distributor.veto(named);
+
+        _checkPending(ROOT, 1, 5, START + WINDOW);
+    }
+
+    function test_a_veto_that_comes_after_a_challenge_spares_the_honest_root_posted_since() external {
+        _post(_report(0, 0, 0));
+        vm.prank(CHALLENGER);
+        distributor.challengeMalformed("", 0, 0, "");
+        distributor.addBond{value: BOND}();
+        _post(_report(0, ROOT, 1));
+
+        vm.expectRevert(abi.encodeWithSelector(IRevenueDistributor.NotPending.selector, bytes32(0), ROOT));
+        vm.prank(GUARDIAN);
+        distributor.veto(0);
+
+        _activate();
+        _checkActive(1, 1, 5);
     }
 
     function test_a_vetoed_root_never_activates() external {

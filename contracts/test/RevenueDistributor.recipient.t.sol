@@ -156,8 +156,26 @@ contract RevenueDistributorRecipientTest is DistributorTest {
         _checkPaid(_signer, TO);
     }
 
+    function test_the_distributor_is_no_receiver_however_it_is_named() external {
+        SumTree.Proof memory p = _proof(_signer);
+        bytes memory signature = _signed(_signer, address(distributor), 0, DEADLINE);
+        bytes memory reason =
+            abi.encodeWithSelector(IRevenueDistributor.BadReceiver.selector, address(distributor));
+
+        vm.expectRevert(reason);
+        vm.prank(_signer);
+        distributor.claimTo(p.cumulative, p.index, p.path, address(distributor));
+        vm.expectRevert(reason);
+        distributor.claimWithSig(p, address(distributor), DEADLINE, signature);
+
+        vm.assertEq(distributor.claimed(_signer), 0);
+        vm.assertEq(distributor.nonces(_signer), 0);
+        distributor.claim(p.account, p.cumulative, p.index, p.path);
+        _checkPaid(_signer, _signer);
+    }
+
     function testFuzz_another_receiver_than_was_signed_is_refused(address to) external {
-        if (to == TO) return;
+        if (to == TO || to == address(distributor)) return;
 
         _refused(_signer, to, DEADLINE, _signed(_signer, TO, 0, DEADLINE));
     }

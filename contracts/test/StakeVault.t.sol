@@ -299,6 +299,18 @@ contract StakeVaultTest is VaultTest {
         _withdrawTo(alice, address(0));
     }
 
+    function test_a_withdrawal_to_the_vault_itself_is_refused() external {
+        _stake(alice, 40 ether);
+        _request(alice, 10 ether);
+        vm.warp(START + COOLDOWN);
+
+        vm.expectRevert(abi.encodeWithSelector(IStakeVault.BadReceiver.selector, address(vault)));
+        _withdrawTo(alice, address(vault));
+
+        _withdrawTo(alice, alice);
+        vm.assertEq(vault.totalPending(), 0);
+    }
+
     function test_nothing_is_withdrawn_twice() external {
         _stake(alice, 40 ether);
         _stake(BOB, 40 ether);

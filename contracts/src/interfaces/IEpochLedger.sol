@@ -6,6 +6,7 @@ import {IRevenueDistributor} from "./IRevenueDistributor.sol";
 /// @title The ledger of what the operator commits to before an epoch's first task, and reveals after its end.
 /// @notice An epoch is opened with the hashes of its secrets, and closed with what they were and with the hashes of
 /// what people signed and of the bundle that follows from it. Each epoch once, in order: 0 opened, 0 closed, 1 opened.
+/// One that cannot be revealed any more is abandoned instead: it is closed, and nothing that was ranked in it counts.
 /// @dev It holds no money and stops none. Who verifies an epoch compares the bundle with it.
 interface IEpochLedger {
     /// @notice What is committed to before the first task of an epoch.
@@ -29,7 +30,13 @@ interface IEpochLedger {
         uint64 openedAt;
         /// @dev Block time, Unix seconds; 0 while it is open.
         uint64 closedAt;
-        /// @dev Merkle root of the rankings that were accepted.
+        /// @dev When the bundle's hash was last replaced: block time, Unix seconds; 0 if never. The next epoch's price
+        /// of stake follows from this one's bundle, and may have been committed to before the correction: who
+        /// verifies must be able to see that.
+        uint64 amendedAt;
+        /// @dev Whether it was closed without being revealed.
+        bool abandoned;
+        /// @dev Merkle root of the rankings that were accepted; 0 where it was abandoned: none of them counts.
         bytes32 ledgerRoot;
         /// @dev keccak256 of the published bundle.
         bytes32 dataHash;
@@ -47,6 +54,9 @@ interface IEpochLedger {
 
     /// @notice `epoch` is closed: its seed was `seed`, its rankings and its bundle have these hashes.
     event EpochClosed(uint64 indexed epoch, bytes32 seed, bytes32 ledgerRoot, bytes32 dataHash);
+
+    /// @notice `epoch` is closed without what it was opened with: no ranking of it counts, its bundle has this hash.
+    event EpochAbandoned(uint64 indexed epoch, bytes32 dataHash);
 
     /// @notice The bundle of `epoch` was made anew, from the same rankings.
     event EpochAmended(uint64 indexed epoch, bytes32 dataHash);
@@ -101,8 +111,14 @@ interface IEpochLedger {
     )
         external;
 
+    /// @notice Closes the open epoch without revealing anything, for when that is no longer possible: the secret is lost,
+    /// or somebody with a stolen poster's key opened it. No ranking of it counts. Poster only, after its end.
+    /// @param epoch its number
+    /// @param dataHash keccak256 of the published bundle
+    function abandon(uint64 epoch, bytes32 dataHash) external;
+
     /// @notice Replaces the hash of a closed epoch's bundle, while no root of it waits or pays: the operator found its own
-    /// arithmetic wrong. What people signed stays as it was anchored. Poster only.
+    /// arithmetic wrong. What people signed stays as it was anchored, and the record says when this was. Poster only.
     /// @param epoch its number
     /// @param dataHash keccak256 of the new bundle
     function amend(uint64 epoch, bytes32 dataHash) external;
@@ -113,7 +129,7 @@ interface IEpochLedger {
     /// @notice How many epochs have been opened.
     function opened() external view returns (uint64);
 
-    /// @notice How many epochs have been closed.
+    /// @notice How many epochs have been closed, the abandoned ones included.
     function closed() external view returns (uint64);
 
     /// @notice What is known of an epoch.

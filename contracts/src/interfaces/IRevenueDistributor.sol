@@ -99,6 +99,9 @@ interface IRevenueDistributor {
     /// @notice A token, a role, an account or a receiver would be the zero address.
     error ZeroAddress();
 
+    /// @notice `to` would be paid, which is the distributor itself: the tokens would be nobody's.
+    error BadReceiver(address to);
+
     /// @notice An amount of zero was given, or none of it arrived.
     error ZeroAmount();
 
@@ -123,6 +126,9 @@ interface IRevenueDistributor {
     /// @notice No report is pending.
     error NothingPending();
 
+    /// @notice `root` was named, and `pending` is the root that waits.
+    error NotPending(bytes32 root, bytes32 pending);
+
     /// @notice `epoch` was named, and `expected` is the one whose turn it is.
     error WrongEpoch(uint64 epoch, uint64 expected);
 
@@ -137,6 +143,9 @@ interface IRevenueDistributor {
 
     /// @notice The posted tree has `depth` levels; `max` is the most.
     error TreeTooDeep(uint8 depth, uint8 max);
+
+    /// @notice The report was read at block `snapshotBlock`, which is not yet past: this is block `blockNumber`.
+    error SnapshotNotPast(uint64 snapshotBlock, uint256 blockNumber);
 
     /// @notice Block `snapshotBlock` has the hash `actual` on this chain, not the posted one.
     error SnapshotMismatch(uint64 snapshotBlock, bytes32 snapshotHash, bytes32 actual);
@@ -156,7 +165,7 @@ interface IRevenueDistributor {
     /// @notice Claims cannot be paused again before `notBefore`.
     error PauseTooSoon(uint256 notBefore);
 
-    /// @notice Claims are not paused, or there is no root that could pay them.
+    /// @notice Claims are not paused.
     error NotPaused();
 
     /// @notice Claims are paused until `until` at the latest.
@@ -211,7 +220,8 @@ interface IRevenueDistributor {
     function fund(uint64 run, uint96 amount) external;
 
     /// @notice Puts the report of the next epoch up for challenge. Poster only.
-    /// @dev The block hash is compared where the EVM can still see it (256 blocks, or 8,191 with EIP-2935).
+    /// @dev The snapshot's block has to be past. Its hash is compared where the EVM can still see it (256 blocks, or
+    /// 8,191 with EIP-2935).
     /// @param report what the poster says
     function post(Report calldata report) external;
 
@@ -219,7 +229,10 @@ interface IRevenueDistributor {
     function activate() external;
 
     /// @notice Throws the pending root out; the epoch can be posted again, with a new window. Guardian only.
-    function veto() external;
+    /// @dev It names the root because between a person's yes and the block the wrong one may have been challenged, and
+    /// an honest one posted.
+    /// @param root the root that waits
+    function veto(bytes32 root) external;
 
     /// @notice Adds native coin to the bond that answers for the poster. Anyone may; only the owner can take it back.
     function addBond() external payable;
@@ -289,14 +302,14 @@ interface IRevenueDistributor {
     /// @param cumulative what the active root says the caller has earned in all
     /// @param index position of the caller's leaf
     /// @param proof the siblings from the leaf to the root
-    /// @param to who is paid
+    /// @param to who is paid: anybody but the distributor itself
     function claimTo(uint96 cumulative, uint256 index, bytes calldata proof, address to) external;
 
     /// @notice As `claimTo`, sent by anyone, with the account's signature (EIP-712; ERC-1271 for a contract) over
     /// `Claim(address account,address to,uint96 cumulative,uint256 nonce,uint256 deadline)`.
     /// With its amount: a signature that somebody's `claim` overtook must not be good for what is earned later.
     /// @param proof the account and its way to the root
-    /// @param to who is paid
+    /// @param to who is paid: anybody but the distributor itself
     /// @param deadline until when the signature is good, Unix seconds
     /// @param signature by the account
     function claimWithSig(

@@ -37,6 +37,9 @@ interface IStakeVault {
     /// @notice A token, a role, an account or a receiver would be the zero address.
     error ZeroAddress();
 
+    /// @notice `to` would be paid, which is the vault itself: the tokens would no longer be the staker's.
+    error BadReceiver(address to);
+
     /// @notice An amount of zero was given, or none of it arrived.
     error ZeroAmount();
 
@@ -106,7 +109,7 @@ interface IStakeVault {
     function withdraw() external;
 
     /// @notice As `withdraw`, to another address, for when the token refuses the caller's own.
-    /// @param to who is paid
+    /// @param to who is paid: anybody but the vault itself
     function withdrawTo(address to) external;
 
     /// @notice Refuses new stake, or takes it again. Guardian only.

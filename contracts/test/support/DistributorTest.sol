@@ -101,8 +101,9 @@ abstract contract DistributorTest is Test {
     }
 
     function _veto() internal {
+        (, bytes32 root,,,) = distributor.pending();
         vm.prank(GUARDIAN);
-        distributor.veto();
+        distributor.veto(root);
     }
 
     function _pause() internal {
