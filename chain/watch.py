@@ -1,16 +1,18 @@
 """Watches the roots that are posted: recomputes each as a stranger, and challenges or vetoes the one that is wrong.
 
 It goes by the newest block, not by the finalized one: a challenge has to be in time, and one that a reorg takes
-back is sent again at the next look. Nothing is stored: what is pending stands on the chain. What the distributor
-itself can be shown is looked for first, because that takes a second and needs nothing but the published leaves.
+back is sent again at the next look. What is pending stands on the chain; only the trees are remembered, because
+whoever published them may withhold them later. What the distributor itself can be shown is looked for first: that
+takes a second and needs nothing but the leaves.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 from eth_account.signers.local import LocalAccount
@@ -21,6 +23,7 @@ from chain.committer import epoch_record
 from chain.contracts import call, is_revert, revert_reason
 from chain.deployment import Deployment
 from chain.errors import BundleError, ChainError, HapticError, NodeError, RevertError
+from chain.memory import Memory
 from chain.messages import parse_address
 from chain.rpc import Rpc
 from chain.transactions import price, submit
@@ -31,6 +34,8 @@ from chain.verify import Source, verify
 log = logging.getLogger(__name__)
 NOTHING: Final = Wei(0)
 _ZERO: Final = Hash32("0x" + 64 * "0")
+_NOBODY: Final = PostedTree(_ZERO, NOTHING, 0, {})
+"""A tree that pays nobody, or of which nothing is known."""
 
 
 class Verdict(StrEnum):
@@ -144,10 +149,16 @@ class Watcher:
     """The key of `sender`; None only says what would be sent."""
     show: Show = str
     """How an amount of the payment token is written."""
+    memory: Path | None = None
+    """The folder that keeps the trees for the next process; None keeps them for this one only."""
+    _memory: Memory = field(init=False)
     _right: Pending | None = None
     """What was found right, and need not be recomputed at every look."""
     _open: Pending | None = None
     """What was not found right, and not stopped."""
+
+    def __post_init__(self) -> None:
+        self._memory = Memory(self.deployment.chain_id, self.deployment.distributor, self.memory)
 
     def look(self) -> Finding:
         """Look once: recompute the pending root if it is new, and do what can be done; never raises.
@@ -178,14 +189,33 @@ class Watcher:
                 "pause claims, and claim what is yours",
             )
         if pending is None:
-            return Finding(Verdict.IDLE, "no root is pending")
-        where = f"epoch {pending.epoch}"
+            return self._idle(head)
         if pending == self._right:
-            return Finding(Verdict.RIGHT, f"{where}: root {pending.root} is right", pending)
+            return Finding(Verdict.RIGHT, f"epoch {pending.epoch}: root {pending.root} is right", pending)
         bundles = _Bundles(self.source, pending.epoch)
         leaves = published_leaves(bundles(pending.epoch))
         posted = PostedTree.of(pending.root, pending.sum, pending.depth, leaves)
-        fault = find_fault(self._paying(head, pending.epoch, bundles), posted)
+        try:
+            paying = self._paying(head, bundles)
+        except BundleError:
+            paying = _NOBODY
+        # Before it is known to be right: a wrong one that nobody stops will be the one that pays.
+        self._memory.keep(posted.commitment, posted.sum, posted.depth, leaves)
+        return self._judge(pending, paying, posted, bundles)
+
+    def _idle(self, head: BlockRef) -> Finding:
+        """Learn the active tree while its bundle is still there; that it is not is no alarm yet."""
+        said = "no root is pending"
+        try:
+            self._paying(head, _Bundles(self.source, -1))
+        except BundleError as error:
+            said += f"; but the active tree, which the next root is held against, could not be read: {error}"
+            log.info(said)
+        return Finding(Verdict.IDLE, said)
+
+    def _judge(self, pending: Pending, paying: PostedTree, posted: PostedTree, bundles: _Bundles) -> Finding:
+        where = f"epoch {pending.epoch}"
+        fault = find_fault(paying, posted)
         if fault is not None:
             done = self._challenge(pending, fault)
             if done is not None:
@@ -213,19 +243,23 @@ class Watcher:
         committed = call(self.rpc, self.deployment.revenue_distributor(), "activeCommitment", block=head)
         return bool(committed == PostedTree(wrong.root, wrong.sum, wrong.depth, {}).commitment)
 
-    def _paying(self, head: BlockRef, epoch: int, bundles: _Bundles) -> PostedTree:
-        """Return the active tree as the bundle before says; of nobody where that cannot be read or is of another."""
+    def _paying(self, head: BlockRef, bundles: _Bundles) -> PostedTree:
+        """Return the active tree, as it is remembered or else as its bundle says; a BundleError without either."""
         distributor = self.deployment.revenue_distributor()
-        nobody = PostedTree(_ZERO, NOTHING, 0, {})
         committed = call(self.rpc, distributor, "activeCommitment", block=head)
         if committed == _ZERO:
-            return nobody
-        _, total, depth = call(self.rpc, distributor, "active", block=head)
-        try:
-            leaves = published_leaves(bundles(epoch - 1))
-        except _UnreadError:
-            return nobody
-        return PostedTree.committed(committed, total, depth, leaves) or nobody
+            return _NOBODY
+        following, total, depth = call(self.rpc, distributor, "active", block=head)
+        kept = self._memory.recall(committed, total, depth)
+        if kept is not None:
+            return kept
+        leaves = published_leaves(bundles(following - 1))
+        tree = self._memory.keep(committed, total, depth, leaves)
+        if tree is None:
+            raise _UnreadError(
+                f"what is served as the bundle of epoch {following - 1} has other leaves than the root that pays"
+            )
+        return tree
 
     # -- judging -------------------------------------------------------------------------------------------------
 
@@ -295,7 +329,7 @@ class Watcher:
             raise ChainError(f"epoch {pending.epoch}, recomputed twice, gave two results; the first: {wrong}")
         if self._is_gone(pending):
             return Finding(Verdict.GONE, f"{wrong}. It is not pending any more", pending)
-        return self._send(pending, Verdict.VETOED, wrong, "veto", (), NOTHING)
+        return self._send(pending, Verdict.VETOED, wrong, "veto", (pending.root,), NOTHING)
 
     def _send(
         self,

@@ -23,6 +23,7 @@ STYLES: Final = {
     Verdict.IDLE: "dim", Verdict.RIGHT: "green", Verdict.CHALLENGED: "bold green", Verdict.VETOED: "bold green",
     Verdict.GONE: "green", Verdict.PLANNED: "bold red", Verdict.ALARM: "bold red",
 }  # fmt: skip
+MEMORY: Final = Path(".haptic/watch")
 WITHOUT_KEY: Final = "Whoever proves it with a key of their own (--keyfile) is paid it"
 
 
@@ -31,6 +32,7 @@ def watch(
     keyfile: Annotated[Path | None, typer.Option(envvar="HAPTIC_KEYFILE", help="Wallet that challenges, and pays the gas; the guardian's also vetoes. Without one, wrong roots are only told")] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once; exit status 1 if a wrong or unchecked root is left waiting")] = False,
     interval: Annotated[int, typer.Option(min=1, help="Seconds between two looks")] = 15,
+    memory: Annotated[Path, typer.Option(help="Folder that keeps the last two payout trees, so that who is robbed can be proven robbed even where older bundles are withheld")] = MEMORY,
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, password_file: PasswordFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing: say what would be sent, and what it costs")] = False,
 ) -> None:  # fmt: skip
@@ -46,7 +48,8 @@ def watch(
                 f"a look every {interval} s may miss a root, which waits for {d.challenge_window} s: give an --interval "
                 f"of at most {max(1, d.challenge_window // 4)}"
             )
-        watcher = Watcher(node, d, bundle_source(bundle), show=shared.read_coin(node, d.payment_token).show)
+        show = shared.read_coin(node, d.payment_token).show
+        watcher = Watcher(node, d, bundle_source(bundle), show=show, memory=memory)
         if keyfile is not None and dry_run:
             watcher.sender = keyfile_address(keyfile)
         elif keyfile is not None:
