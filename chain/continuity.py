@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from chain.errors import ChainError
+from chain.errors import MissingLogError
 from chain.events import (
     Activated,
     Claimed,
@@ -24,6 +24,22 @@ ZERO = Wei(0)
 
 
 @dataclass(slots=True)
+class Totals:
+    """What all accounts have together; the vault keeps the same, which shows a missing event without asking for each."""
+
+    staked: Wei = ZERO
+    pending: Wei = ZERO
+    stake_seconds: int = 0
+    """Integral of `staked` over time up to `at`, wei·s."""
+    at: int = 0
+    """Unix seconds of the last change."""
+
+    def stake_seconds_at(self, time: int) -> int:
+        """Return the integral up to `time`, which is not before `at`."""
+        return self.stake_seconds + self.staked * (time - self.at)
+
+
+@dataclass(slots=True)
 class Last:
     """The balances that the events so far left behind; an account that is absent never had an event."""
 
@@ -33,12 +49,16 @@ class Last:
     """Paid out in all, by account."""
     funded: Wei = ZERO
     report: ReportEvent | None = None
+    totals: Totals = field(default_factory=Totals)
+    changed: set[Address] = field(default_factory=set)
+    """Accounts with an event since somebody emptied it."""
 
 
 def follow(last: Last, event: Event) -> None:
-    """Take `event` into `last`; a ChainError, naming account and block, where it does not follow."""
+    """Take `event` into `last`; a MissingLogError, naming account and block, where it does not follow."""
     if isinstance(event, StakeEvent):
         _stake(last, event)
+        last.changed.add(event.account)
     elif isinstance(event, Funded):
         _same(event, "the total funded", last.funded + event.amount, event.total_funded)
         last.funded = event.total_funded
@@ -46,6 +66,7 @@ def follow(last: Last, event: Event) -> None:
         paid = last.claimed.get(event.account, ZERO)
         _same(event, f"what {event.account} was paid", paid + event.amount, event.cumulative)
         last.claimed[event.account] = event.cumulative
+        last.changed.add(event.account)
     else:
         _report(last.report, event)
         last.report = event
@@ -63,8 +84,13 @@ def _stake(last: Last, event: StakeEvent) -> None:
         found = event.staked, event.pending
     else:
         expected, found = (int(before[0]), before[1] - event.amount), (before[0], event.pending)
-    _same(event, f"(stake, pending) of {event.account}", expected, found)
+    if expected != found:
+        raise _missing(event, f"(stake, pending) of {event.account}", expected, found)
     last.stakes[event.account] = found
+    totals = last.totals
+    totals.stake_seconds, totals.at = totals.stake_seconds_at(event.timestamp), event.timestamp
+    totals.staked = Wei(totals.staked + found[0] - before[0])
+    totals.pending = Wei(totals.pending + found[1] - before[1])
 
 
 def _report(last: ReportEvent | None, event: ReportEvent) -> None:
@@ -80,8 +106,11 @@ def _report(last: ReportEvent | None, event: ReportEvent) -> None:
 
 def _same(event: Mark, what: str, expected: object, found: object) -> None:
     if expected != found:
-        raise ChainError(
-            f"{type(event).__name__} in block {event.block} (log {event.log_index}): by those before it, "
-            f"{what} should be {expected}, but is {found}. A log is missing: the node drops some, so use "
-            "another one and index again from an empty database"
-        )
+        raise _missing(event, what, expected, found)
+
+
+def _missing(event: Mark, what: str, expected: object, found: object) -> MissingLogError:
+    return MissingLogError(
+        f"{type(event).__name__} in block {event.block} (log {event.log_index}): by those before it, "
+        f"{what} should be {expected}, but is {found}. A log is missing: the node drops some, so use another one"
+    )

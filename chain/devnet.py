@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -54,8 +54,8 @@ class Devnet:
     """A running Anvil on 127.0.0.1 with chain id 31337, finalizing after two blocks; a context manager.
 
     `port` 0 takes a free one. `block_time` None mines a block per transaction, else one in so many seconds.
-    `timestamp` is that of the genesis block, Unix seconds. A guard process kills Anvil when this one dies,
-    even by SIGKILL.
+    `timestamp` is that of the genesis block, Unix seconds; `options` are further ones of Anvil's own. A guard
+    process kills Anvil when this one dies, even by SIGKILL.
     """
 
     def __init__(
@@ -65,10 +65,11 @@ class Devnet:
         block_time: int | None = None,
         timestamp: int | None = None,
         accounts: int = 10,
+        options: Sequence[str] = (),
         anvil: Path | None = None,
     ) -> None:
         self.port = port
-        self._options = ["--slots-in-an-epoch", "1", "--accounts", str(accounts)]
+        self._options = ["--slots-in-an-epoch", "1", "--accounts", str(accounts), *options]
         if block_time is not None:
             self._options += ["--block-time", str(block_time)]
         if timestamp is not None:

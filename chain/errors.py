@@ -4,9 +4,10 @@ HapticError
 ├── ChainError            what the chain or a node of it says
 │   ├── RpcError          a node that is down, slow, or answers with an error
 │   ├── ReorgError        a finalized block changed: nothing may go on
+│   ├── MissingLogError   a node hides events, or invents some
+│   │   └── StakeMismatchError  folded stake differs from the vault's own storage
 │   ├── RevertError       a contract refused a call
 │   └── DeploymentError   the contracts at these addresses are not the ones expected
-├── StakeMismatchError    folded stake differs from the vault's own storage
 ├── ScoreInputError       rows that no valid feedback can give
 ├── PayoutError           amounts that do not add up
 ├── BundleError           a bundle that is not in the canonical form
@@ -35,6 +36,10 @@ class ReorgError(ChainError):
     """A finalized block changed; nothing that depends on it may go on."""
 
 
+class MissingLogError(ChainError):
+    """A node hides events, or invents some: what it sends does not follow from what it sent before."""
+
+
 class RevertError(ChainError):
     """A contract refused a call; the message names the custom error and its arguments."""
 
@@ -43,8 +48,8 @@ class DeploymentError(ChainError):
     """The contracts at the given addresses are not the ones expected."""
 
 
-class StakeMismatchError(HapticError):
-    """Stake folded from events differs from the vault's own storage at the snapshot block."""
+class StakeMismatchError(MissingLogError):
+    """Stake folded from events differs from the vault's own storage."""
 
 
 class ScoreInputError(HapticError):

@@ -6,8 +6,9 @@ The vault's and distributor's events carry resulting balances, so each must foll
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
 
 from chain.errors import ChainError
 from chain.hashing import keccak256
@@ -15,8 +16,7 @@ from chain.types import Address, Epoch, Hash32, Wei
 from chain.wire import Log
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """Where and when an event happened."""
 
     block: int
@@ -25,8 +25,7 @@ class Mark:
     timestamp: int
 
 
-@dataclass(frozen=True, slots=True)
-class Staked(Mark):
+class Staked(Mark, frozen=True, gc=False):
     """An account put `amount` in and now has `staked`."""
 
     account: Address
@@ -34,8 +33,7 @@ class Staked(Mark):
     staked: Wei
 
 
-@dataclass(frozen=True, slots=True)
-class UnstakeRequested(Mark):
+class UnstakeRequested(Mark, frozen=True, gc=False):
     """An account asked for `amount` back; `staked` is left, `pending` waits until `available_at`."""
 
     account: Address
@@ -45,8 +43,7 @@ class UnstakeRequested(Mark):
     available_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class UnstakeCancelled(Mark):
+class UnstakeCancelled(Mark, frozen=True, gc=False):
     """An account took `amount` of its request back; `staked` counts again, `pending` still waits."""
 
     account: Address
@@ -55,8 +52,7 @@ class UnstakeCancelled(Mark):
     pending: Wei
 
 
-@dataclass(frozen=True, slots=True)
-class Withdrawn(Mark):
+class Withdrawn(Mark, frozen=True, gc=False):
     """`amount` of an account's stake went back `to` it; `pending` still waits."""
 
     account: Address
@@ -65,8 +61,7 @@ class Withdrawn(Mark):
     pending: Wei
 
 
-@dataclass(frozen=True, slots=True)
-class Funded(Mark):
+class Funded(Mark, frozen=True, gc=False):
     """`payer` gave `amount` as revenue of `run` (0: of none); `total_funded` has come in for all runs."""
 
     run: int
@@ -75,8 +70,7 @@ class Funded(Mark):
     total_funded: Wei
 
 
-@dataclass(frozen=True, slots=True)
-class Posted(Mark):
+class Posted(Mark, frozen=True, gc=False):
     """A report waits until `active_at` (SPEC 6)."""
 
     epoch: Epoch
@@ -91,8 +85,7 @@ class Posted(Mark):
     active_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Activated(Mark):
+class Activated(Mark, frozen=True, gc=False):
     """Claims are now paid by `root`, which totals `sum`."""
 
     epoch: Epoch
@@ -100,16 +93,14 @@ class Activated(Mark):
     sum: Wei
 
 
-@dataclass(frozen=True, slots=True)
-class Vetoed(Mark):
+class Vetoed(Mark, frozen=True, gc=False):
     """The guardian threw out the pending `root`."""
 
     epoch: Epoch
     root: Hash32
 
 
-@dataclass(frozen=True, slots=True)
-class Challenged(Mark):
+class Challenged(Mark, frozen=True, gc=False):
     """`challenger` proved the pending `root` wrong and was paid the bond."""
 
     epoch: Epoch
@@ -121,8 +112,7 @@ class Challenged(Mark):
     """Whom the fault is about; the zero address where it is about nobody."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed(Mark):
+class Claimed(Mark, frozen=True, gc=False):
     """`amount` went `to` the account, which has been paid `cumulative` in all."""
 
     account: Address
@@ -138,15 +128,47 @@ ReportEvent: TypeAlias = Posted | Activated | Rejected
 Event: TypeAlias = StakeEvent | Funded | ReportEvent | Claimed
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(NamedTuple):
     record: Callable[..., Event]
-    indexed: tuple[str, ...]
-    words: tuple[str, ...]
+    topics: int
+    """How many there are, the first included."""
+    length: int
+    """Of the data, in hex digits."""
+    readers: tuple[tuple[int, Callable[[bytes], Any]], ...]
+    """Where each indexed and each other word begins, and what reads it."""
+
+
+def _address(word: bytes) -> str:
+    if any(word[:12]):
+        raise ValueError
+    return "0x" + word[12:].hex()
+
+
+def _uint(bits: int) -> Callable[[bytes], int]:
+    def read(word: bytes) -> int:
+        number = int.from_bytes(word)
+        if number >> bits:
+            raise ValueError
+        return number
+
+    return read
+
+
+_READERS: Final[Mapping[str, Callable[[bytes], Any]]] = {
+    "address": _address,
+    "bytes32": lambda word: "0x" + word.hex(),
+    **{f"uint{bits}": _uint(bits) for bits in (8, 64, 96)},
+    "uint256": int.from_bytes,
+}
+
+
+def _shape(record: Callable[..., Event], indexed: tuple[str, ...], words: tuple[str, ...]) -> _Shape:
+    readers = tuple((32 * i, _READERS[kind]) for i, kind in enumerate(indexed + words))
+    return _Shape(record, 1 + len(indexed), 64 * len(words), readers)
 
 
 _SHAPES: Final[Mapping[str, _Shape]] = {
-    "0x" + keccak256(f"{record.__name__}({','.join(indexed + words)})".encode()).hex(): _Shape(
+    "0x" + keccak256(f"{record.__name__}({','.join(indexed + words)})".encode()).hex(): _shape(
         record, indexed, words
     )
     for record, indexed, words in (
@@ -179,31 +201,27 @@ def decode(log: Log, timestamp: int) -> Event:
 
     A ChainError where the topic is unknown or a length or value cannot come from the contracts' ABI.
     """
-    shape = _SHAPES.get(log.topics[0].lower()) if log.topics else None
+    topics = log.topics
+    shape = _SHAPES.get(topics[0].lower()) if topics else None
     if shape is None:
         raise _malformed(log, "has an unknown topic")
-    if len(log.topics) != 1 + len(shape.indexed) or len(log.data) != 2 + 64 * len(shape.words):
+    record, count, length, readers = shape
+    text = log.data[2:]
+    if len(topics) != count or len(text) != length:
         raise _malformed(log, "has a wrong length")
+    for topic in topics[:0:-1]:
+        if len(topic) != 66:
+            raise _malformed(log, "has a wrong length")
+        text = topic[2:] + text
     try:
-        mark = (log.block, log.index, Hash32(log.transaction_hash.lower()), timestamp)
-        indexed = [_value(kind, topic[2:]) for kind, topic in zip(shape.indexed, log.topics[1:], strict=True)]
-        words = [_value(kind, log.data[2 + 64 * i : 66 + 64 * i]) for i, kind in enumerate(shape.words)]
+        data = bytes.fromhex(text)
+        values = [read(data[at : at + 32]) for at, read in readers]
+        event = record(log.block, log.index, log.transaction_hash.lower(), timestamp, *values)
     except ValueError:
         raise _malformed(log, "holds a value out of range") from None
-    return shape.record(*mark, *indexed, *words)
-
-
-def _value(kind: str, word: str) -> int | str:
-    """Return a 32-byte hex `word` as what the ABI `kind` says; ValueError where it does not fit."""
-    raw = bytes.fromhex(word)
-    if len(raw) != 32:
-        raise ValueError
-    number = int.from_bytes(raw)
-    if kind == "bytes32":
-        return "0x" + word.lower()
-    if number >> (160 if kind == "address" else int(kind[4:])):
-        raise ValueError
-    return "0x" + word[24:].lower() if kind == "address" else number
+    if 2 * len(data) != len(text):  # fromhex skips blanks
+        raise _malformed(log, "holds a value out of range")
+    return event
 
 
 def _malformed(log: Log, why: str) -> ChainError:

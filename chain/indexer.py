@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from sqlmodel import Session
 
 from chain import ledger
+from chain.bloom import may_hold
+from chain.continuity import Last
 from chain.contracts import call, call_each
 from chain.deployment import Deployment
-from chain.errors import ChainError, DeploymentError, ReorgError, StakeMismatchError
+from chain.errors import ChainError, DeploymentError, MissingLogError, ReorgError, StakeMismatchError
 from chain.events import Event, decode, topics
+from chain.ranges import Range, read_ranges
 from chain.rpc import Rpc
 from chain.stake import StakeAccount, fold, stake_seconds
 from chain.transport import RpcAnswerError
 from chain.types import Address, BlockRef
 from chain.wire import Log
 
-WIDEST = 10_000
-"""Most blocks asked for at once; what many providers allow."""
-MOST_LOGS = 20_000
-"""When an answer holds more logs, the next range is narrower: memory stays flat."""
+FEW_BLOCKS = 100
+"""A range of no more blocks that came without a log is compared with their headers."""
+MOST_ACCOUNTS = 100_000
+"""Balances kept in memory from one range to the next; beyond, they are read again: memory stays flat."""
+SOME_EVENTS = 100_000
+"""So often balances are written by account while much is read; after a crash these are the most that are gone through."""
+
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +57,30 @@ def index(
 ) -> IndexResult:
     """Bring the ledger up to the finalized block; can be killed anywhere and run again.
 
-    Each range's events and the checkpoint are one transaction; `progress` gets (indexed, finalized) after it.
-    A ReorgError where a block that was final has changed; a ChainError where a log is missing.
+    Each range's events and the checkpoint are one transaction; `progress` gets (indexed, finalized) after it. At the
+    end the contracts' own totals are compared. A node whose events do not follow from each other, or do not add up to
+    what the contracts hold, is not asked again while there is another: what it gave is taken back and read anew.
+
+    A ReorgError where a block that was final has changed, a MissingLogError where the last node hides a log.
     """
+    while True:
+        try:
+            return _index(rpc, session_factory, deployment, progress)
+        except (MissingLogError, ReorgError) as error:
+            if isinstance(error, MissingLogError):
+                with session_factory() as session:
+                    ledger.take_back(session)
+                    session.commit()
+            if not rpc.distrust(str(error)):
+                raise
+
+
+def _index(
+    rpc: Rpc,
+    session_factory: Callable[[], Session],
+    deployment: Deployment,
+    progress: Callable[[int, int], None] | None,
+) -> IndexResult:
     chain_id = rpc.chain_id()
     if chain_id != deployment.chain_id:
         raise DeploymentError(
@@ -58,31 +90,103 @@ def index(
     with session_factory() as session:
         known = ledger.checkpoint(session, deployment)
         at = None if known is None else (known.number, known.hash)
+        last = ledger.last_of(session)
     _unchanged(rpc, at, head)
-    total, width = 0, WIDEST
-    indexed = deployment.from_block - 1 if at is None else at[0]
-    while indexed < finalized.number:
-        end = min(indexed + width, finalized.number)
-        try:
-            events, last = _events(rpc, deployment, indexed + 1, end, None if at is None else at[1])
-        except RpcAnswerError:
-            # Providers word "too many results" in many ways; a narrower range cures all of them.
-            if end == indexed + 1:
-                raise
-            width = max((end - indexed) // 2, 1)
-            continue
-        if end == finalized.number and last.hash != finalized.hash:
-            raise _reorg(end, finalized.hash, last.hash)
-        with session_factory() as session:
-            # The checkpoint first: if another indexer was here, that is said, and not that a log is missing.
-            ledger.advance(session, deployment, None if at is None else at[0], last)
-            ledger.add_events(session, events)
-            session.commit()
-        at, indexed, total = (last.number, last.hash), end, total + len(events)
-        width = _next_width(width, len(events))
-        if progress is not None:
-            progress(indexed, finalized.number)
-    return IndexResult(head.number, finalized.number, indexed, total)
+    indexed, total = deployment.from_block - 1 if at is None else at[0], 0
+    addresses = [deployment.vault, deployment.distributor]
+    since = 0
+    with ThreadPoolExecutor(1, "write") as writer:
+        writing: Future[None] | None = None
+        for found in read_ranges(rpc, addresses, topics(), indexed + 1, finalized.number):
+            events = _events(rpc, addresses, found, None if at is None else at[1])
+            end = found.last
+            if end.number == finalized.number and end.hash != finalized.hash:
+                raise _reorg(end.number, finalized.hash, end.hash)
+            if ledger.unknown_accounts(events, last):
+                with session_factory() as session:
+                    ledger.load_balances(session, events, last)
+            rows = ledger.take(events, last)
+            _done(writing)
+            if progress is not None and at is not None:
+                progress(at[0], finalized.number)
+            before, at = None if at is None else at[0], (end.number, end.hash)
+            total, since = total + len(events), since + len(events)
+            balances = since > SOME_EVENTS or end.number == finalized.number
+            # What is written must not change meanwhile.
+            now = Last(totals=replace(last.totals))
+            if balances:
+                now.stakes, now.claimed, now.changed, since = (
+                    last.stakes.copy(),
+                    last.claimed.copy(),
+                    last.changed,
+                    0,
+                )
+                last.changed = set()
+            writing = writer.submit(
+                _write, session_factory, deployment, rows, before, end, now, balances=balances
+            )
+            if balances and len(last.stakes) > MOST_ACCOUNTS:
+                _done(writing)
+                last.stakes.clear()
+                last.claimed.clear()
+        _done(writing)
+    if progress is not None and at is not None:
+        progress(at[0], finalized.number)
+    if at is not None and at == (finalized.number, finalized.hash):
+        _verify(rpc, session_factory, deployment, finalized, last)
+    return IndexResult(head.number, finalized.number, indexed if at is None else at[0], total)
+
+
+def _write(
+    session_factory: Callable[[], Session],
+    deployment: Deployment,
+    rows: ledger.EventRows,
+    before: int | None,
+    end: BlockRef,
+    last: Last,
+    *,
+    balances: bool,
+) -> None:
+    """Write a range and the checkpoint behind it in one transaction, while the next range is read."""
+    with session_factory() as session:
+        # The checkpoint first: if another indexer was here, that is said, and not that a row is there already.
+        ledger.advance(session, deployment, before, end, last, balances=balances)
+        ledger.store(session, rows)
+        session.commit()
+
+
+def _done(writing: Future[None] | None) -> None:
+    """Wait until what is being written is; raise what went wrong."""
+    if writing is not None:
+        writing.result()
+
+
+def _verify(
+    rpc: Rpc, session_factory: Callable[[], Session], deployment: Deployment, block: BlockRef, last: Last
+) -> None:
+    """Compare what all events came to with what the contracts hold at `block`, and note that they agree."""
+    vault, distributor, totals = deployment.stake_vault(), deployment.revenue_distributor(), last.totals
+    wanted = (
+        ("the stake of all accounts together", vault, "totalStaked", (), totals.staked),
+        ("what all accounts together asked back", vault, "totalPending", (), totals.pending),
+        (
+            f"the stake-seconds of all accounts at {block.timestamp}", vault, "totalStakeSeconds", (block.timestamp,),
+            totals.stake_seconds_at(block.timestamp),
+        ),
+        ("all revenue", distributor, "funded", (), last.funded),
+    )  # fmt: skip
+    calls = [(contract.address, contract.encode(name, *args)) for _, contract, name, args, _ in wanted]
+    try:
+        answers = rpc.calls(calls, block)
+    except RpcAnswerError as error:
+        # A node that keeps no state that old; what was indexed is compared at the next block that it has.
+        _logger.warning("the contracts' totals at block %s cannot be read: %s", block.number, error)
+        return
+    for (what, contract, name, _, mine), data in zip(wanted, answers, strict=True):
+        _equal(block, what, mine, contract.decode(name, data))
+    with session_factory() as session:
+        ledger.verified(session, block.number)
+        session.commit()
 
 
 def stake_at(session: Session, block: int) -> dict[Address, StakeAccount]:
@@ -142,51 +246,67 @@ def _unchanged(rpc: Rpc, at: tuple[int, str] | None, head: BlockRef) -> None:
         raise _reorg(at[0], at[1], found.hash)
 
 
-def _events(
-    rpc: Rpc, deployment: Deployment, start: int, end: int, parent: str | None
-) -> tuple[list[Event], BlockRef]:
-    """Return the events of a range, in order, and its last block; `parent` is the hash it must build on."""
-    addresses = [deployment.vault, deployment.distributor]
-    logs, first, last = rpc.logs_between(addresses, start, end, topics())
-    if parent is not None and first.parent_hash != parent:
-        raise _reorg(start - 1, parent, first.parent_hash)
-    logs.sort(key=lambda log: (log.block, log.index))
-    _check_logs(rpc, logs, addresses, first, last)
-    times = _times(rpc, logs)
-    return [decode(log, times[log.block]) for log in logs], last
+def _events(rpc: Rpc, addresses: Sequence[Address], found: Range, parent: str | None) -> list[Event]:
+    """Return the events of a range, in order; `parent` is the hash it must build on."""
+    if parent is not None and found.first.parent_hash != parent:
+        raise _reorg(found.first.number - 1, parent, found.first.parent_hash)
+    _check_logs(rpc, found, addresses)
+    if not found.logs and found.last.number - found.first.number < FEW_BLOCKS:
+        _check_empty(rpc, found, addresses)
+    times = _times(rpc, found.logs)
+    return [decode(log, times[log.block_number]) for log in found.logs]
 
 
-def _check_logs(
-    rpc: Rpc, logs: Sequence[Log], addresses: Sequence[Address], first: BlockRef, last: BlockRef
-) -> None:
-    """Refuse logs that were not asked for, come twice, or are of other blocks than the headers."""
+def _check_logs(rpc: Rpc, found: Range, addresses: Sequence[Address]) -> None:
+    """Put the logs in order; refuse any that was not asked for, comes twice, or is of another block than the headers."""
+    first, last = found.first, found.last
     ends = {first.number: first.hash, last.number: last.hash}
+    places = [(log.block, log.index) for log in found.logs]
+    if any(place >= following for place, following in pairwise(places)):
+        found.logs.sort(key=lambda log: (log.block, log.index))
+        places.sort()
     before = (-1, -1)
-    for log in logs:
-        at = (log.block, log.index)
-        wanted = first.number <= log.block <= last.number and log.address.lower() in addresses
+    for at, log in zip(places, found.logs, strict=True):
+        wanted = first.number <= at[0] <= last.number and log.address.lower() in addresses
         if not wanted or log.removed or at <= before:
-            raise ChainError(f"{rpc.name} sent a log that was not asked for (block {at[0]}, log {at[1]})")
-        if ends.get(log.block, log.block_hash) != log.block_hash:
-            raise _reorg(log.block, ends[log.block], log.block_hash)
+            raise MissingLogError(
+                f"{rpc.name} sent a log that was not asked for (block {at[0]}, log {at[1]})"
+            )
+        if at[0] in ends and ends[at[0]] != log.block_hash:
+            raise _reorg(at[0], ends[at[0]], log.block_hash)
         before = at
 
 
-def _times(rpc: Rpc, logs: Sequence[Log]) -> dict[int, int]:
-    """Return the timestamp of each block with logs: from the logs if the node puts it there, else headers."""
-    times = {log.block: int(log.block_timestamp, 16) for log in logs if log.block_timestamp is not None}
-    hashes = {log.block: log.block_hash for log in logs if log.block not in times}
+def _check_empty(rpc: Rpc, found: Range, addresses: Sequence[Address]) -> None:
+    """Compare an answer without logs with the headers; a block whose bloom may name us is asked about by itself.
+
+    Whole ranges of a long backfill are not gone through like this: the contracts' totals tell what is missing there.
+    """
+    wanted = range(found.first.number, found.last.number + 1)
+    for block, bloom in rpc.headers(wanted):
+        if (
+            bloom is not None
+            and may_hold(bloom, addresses, topics())
+            and rpc.logs_of_block(block, addresses, topics())
+        ):
+            raise MissingLogError(f"{rpc.name} left out the logs of block {block.number}: use another node")
+
+
+def _times(rpc: Rpc, logs: Sequence[Log]) -> dict[str, int]:
+    """Return the timestamp of each block with logs, by its number in hex: from the logs, where the node says it there."""
+    times: dict[str, int] = {}
+    hashes: dict[int, Log] = {}
+    for log in logs:
+        if log.block_number not in times:
+            if log.block_timestamp is None:
+                hashes[log.block] = log
+            else:
+                times[log.block_number] = int(log.block_timestamp, 16)
     for block in rpc.blocks(sorted(hashes)):
-        if block.hash != hashes[block.number]:
-            raise _reorg(block.number, hashes[block.number], block.hash)
-        times[block.number] = block.timestamp
+        if block.hash != hashes[block.number].block_hash:
+            raise _reorg(block.number, hashes[block.number].block_hash, block.hash)
+        times[hashes[block.number].block_number] = block.timestamp
     return times
-
-
-def _next_width(width: int, found: int) -> int:
-    if found > MOST_LOGS:
-        return max(width * MOST_LOGS // found, 1)
-    return min(width + width // 4 + 1, WIDEST)
 
 
 def _reorg(number: int, before: str, now: str) -> ReorgError:
@@ -199,6 +319,6 @@ def _reorg(number: int, before: str, now: str) -> ReorgError:
 def _equal(block: BlockRef, what: str, folded: int, vault: int) -> None:
     if folded != vault:
         raise StakeMismatchError(
-            f"at block {block.number}, {what} is {folded} by the indexed events and {vault} in the vault: "
-            "an event is missing or false; use another node and index again from an empty database"
+            f"at block {block.number}, {what} is {folded} by the indexed events and {vault} in the contracts: "
+            "the node hides an event or invents one; use another"
         )

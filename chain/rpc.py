@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
+from chain.bloom import BYTES
 from chain.errors import RpcError
 from chain.transport import Call, Transport
 from chain.types import Address, BlockRef, Hash32, Wei
@@ -46,6 +47,11 @@ class Rpc:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def distrust(self, reason: str) -> bool:
+        """Ask another node from now on, because this one lies; False where there is no other."""
+        del reason
+        return False
+
     def close(self) -> None:
         """Let go of the connection."""
         self._transport.close()
@@ -80,6 +86,18 @@ class Rpc:
             self._ref(raw, n)
             for raw, n in zip(self._transport.results([_header(n) for n in at]), at, strict=True)
         ]
+
+    def headers(self, numbers: Sequence[int]) -> list[tuple[BlockRef, bytes | None]]:
+        """Return the blocks at these heights, each with its logs bloom (256 bytes; None where the node gives none)."""
+        raw = self._transport.results([_header(n) for n in numbers])
+        return [(self._ref(each, n), self._bloom(each)) for each, n in zip(raw, numbers, strict=True)]
+
+    def logs_of_block(
+        self, block: BlockRef, addresses: Sequence[Address], topics: Sequence[str]
+    ) -> list[Log]:
+        """Return the logs of one block by its hash (EIP-234): an error where it is not on the chain any more."""
+        wanted = {"address": list(addresses), "blockHash": block.hash, "topics": [list(topics)]}
+        return self._ask(list[Log], "eth_getLogs", wanted)
 
     def logs(
         self, addresses: Sequence[Address], from_block: int, to_block: int, topics: Sequence[str] = ()
@@ -179,6 +197,15 @@ class Rpc:
         if isinstance(at, int) and ref.number != at:
             raise RpcError(f"{self.name} answered block {ref.number} when asked for {at}: use another node")
         return ref
+
+    def _bloom(self, raw: msgspec.Raw) -> bytes | None:
+        try:
+            found = bytes.fromhex(
+                self._parse(Header, raw, "eth_getBlockByNumber").logs_bloom.removeprefix("0x")
+            )
+        except ValueError:
+            raise self._odd("eth_getBlockByNumber") from None
+        return found if len(found) == BYTES else None
 
     def _parse(self, kind: type[T], raw: msgspec.Raw, method: str) -> T:
         try:

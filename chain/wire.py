@@ -70,6 +70,8 @@ class Header(msgspec.Struct, frozen=True, rename="camel"):
     parent_hash: Hash32
     timestamp: str
     base_fee_per_gas: str = "0x0"
+    logs_bloom: str = ""
+    """Empty where a node leaves it out."""
 
 
 class Failure(msgspec.Struct):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, func, insert, update
+from msgspec.structs import asdict
+from sqlalchemy import delete, insert, update
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, SQLModel, col, select
+from sqlmodel import Session, col, select
 
-from chain.continuity import Last, follow
+from chain.continuity import Last, Totals, follow
 from chain.deployment import Deployment
 from chain.errors import ChainError, DeploymentError
 from chain.events import (
@@ -26,7 +27,11 @@ from chain.events import (
     Vetoed,
     Withdrawn,
 )
+from chain.ledger.bulk import insert_rows, put_rows
 from chain.ledger.rows import (
+    INDEXED,
+    VERIFIED,
+    AccountRow,
     Checkpoint,
     ClaimRow,
     EpochReport,
@@ -40,9 +45,11 @@ from chain.stake import Change
 from chain.types import Address, BlockRef, Epoch, Hash32, Wei
 
 __all__ = [
+    "AccountRow",
     "Checkpoint",
     "ClaimRow",
     "EpochReport",
+    "EventRows",
     "FundingRow",
     "ReportRow",
     "StakeRow",
@@ -58,14 +65,20 @@ __all__ = [
     "epoch_reports",
     "forget_epoch_reports",
     "fundings",
-    "last_balances",
+    "last_of",
+    "load_balances",
     "open_transactions",
     "reports",
     "save_epoch_report",
     "stake_changes",
     "staked_of",
+    "store",
+    "take",
+    "take_back",
     "transaction",
     "transaction_of",
+    "unknown_accounts",
+    "verified",
 ]
 
 CHUNK = 500
@@ -75,9 +88,11 @@ CHUNK = 500
 # -- what was indexed ------------------------------------------------------------------------------
 
 
-def checkpoint(session: Session, deployment: Deployment | None = None) -> Checkpoint | None:
+def checkpoint(
+    session: Session, deployment: Deployment | None = None, which: int = INDEXED
+) -> Checkpoint | None:
     """Return the last indexed block; a DeploymentError where this database holds another `deployment`."""
-    found = session.get(Checkpoint, 1)
+    found = session.get(Checkpoint, which)
     if found is not None and deployment is not None:
         held = found.chain_id, found.vault, found.distributor
         asked = deployment.chain_id, deployment.vault, deployment.distributor
@@ -89,62 +104,158 @@ def checkpoint(session: Session, deployment: Deployment | None = None) -> Checkp
     return found
 
 
-def advance(session: Session, deployment: Deployment, before: int | None, to: BlockRef) -> None:
-    """Move the checkpoint from block `before` (None: none yet) to `to`; a ChainError if it is elsewhere."""
-    where = {"number": to.number, "hash": to.hash, "timestamp": to.timestamp}
+def advance(
+    session: Session,
+    deployment: Deployment,
+    before: int | None,
+    to: BlockRef,
+    last: Last,
+    *,
+    balances: bool = True,
+) -> None:
+    """Move the checkpoint from block `before` (None: none yet) to `to`; a ChainError if it is elsewhere.
+
+    With `balances`, those that changed since they were written last are written.
+    """
+    totals = last.totals
+    where = {
+        "number": to.number, "hash": to.hash, "timestamp": to.timestamp, "staked": totals.staked,
+        "pending": totals.pending, "stake_seconds": totals.stake_seconds, "counted_at": totals.at,
+    }  # fmt: skip
+    if balances:
+        where["balances_at"] = to.number
     if before is None:
         contracts = {"vault": deployment.vault, "distributor": deployment.distributor}
-        first = {"id": 1, "chain_id": deployment.chain_id, **contracts, **where}
+        first = {"id": INDEXED, "chain_id": deployment.chain_id, **contracts, "balances_at": -1, **where}
         try:
             session.connection().execute(insert(Checkpoint), first)
         except IntegrityError:
             raise ChainError(
                 "the first range was indexed meanwhile: another indexer runs; stop one of them"
             ) from None
-        return
-    moved = session.connection().execute(
-        update(Checkpoint).where(col(Checkpoint.id) == 1, col(Checkpoint.number) == before).values(**where)
-    )
-    if moved.rowcount != 1:
-        raise ChainError(
-            f"the checkpoint is no longer at block {before}: another indexer runs; stop one of them"
-        )
+    else:
+        here = col(Checkpoint.id) == INDEXED, col(Checkpoint.number) == before
+        if session.connection().execute(update(Checkpoint).where(*here).values(**where)).rowcount != 1:
+            raise ChainError(
+                f"the checkpoint is no longer at block {before}: another indexer runs; stop one of them"
+            )
+    if balances:
+        put_rows(session, AccountRow, _ACCOUNT, _account_rows(last.changed, last))
 
 
-def add_events(session: Session, events: Sequence[Event]) -> None:
-    """Store events in their order; a ChainError where one does not follow from those before it."""
-    last = last_balances(session, events)
-    rows: dict[type[SQLModel], list[dict[str, Any]]] = {}
+def verified(session: Session, number: int) -> None:
+    """Note that the contracts agree with all that was indexed up to block `number`, if that is still the last."""
+    found = session.get(Checkpoint, INDEXED)
+    if found is not None and found.number == number:
+        session.merge(Checkpoint(**(found.model_dump() | {"id": VERIFIED})))
+
+
+def take_back(session: Session) -> None:
+    """Forget what was indexed after the block at which the contracts agreed for the last time."""
+    known = session.get(Checkpoint, VERIFIED)
+    after = -1 if known is None else known.number
+    for table in (StakeRow, FundingRow, ReportRow, ClaimRow):
+        session.connection().execute(delete(table).where(col(table.block) > after))
+    if known is not None:
+        session.merge(Checkpoint(**(known.model_dump() | {"id": INDEXED, "balances_at": known.number})))
+    else:
+        session.connection().execute(delete(Checkpoint))
+    session.connection().execute(delete(AccountRow))
+    last = Last()
+    _replay(session, last, -1)
+    put_rows(session, AccountRow, _ACCOUNT, _account_rows(last.changed, last))
+
+
+def _replay(session: Session, last: Last, after: int) -> None:
+    """Take what the events after a block left each account with into `last`."""
+    for row in session.exec(select(StakeRow).where(StakeRow.block > after).order_by(*_oldest(StakeRow))):
+        last.stakes[Address(row.account)] = Wei(row.staked), Wei(row.pending)
+        last.changed.add(Address(row.account))
+    for paid in session.exec(select(ClaimRow).where(ClaimRow.block > after).order_by(*_oldest(ClaimRow))):
+        last.claimed[Address(paid.account)] = Wei(paid.cumulative)
+        last.changed.add(Address(paid.account))
+
+
+@dataclass(slots=True)
+class EventRows:
+    """Events as the rows that they become."""
+
+    stakes: list[tuple[Any, ...]] = field(default_factory=list)
+    fundings: list[tuple[Any, ...]] = field(default_factory=list)
+    claims: list[tuple[Any, ...]] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+
+def take(events: Iterable[Event], last: Last) -> EventRows:
+    """Take events in their order into `last` and return their rows; a MissingLogError where one does not follow.
+
+    `last` has to know the accounts in them (`load_balances`).
+    """
+    rows = EventRows()
     for event in events:
         follow(last, event)
         if isinstance(event, StakeEvent):
-            rows.setdefault(StakeRow, []).append(_stake_row(event, *last.stakes[event.account]))
+            rows.stakes.append(_stake_row(event, *last.stakes[event.account]))
         elif isinstance(event, Funded):
-            rows.setdefault(FundingRow, []).append(asdict(event))
+            amounts = str(event.amount), str(event.total_funded)
+            rows.fundings.append((*_mark(event), event.tx, str(event.run), event.payer, *amounts))
         elif isinstance(event, Claimed):
-            rows.setdefault(ClaimRow, []).append(asdict(event))
+            amounts = str(event.amount), str(event.cumulative)
+            rows.claims.append((*_mark(event), event.tx, event.account, event.to, *amounts))
         else:
             kind = {"kind": type(event).__name__}
-            rows.setdefault(ReportRow, []).append(dict.fromkeys(_POSTED + _CHALLENGED) | asdict(event) | kind)
-    for table, values in rows.items():
-        session.connection().execute(insert(table), values)
+            rows.reports.append(dict.fromkeys(_POSTED + _CHALLENGED) | asdict(event) | kind)
+    return rows
 
 
-def last_balances(session: Session, events: Iterable[Event]) -> Last:
-    """Return the balances that `events` must follow from: those of the accounts in them, before them."""
-    known = list(events)
-    stakers = {e.account for e in known if isinstance(e, StakeEvent)}
-    claimers = {e.account for e in known if isinstance(e, Claimed)}
+def store(session: Session, rows: EventRows) -> None:
+    """Append rows of events."""
+    insert_rows(session, StakeRow, _STAKE, rows.stakes)
+    insert_rows(session, FundingRow, (*_MARK, "tx", "run", "payer", "amount", "total_funded"), rows.fundings)
+    insert_rows(session, ClaimRow, (*_MARK, "tx", "account", "to", "amount", "cumulative"), rows.claims)
+    if rows.reports:
+        session.connection().execute(insert(ReportRow), rows.reports)
+
+
+def add_events(session: Session, events: Sequence[Event], last: Last) -> None:
+    """Store events in their order, and take them into `last`."""
+    load_balances(session, events, last)
+    store(session, take(events, last))
+
+
+def unknown_accounts(events: Iterable[Event], last: Last) -> set[Address]:
+    """Return the accounts in `events` whose balances have to be loaded into `last` first."""
+    named = {e.account for e in events if isinstance(e, StakeEvent | Claimed)}
+    return named - (last.stakes.keys() & last.claimed.keys())
+
+
+def load_balances(session: Session, events: Iterable[Event], last: Last) -> None:
+    """Add to `last` what the accounts in `events` have before them, for those that it does not know yet."""
+    names = sorted(unknown_accounts(events, last))
+    for start in range(0, len(names), CHUNK):
+        some = names[start : start + CHUNK]
+        held = {
+            Address(r.account): r
+            for r in session.exec(select(AccountRow).where(col(AccountRow.account).in_(some)))
+        }
+        for account in some:
+            row = held.get(account)
+            last.stakes.setdefault(
+                account, (Wei(0), Wei(0)) if row is None else (Wei(row.staked), Wei(row.pending))
+            )
+            last.claimed.setdefault(account, Wei(0) if row is None else Wei(row.claimed))
+
+
+def last_of(session: Session) -> Last:
+    """Return what the events so far left behind; of the balances those that are not written by account."""
     funded = session.exec(select(FundingRow.total_funded).order_by(*_newest(FundingRow)).limit(1)).first()
     reported = session.exec(select(ReportRow).order_by(*_newest(ReportRow)).limit(1)).first()
-    return Last(
-        stakes={
-            Address(r.account): (Wei(r.staked), Wei(r.pending)) for r in _latest(session, StakeRow, stakers)
-        },
-        claimed={Address(r.account): Wei(r.cumulative) for r in _latest(session, ClaimRow, claimers)},
-        funded=Wei(funded or 0),
-        report=None if reported is None else _report(reported),
-    )
+    last = Last(funded=Wei(funded or 0), report=None if reported is None else _report(reported))
+    at = session.get(Checkpoint, INDEXED)
+    if at is not None:
+        last.totals = Totals(Wei(at.staked), Wei(at.pending), at.stake_seconds, at.counted_at)
+        _replay(session, last, at.balances_at)
+    return last
 
 
 def stake_changes(session: Session, until_block: int) -> list[Change]:
@@ -203,7 +314,8 @@ def forget_epoch_reports(session: Session, epoch: int) -> None:
 
 def staked_of(session: Session, account: Address) -> Wei:
     """Return an account's stake as of the last indexed, final block."""
-    return next((Wei(row.staked) for row in _latest(session, StakeRow, {account})), Wei(0))
+    found = session.get(AccountRow, account)
+    return Wei(0) if found is None else Wei(found.staked)
 
 
 def epoch_report(session: Session, epoch: int) -> EpochReport | None:
@@ -268,31 +380,31 @@ def _oldest(table: _Indexed) -> tuple[Any, Any]:
     return col(table.block), col(table.log_index)
 
 
-def _latest(session: Session, table: Any, accounts: set[Address]) -> Iterable[Any]:
-    """Yield the newest row of each account."""
-    names = sorted(accounts)
-    for start in range(0, len(names), CHUNK):
-        some = table.account.in_(names[start : start + CHUNK])
-        rank = func.row_number().over(partition_by=table.account, order_by=_newest(table)).label("rank")
-        ranked = select(table.block, table.log_index, rank).where(some).subquery()
-        same = (table.block == ranked.c.block) & (table.log_index == ranked.c.log_index)
-        yield from session.exec(select(table).join(ranked, same).where(ranked.c.rank == 1))
+_ACCOUNT = ("account", "staked", "pending", "claimed")
 
 
-def _stake_row(event: StakeEvent, staked: Wei, pending: Wei) -> dict[str, Any]:
+def _account_rows(accounts: Iterable[Address], last: Last) -> list[tuple[str, ...]]:
+    """Return the rows of accounts, in their order: two writers never wait for each other's rows."""
+    nothing = Wei(0), Wei(0)
+    return [
+        (a, *map(str, last.stakes.get(a, nothing)), str(last.claimed.get(a, Wei(0))))
+        for a in sorted(accounts)
+    ]
+
+
+_MARK = ("block", "log_index", "timestamp")
+_STAKE = (*_MARK, "kind", "account", "amount", "staked", "pending", "available_at")
+
+
+def _stake_row(event: StakeEvent, staked: Wei, pending: Wei) -> tuple[Any, ...]:
     """Return the row of an event with both balances, also where the event itself names only one."""
-    return {
-        "block": event.block,
-        "log_index": event.log_index,
-        "tx": event.tx,
-        "timestamp": event.timestamp,
-        "kind": type(event).__name__,
-        "account": event.account,
-        "amount": event.amount,
-        "staked": staked,
-        "pending": pending,
-        "available_at": event.available_at if isinstance(event, UnstakeRequested) else None,
-    }
+    available = str(event.available_at) if isinstance(event, UnstakeRequested) else None
+    amounts = str(event.amount), str(staked), str(pending), available
+    return (*_mark(event), type(event).__name__, event.account, *amounts)
+
+
+def _mark(event: Event) -> tuple[int, int, int]:
+    return event.block, event.log_index, event.timestamp
 
 
 def _report(row: ReportRow) -> ReportEvent:

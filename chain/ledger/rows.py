@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, Dialect, Index, LargeBinary, String, TypeDecorator, UniqueConstraint
+from sqlalchemy import BigInteger, Dialect, LargeBinary, String, TypeDecorator, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 
@@ -28,17 +28,50 @@ class Uint(TypeDecorator[int]):
 
 
 class Checkpoint(SQLModel, table=True):
-    """The last block that was indexed, and for which contracts; one row, moved in the data's transaction."""
+    """How far was indexed, for which contracts, and what all accounts had there; moved in the data's transaction.
+
+    Row INDEXED is the last block whose events are here; row VERIFIED the last at which the contracts' own totals
+    agreed: what lies between the two is taken back if they do not.
+    """
 
     __tablename__ = "chain_checkpoint"
 
-    id: int = Field(default=1, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     chain_id: int = Field(sa_type=BigInteger)
     vault: str = Field(max_length=42)
     distributor: str = Field(max_length=42)
     number: int = Field(sa_type=BigInteger)
     hash: str = Field(max_length=66)
     timestamp: int = Field(sa_type=BigInteger)
+    staked: int = Field(sa_type=Uint)
+    """Of all accounts together; so are the next two."""
+    pending: int = Field(sa_type=Uint)
+    stake_seconds: int = Field(sa_type=Uint)
+    """Up to `counted_at`, wei·s."""
+    counted_at: int = Field(sa_type=BigInteger)
+    """Unix seconds."""
+    balances_at: int = Field(sa_type=BigInteger)
+    """Block up to which the accounts' balances are written; those after it follow from the events."""
+
+
+INDEXED, VERIFIED = 1, 2
+"""Ids of the two checkpoints."""
+
+
+IN_ORDER: Final = {"sqlite_with_rowid": False}
+"""SQLite keeps the rows in the order of their key: there is one tree less to write."""
+
+
+class AccountRow(SQLModel, table=True):
+    """What an account's events up to the checkpoint's `balances_at` left it with: nothing is searched for by account."""
+
+    __tablename__ = "chain_account"
+    __table_args__ = IN_ORDER
+
+    account: str = Field(max_length=42, primary_key=True)
+    staked: int = Field(sa_type=Uint)
+    pending: int = Field(sa_type=Uint)
+    claimed: int = Field(sa_type=Uint)
 
 
 class _EventRow(SQLModel):
@@ -46,7 +79,6 @@ class _EventRow(SQLModel):
 
     block: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
     log_index: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
-    tx: str = Field(max_length=66)
     timestamp: int = Field(sa_type=BigInteger)
 
 
@@ -54,7 +86,7 @@ class StakeRow(_EventRow, table=True):
     """A change of somebody's stake, with the balances that result."""
 
     __tablename__ = "chain_stake_event"
-    __table_args__ = (Index("ix_chain_stake_event_account", "account", "block", "log_index"),)
+    __table_args__ = IN_ORDER
 
     kind: str = Field(max_length=16)
     """Name of the event."""
@@ -70,6 +102,7 @@ class FundingRow(_EventRow, table=True):
 
     __tablename__ = "chain_funding"
 
+    tx: str = Field(max_length=66)
     run: int = Field(sa_type=Uint)
     """Any uint64 that a payer chose: too wide for a signed column."""
     payer: str = Field(max_length=42)
@@ -82,6 +115,7 @@ class ReportRow(_EventRow, table=True):
 
     __tablename__ = "chain_report_event"
 
+    tx: str = Field(max_length=66)
     kind: str = Field(max_length=16)
     epoch: int = Field(sa_type=BigInteger, index=True)
     root: str = Field(max_length=66)
@@ -102,8 +136,9 @@ class ClaimRow(_EventRow, table=True):
     """A payout that was made."""
 
     __tablename__ = "chain_claim"
-    __table_args__ = (Index("ix_chain_claim_account", "account", "block", "log_index"),)
+    __table_args__ = IN_ORDER
 
+    tx: str = Field(max_length=66)
     account: str = Field(max_length=42)
     to: str = Field(max_length=42)
     amount: int = Field(sa_type=Uint)
@@ -118,7 +153,7 @@ class TransactionRow(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     kind: str = Field(max_length=16)
-    """post, activate, veto; open, close or amend."""
+    """post, activate, veto; open, close, abandon or amend."""
     epoch: int = Field(sa_type=BigInteger, index=True)
     sender: str = Field(max_length=42)
     nonce: int = Field(sa_type=BigInteger)

@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlmodel import Session, create_engine
 
-from chain import indexer, ledger
+from chain import indexer, ledger, ranges
+from chain.continuity import Last
 from chain.devnet import mine
 from chain.errors import ChainError, DeploymentError, ReorgError, RpcError, StakeMismatchError
 from chain.events import Challenged, Posted
@@ -57,7 +58,7 @@ def test_the_ledger_equals_what_the_contracts_say(deployed: Any, sessions: Sessi
     with sessions() as session:
         folded = stake_at(session, last.number)
         fundings = ledger.fundings(session, 0, last.number)
-        rows = ledger.last_balances(session, [])
+        rows = ledger.last_of(session)
     at = last.timestamp + 321
     assert {
         account: (stake.staked, indexer.stake_seconds(stake, at)) for account, stake in folded.items()
@@ -106,7 +107,8 @@ def test_fundings_lie_after_one_block_and_up_to_another(deployed: Any, sessions:
 def test_progress_is_reported_up_to_the_finalized_block(
     deployed: Any, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexer, "WIDEST", 2)
+    monkeypatch.setattr(ranges, "WIDEST", 2)
+    monkeypatch.setattr(ranges, "FIRST", 2)
     _play(deployed)
     last = deployed.finalize()
     seen: list[tuple[int, int]] = []
@@ -129,7 +131,7 @@ def _die_at(statement: int, chain: Any, url: str) -> None:
 
     for name in ("before_cursor_execute", "after_cursor_execute", "commit"):
         event.listen(engine, name, tick)
-    indexer.WIDEST = 12
+    ranges.FIRST = ranges.WIDEST = 12
     with Rpc(chain.url) as rpc:
         index(rpc, lambda: Session(engine), chain.deployment)
 
@@ -241,33 +243,61 @@ def test_a_dropped_log_is_noticed_by_the_next_of_the_account(
     assert dump() == NOTHING
 
 
-def test_an_accounts_last_log_that_is_dropped_is_noticed_at_the_snapshot(
-    deployed: Any, liar: Any, sessions: Sessions
+@pytest.mark.parametrize(
+    ("who", "which", "words"),
+    [
+        (3, -1, f"the stake of all accounts together is {7 * TOKEN + 5} .* and {3 * TOKEN + 5}"),
+        (0, 0, f"the stake of all accounts together is {2 * TOKEN + 5} .* and {3 * TOKEN + 5}"),
+        (2, -1, "what all accounts together asked back is"),
+        (4, -1, "all revenue is 7000011 .* and 7000012"),
+    ],
+)
+def test_an_accounts_last_log_that_is_dropped_is_noticed_by_the_contracts_totals(
+    deployed: Any, liar: Any, sessions: Sessions, dump: Dump, who: int, which: int, words: str
 ) -> None:
     _play(deployed)
-    last = deployed.finalize()
-    liar.lie = _drop(deployed.address(3), -1)
-    _run(deployed, sessions, liar.url)
-    with sessions() as session:
-        folded = stake_at(session, last.number)
-    said = f"the stake of {deployed.address(3)} is {4 * TOKEN} by the indexed events and 0 in the vault"
-    with pytest.raises(StakeMismatchError, match=said):
-        check_stake(deployed.rpc, deployed.deployment, folded, last, last.timestamp)
+    deployed.finalize()
+    liar.lie = _drop(deployed.address(who), which)
+    with pytest.raises(StakeMismatchError, match=words):
+        _run(deployed, sessions, liar.url)
+    assert dump() == NOTHING
 
 
-def test_an_account_whose_every_log_is_dropped_is_noticed_at_the_snapshot(
-    deployed: Any, liar: Any, sessions: Sessions
+def test_what_was_indexed_since_the_contracts_agreed_is_taken_back_and_read_anew(
+    deployed: Any, liar: Any, sessions: Sessions, dump: Dump, wipe: Callable[[], None]
 ) -> None:
     deployed.stake(2, TOKEN)
     deployed.stake(3, TOKEN)
-    last = deployed.finalize()
+    deployed.finalize()
+    _run(deployed, sessions)
+    agreed = dump()
+    deployed.stake(2, 5)
+    deployed.unstake(3, TOKEN)
+    deployed.finalize()
     liar.lie = _drop(deployed.address(3), 0)
-    _run(deployed, sessions, liar.url)
+    for _ in range(2):
+        with pytest.raises(StakeMismatchError):
+            _run(deployed, sessions, liar.url)
+        assert dump() == agreed
+    _run(deployed, sessions)
+    mended = dump()
+    wipe()
+    _run(deployed, sessions)
+    assert dump() == mended
+
+
+def test_stake_that_differs_from_the_vaults_is_named(deployed: Any, sessions: Sessions) -> None:
+    deployed.stake(2, 7)
+    last = deployed.finalize()
+    _run(deployed, sessions)
     with sessions() as session:
         folded = stake_at(session, last.number)
-    assert list(folded) == [deployed.address(2)]
-    with pytest.raises(StakeMismatchError, match=f"all accounts together is {TOKEN} .* and {2 * TOKEN}"):
-        check_stake(deployed.rpc, deployed.deployment, folded, last, last.timestamp)
+    account = deployed.address(2)
+    wrong = {account: replace(folded[account], staked=8)}
+    with pytest.raises(StakeMismatchError, match=rf"the stake of {account} is 8 .* and 7 in the contracts"):
+        check_stake(deployed.rpc, deployed.deployment, wrong, last, last.timestamp)
+    with pytest.raises(StakeMismatchError, match=r"all accounts together is 0 .* and 7"):
+        check_stake(deployed.rpc, deployed.deployment, {}, last, last.timestamp)
 
 
 def test_stake_seconds_that_differ_are_named(deployed: Any, sessions: Sessions) -> None:
@@ -372,7 +402,7 @@ def test_a_second_indexer_is_noticed(deployed: Any, sessions: Sessions) -> None:
     last = deployed.finalize()
     _run(deployed, sessions)
     with sessions() as session, pytest.raises(ChainError, match="another indexer"):
-        ledger.advance(session, deployed.deployment, last.number - 1, last)
+        ledger.advance(session, deployed.deployment, last.number - 1, last, Last())
 
 
 def test_the_snapshot_is_the_last_block_before_the_end(deployed: Any) -> None:
@@ -413,5 +443,5 @@ def test_what_was_proven_wrong_is_kept_as_it_was_announced(sessions: Sessions) -
     who, about = Address("0x" + "cc" * 20), Address("0x" + "dd" * 20)
     challenged = Challenged(2, 0, mark[2], 6, epoch, root, who, 2, about)
     with sessions() as session:
-        ledger.add_events(session, [posted, challenged])
+        ledger.add_events(session, [posted, challenged], Last())
         assert ledger.reports(session) == [posted, challenged]

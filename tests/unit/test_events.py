@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from eth_abi.abi import decode as abi_decode
 from eth_abi.abi import encode as abi_encode
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from chain.contracts import abi
 from chain.errors import ChainError
@@ -126,4 +126,4 @@ def test_the_topics_are_those_of_the_contracts() -> None:
 
 def test_the_fields_are_named_as_in_the_contracts() -> None:
     named = [each["name"].lower() for each in EVENTS["Posted"]["inputs"]]
-    assert [field.replace("_", "") for field in list(Posted.__dataclass_fields__)[4:]] == named
+    assert [field.replace("_", "") for field in list(Posted.__struct_fields__)[4:]] == named
