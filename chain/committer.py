@@ -1,4 +1,4 @@
-"""Opens and closes epochs on the chain's EpochLedger: what is committed to, and what it turned out to be."""
+"""Opens, closes and abandons epochs on the chain's EpochLedger: what is committed to, and what came of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlmodel import Session
 from chain.contracts import call
 from chain.deployment import Deployment
 from chain.errors import ChainError
+from chain.merkle import EMPTY_ROOT
 from chain.opening import Opening
 from chain.rpc import Block, Rpc
 from chain.step import Outcome, Step, about
@@ -26,6 +27,10 @@ class EpochRecord:
     """Block time, Unix seconds."""
     closed_at: int
     """Block time, Unix seconds; 0 while it is open."""
+    amended_at: int
+    """Block time, Unix seconds, at which the bundle was last replaced; 0 if it never was."""
+    abandoned: bool
+    """Closed without what it was opened with: no ranking of it counts."""
     ledger_root: Hash32
     data_hash: Hash32
 
@@ -81,14 +86,34 @@ def close_epoch(
     """
     contract = writer.deployment.ledger_contract()
     data = contract.encode("close", epoch, "0x" + seed.hex(), opening.arguments(), ledger_root, data_hash)
-    step = writer.step("close", epoch, data)
+    what = f"close epoch {epoch}: rankings {ledger_root}, bundle {data_hash}"
+    return _finish(writer, writer.step("close", epoch, data), what, ledger_root, data_hash)
+
+
+def abandon_epoch(writer: Writer, epoch: int, data_hash: Hash32) -> Outcome:
+    """Close an epoch whose opening cannot be revealed, with a bundle without rankings, unless it is closed so.
+
+    A ChainError where it was closed with what it was opened with.
+    """
+    data = writer.deployment.ledger_contract().encode("abandon", epoch, data_hash)
+    what = f"abandon epoch {epoch}: no ranking of it counts, bundle {data_hash}"
+    return _finish(writer, writer.step("abandon", epoch, data), what, EMPTY_ROOT, data_hash)
+
+
+def _finish(writer: Writer, step: Step, what: str, ledger_root: Hash32, data_hash: Hash32) -> Outcome:
+    """Take the step that ends an epoch; where it ended before, only its bundle's hash can still be replaced."""
+    epoch, abandons = step.key.epoch, step.key.kind == "abandon"
     known = epoch_record(writer.rpc, writer.deployment, epoch)
     if not known.closed_at:
         step.resume()
         known = epoch_record(writer.rpc, writer.deployment, epoch)
-    what = f"close epoch {epoch}: rankings {ledger_root}, bundle {data_hash}"
     if not known.closed_at:
         return step.take(what)
+    if known.abandoned != abandons:
+        raise ChainError(
+            f"epoch {epoch} was {'abandoned' if known.abandoned else 'closed'} on the chain: "
+            f"it cannot be {'abandoned' if abandons else 'closed'} any more"
+        )
     if known.ledger_root != ledger_root:
         raise ChainError(
             f"epoch {epoch} was closed on the chain with the rankings {known.ledger_root}, here they come to "
@@ -96,6 +121,7 @@ def close_epoch(
         )
     if known.data_hash == data_hash:
         return Outcome(what, done=True)
+    contract = writer.deployment.ledger_contract()
     amended = writer.step("amend", epoch, contract.encode("amend", epoch, data_hash))
     amended.resume()
     if epoch_record(writer.rpc, writer.deployment, epoch).data_hash == data_hash:

@@ -1,4 +1,4 @@
-"""Brings an epoch's report on the chain and through its window: post, activate, veto; each once per epoch."""
+"""Brings an epoch's report on the chain and through its window: post, activate; each once per epoch."""
 
 from __future__ import annotations
 
@@ -141,35 +141,6 @@ def activate(
         return Outcome(f"activate epoch {epoch}", done=True)
     _must_be_pending(state, epoch)
     return step.take(f"activate epoch {epoch}: root {state.pending_root}")
-
-
-def veto(
-    rpc: Rpc,
-    session: Session,
-    deployment: Deployment,
-    account: LocalAccount,
-    epoch: int,
-    *,
-    dry_run: bool = False,
-    timeout_s: float = 120.0,
-) -> Outcome:
-    """Throw out the pending root of `epoch`; commits `session`; a ChainError where none of it waits."""
-    data = deployment.revenue_distributor().encode("veto")
-    # The call itself names no root; what it is about does, so that another root needs another transaction.
-    root = chain_state(rpc, deployment).pending_root
-    key = TransactionKey("veto", epoch, about(data + bytes.fromhex(root[2:])))
-    step = Step(rpc, session, deployment.distributor, account, key, data, dry_run, timeout_s)
-    sent, block = step.resume()
-    state = chain_state(rpc, deployment, block)
-    if (
-        sent is not None
-        and sent.status == "mined"
-        and state.pending_epoch is None
-        and state.next_epoch == epoch
-    ):
-        return Outcome(f"veto epoch {epoch}", done=True)
-    _must_be_pending(state, epoch)
-    return step.take(f"veto epoch {epoch}: root {state.pending_root}")
 
 
 def history(rpc: Rpc, deployment: Deployment, report: Report) -> list[ReportEvent]:

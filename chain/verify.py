@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 
 from chain.assignment import seed_commitment
-from chain.bundle import KINDS, Evidence, Line, read_evidence, read_lines
+from chain.bundle import KINDS, ZERO_HASH, Evidence, Header, Line, read_evidence, read_lines
 from chain.canonical import canonical, hash_of
 from chain.committer import epoch_record
 from chain.deployment import Deployment
@@ -56,6 +56,8 @@ class Verified:
     """Revenue that nobody was allotted, handed on to the next epoch."""
     active: bool
     """The root is the one that claims are paid by, or an older one that was."""
+    notes: tuple[str, ...] = ()
+    """What is no fault, and whoever relies on the epoch should know, in words."""
 
 
 def bundle_source(where: str, timeout_s: float = 60.0) -> Source:
@@ -105,13 +107,12 @@ def _fetch(url: str, timeout_s: float) -> bytes:
 def _check_header(
     rpc: Rpc, deployment: Deployment, evidence: Evidence, standing: Standing, posted: Posted
 ) -> BlockRef:
-    """Return the snapshot block that the header names; deployment, λ and all else in it must be right too."""
+    """Return the snapshot block that the header names; deployment and all else in it must be right too, but for λ."""
     h, d = evidence.header, deployment
     pairs: list[tuple[str, Any, Any]] = [
         ("epoch", h.epoch, posted.epoch), ("chainId", h.chain_id, d.chain_id), ("vault", h.vault, d.vault),
         ("distributor", h.distributor, d.distributor), ("genesis", h.genesis, d.genesis),
         ("length", h.length, d.epoch_length), ("previous", h.previous, standing.previous),
-        ("lambda", (h.lam.num, h.lam.den), (standing.lam.num, standing.lam.den)),
         ("goldRoot", h.gold_root, gold_root(evidence.gold.values())),
         ("rulesHash", h.rules.hash(), posted.rules_hash),
         ("snapshotBlock", h.snapshot_block, posted.snapshot_block),
@@ -209,31 +210,73 @@ def _check_posted(posted: Posted, data: bytes, closed: Closed) -> None:
             raise VerifyError(f"epoch {posted.epoch}, on the chain: {name} is {found}, recomputed {expected}")
 
 
-def _check_anchored(rpc: Rpc, deployment: Deployment, evidence: Evidence, posted: Posted) -> None:
-    """Raise unless the chain knew seed, gold, rules and λ before the first ranking, and this bundle at the close."""
-    h, epoch = evidence.header, posted.epoch
+def _check_anchored(
+    rpc: Rpc, deployment: Deployment, evidence: Evidence, posted: Posted, standing: Standing
+) -> tuple[str, ...]:
+    """Raise unless the chain knew seed, gold, rules and λ before the first ranking, and this bundle at the close.
+
+    Returns what is no fault and should be known.
+    """
+    epoch = posted.epoch
     known = epoch_record(rpc, deployment, epoch)
     where = f"epoch {epoch}, on the chain"
-    opening = Opening(seed_commitment(bytes.fromhex(h.seed[2:])), h.gold_root, h.rules.hash(), h.lam)
     if not known.closed_at:
         raise VerifyError(
             f"{where}: it was never {'closed' if known.opened_at else 'opened'} in the EpochLedger"
-        )
-    if known.opening != opening.hash():
-        raise VerifyError(
-            f"{where}: opened with {known.opening}; seed, gold, rules and lambda of the bundle hash to {opening.hash()}"
         )
     for name, found, expected in (
         ("ledgerRoot", known.ledger_root, posted.ledger_root), ("dataHash", known.data_hash, posted.data_hash),
     ):  # fmt: skip
         if found != expected:
             raise VerifyError(f"{where}: closed with {name} {found}, posted with {expected}")
+    if known.abandoned:
+        return _check_abandoned(evidence, standing)
+    h = evidence.header
+    opening = Opening(seed_commitment(bytes.fromhex(h.seed[2:])), h.gold_root, h.rules.hash(), h.lam)
+    if known.opening != opening.hash():
+        raise VerifyError(
+            f"{where}: opened with {known.opening}; seed, gold, rules and lambda of the bundle hash to {opening.hash()}"
+        )
     first = min(evidence.rankings, key=lambda r: r.received_at, default=None)
     if first is not None and first.received_at < known.opened_at:
         raise VerifyError(
             f"{where}: opened at {known.opened_at}, but the ranking at position {first.position} had come in at "
             f"{first.received_at}: it was committed to after people had begun to answer"
         )
+    return ()
+
+
+def _check_abandoned(evidence: Evidence, standing: Standing) -> tuple[str, ...]:
+    """Raise unless the bundle says nothing but what follows without an opening: no task, no ranking, λ as it was."""
+    h = evidence.header
+    where = f"epoch {h.epoch} was abandoned on the chain"
+    for name, found in (
+        ("task", evidence.tasks), ("gold", evidence.gold), ("session", evidence.sessions), ("ranking", evidence.rankings),
+    ):  # fmt: skip
+        if found:
+            raise VerifyError(f"{where}, but its bundle has a {name} line: nothing of it can be checked")
+    if (h.seed, h.lam) != (ZERO_HASH, standing.lam):
+        raise VerifyError(
+            f"{where}: its bundle has seed {h.seed} and lambda {_said(h.lam)}, "
+            f"expected {ZERO_HASH} and {_said(standing.lam)}"
+        )
+    said = "what it was opened with was never revealed, so no ranking of it counts, and its revenue is carried on"
+    return (f"{where}: {said}",)
+
+
+def _check_lambda(rpc: Rpc, deployment: Deployment, h: Header, standing: Standing) -> tuple[str, ...]:
+    """Raise unless λ follows from the epoch before, or that was corrected only after this one was opened."""
+    if h.lam == standing.lam:
+        return ()
+    said = f"epoch {h.epoch}, epoch line: lambda is {_said(h.lam)}, expected {_said(standing.lam)}"
+    corrected = epoch_record(rpc, deployment, h.epoch - 1).amended_at if h.epoch else 0
+    if corrected <= epoch_record(rpc, deployment, h.epoch).opened_at:
+        raise VerifyError(said)
+    return (f"{said}: it was committed to before epoch {h.epoch - 1} was corrected, and holds",)
+
+
+def _said(ratio: Ratio) -> str:
+    return f"{ratio.num}/{ratio.den}"
 
 
 def _check_conservation(epoch: int, closed: Closed, record: Record, until: int) -> None:
@@ -288,6 +331,7 @@ def _recompute(
     if before is None:
         before = _Before.first(evidence.header.rules.params, deployment)
     snapshot = _check_header(rpc, deployment, evidence, before.standing, posted)
+    notes = _check_lambda(rpc, deployment, evidence.header, before.standing)
     _check_runs(evidence, before.standing, before.preferences)
     progress(f"epoch {epoch}: checking {len(evidence.rankings)} signatures")
     digests = _check_evidence(evidence, Domain(deployment.chain_id, deployment.vault))
@@ -296,13 +340,13 @@ def _recompute(
     closed = close(evidence, facts, before.standing, SPEC, digests)
     _compare(epoch, data, closed)
     _check_posted(posted, data, closed)
-    _check_anchored(rpc, deployment, evidence, posted)
+    notes += _check_anchored(rpc, deployment, evidence, posted, before.standing)
     _check_conservation(epoch, closed, record, snapshot.number)
     learned = preference_lines(evidence.tasks, closed.comparisons, closed.result, epoch)
     found = Verified(
         epoch=epoch, rankings=len(evidence.rankings), wallets=len(closed.scores),
         paid_to=len(closed.standing.cumulative), sum=Wei(closed.tree.sum),
-        carried=Wei(sum(closed.standing.carried.values())), active=epoch in record.active,
+        carried=Wei(sum(closed.standing.carried.values())), active=epoch in record.active, notes=notes,
     )  # fmt: skip
     return found, _Before(closed.standing, (*before.preferences, learned), snapshot.number)
 

@@ -139,8 +139,11 @@ def _unit(rpc: Rpc, token: Address) -> Unit:
     return Unit(str(call(rpc, contract, "symbol")), int(call(rpc, contract, "decimals")))
 
 
-def build(settings: Settings) -> Context:
-    """Return the context of these settings; every wrong one is an error before anything is written."""
+def build(settings: Settings, *, secret_is_lost: bool = False) -> Context:
+    """Return the context of these settings; every wrong one is an error before anything is written.
+
+    With `secret_is_lost`, HAPTIC_SECRET may be another than that of an epoch that is still open.
+    """
     assert_fast_crypto()
     deployment = settings.load_deployment()
     rules = settings.rules()
@@ -156,8 +159,9 @@ def build(settings: Settings) -> Context:
         place = Place(deployment, settings.master, settings.folder("bundles"))
         db = open_database(settings.database)
         undo.callback(db.engine.dispose)
-        with db.read() as session:
-            check_secret(session, place)
+        if not secret_is_lost:
+            with db.read() as session:
+                check_secret(session, place)
         undo.pop_all()
     return Context(
         settings=settings, deployment=deployment, rpc=rpc, reader=reader, db=db, clock=ChainClock(reader),

@@ -12,6 +12,7 @@ from sqlmodel import Session as Db
 from chain import ledger as chain_ledger
 from chain.assignment import epoch_seed, seed_commitment
 from chain.bundle import (
+    ZERO_HASH,
     Evidence,
     Gold,
     Header,
@@ -20,6 +21,7 @@ from chain.bundle import (
     read_evidence,
     read_lines,
 )
+from chain.committer import EpochRecord
 from chain.contracts import call
 from chain.deployment import Deployment
 from chain.epoch import FAST, Closed, Facts, Standing, close, gold_root, preference_lines
@@ -28,6 +30,7 @@ from chain.evidence import check_evidence
 from chain.feedback import Task
 from chain.indexer import check_stake, snapshot_block
 from chain.ledger import EpochReport
+from chain.merkle import EMPTY_ROOT
 from chain.messages import Domain, Ranking, Session
 from chain.opening import Opening
 from chain.rpc import Rpc
@@ -35,7 +38,7 @@ from chain.rules import Rules
 from chain.stake import fold, stake_seconds
 from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
 from service.arena import Plan, gold_of, task_of
-from service.errors import ConfigError, ConflictError
+from service.errors import ConfigError, ConflictError, NotFoundError
 from service.ledger import queries
 from service.ledger.tables import (
     EpochRow,
@@ -165,14 +168,19 @@ def _signed_ranking(row: RankingRow) -> SignedRanking:
 
 
 def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: Standing) -> Evidence:
-    """Return everything that was signed or committed to in an epoch, from the tables."""
-    d = place.deployment
+    """Return everything that was signed or committed to in an epoch, from the tables; of an abandoned one nothing."""
+    d, abandoned = place.deployment, row.abandoned_at is not None
     header = Header(
         epoch=Epoch(row.epoch), chain_id=d.chain_id, vault=d.vault, distributor=d.distributor, genesis=d.genesis,
         length=d.epoch_length, snapshot_block=snapshot.number, snapshot_hash=snapshot.hash,
-        seed=Hash32("0x" + place.seed(row.epoch).hex()), gold_root=Hash32(row.gold_root),
-        lam=Ratio(int(row.lambda_num), int(row.lambda_den)), rules=Rules.from_json(row.rules), previous=before.previous,
+        seed=ZERO_HASH if abandoned else Hash32("0x" + place.seed(row.epoch).hex()),
+        gold_root=EMPTY_ROOT if abandoned else Hash32(row.gold_root),
+        lam=before.lam if abandoned else Ratio(int(row.lambda_num), int(row.lambda_den)),
+        rules=Rules.from_json(row.rules), previous=before.previous,
     )  # fmt: skip
+    runs = tuple(queries.run_records(queries.runs(db, undeclared=True)).values())
+    if abandoned:
+        return Evidence(header, {}, {}, (), (), runs)
     tasks: dict[Hash32, Task] = {}
     gold: dict[Hash32, Gold] = {}
     for t in queries.tasks(db, row.epoch):
@@ -180,14 +188,13 @@ def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: St
         tasks[name] = task_of(t)
         if t.gold_ranks:
             gold[name] = Gold(name, tuple(t.gold_ranks), Hash32(t.gold_salt))
-    declared = queries.run_records(queries.runs(db, undeclared=True))
     rankings = tuple(_signed_ranking(r) for r in queries.rankings(db, row.epoch))
     ranked = {r.ranking.wallet for r in rankings}
     return Evidence(
         header, tasks, gold,
         sessions=tuple(_signed_session(s) for s in queries.sessions(db, row.epoch) if s.wallet in ranked),
         rankings=rankings,
-        runs=tuple(declared.values()),
+        runs=runs,
     )  # fmt: skip
 
 
@@ -248,25 +255,30 @@ def draft(db: Db, rpc: Rpc, place: Place, epoch: int) -> Draft | None:
     found = evidence(db, place, row, snapshot, before)
     digests = check_evidence(found, place.domain)
     closed = close(found, facts(db, rpc, place, epoch, snapshot), before, FAST, digests)
-    _check_readable(closed.bundle, row)
+    _check_readable(closed.bundle, found.header.gold_root, epoch)
     return Draft(epoch, snapshot, closed, Hash32(row.rules_hash))
 
 
 def check_secret(db: Db, place: Place) -> None:
     """Raise a ConfigError where an epoch that is not closed was opened with another secret than there is now."""
     for row in queries.epochs(db):
-        if row.closed_at is None and row.seed_hash != seed_commitment(place.seed(row.epoch)):
+        if (
+            row.closed_at is None
+            and row.abandoned_at is None
+            and row.seed_hash != seed_commitment(place.seed(row.epoch))
+        ):
             raise ConfigError(
-                f"HAPTIC_SECRET is not the one that epoch {row.epoch} was opened with: put that one back"
+                f"HAPTIC_SECRET is not the one that epoch {row.epoch} was opened with: put that one back; only if it is "
+                f"lost for good, give the epoch up when it has ended: `haptic epoch abandon --epoch {row.epoch}`"
             )
 
 
-def _check_readable(bundle: bytes, row: EpochRow) -> None:
+def _check_readable(bundle: bytes, committed: Hash32, epoch: int) -> None:
     """Read a bundle as a stranger will, so that nothing is posted that nobody can verify."""
     found = read_evidence(read_lines(bundle))
-    if (root := gold_root(found.gold[t] for t in sorted(found.gold))) != row.gold_root:
+    if (root := gold_root(found.gold[t] for t in sorted(found.gold))) != committed:
         raise VerifyError(
-            f"the gold of epoch {row.epoch} has root {root}, committed was {row.gold_root}: a row was changed"
+            f"the gold of epoch {epoch} has root {root}, committed was {committed}: a row was changed"
         )
 
 
@@ -313,9 +325,46 @@ def _matches(db: Db, item: Draft) -> list[MatchRow]:
 
 
 def reopen(db: Db, epoch: int) -> None:
-    """Take back all that followed from closing `epoch` and the epochs after it; what was signed stays."""
+    """Take back all that followed from closing `epoch` and the epochs after it; what was signed stays.
+
+    ConflictError where an epoch after it was given its λ, and the chain does not know of that yet.
+    """
+    for row in queries.epochs(db):
+        if row.epoch > epoch and row.committed_at is None:
+            raise ConflictError(
+                f"epoch {row.epoch} was opened by what epoch {epoch} came to, and the chain has to hear of both first: "
+                f"`haptic epoch commit --epoch {epoch}`, then `--epoch {row.epoch}`"
+            )
     queries.forget_results(db, epoch)
     chain_ledger.forget_epoch_reports(db, epoch)
+
+
+def check_abandoned(db: Db, place: Place, epoch: int, known: EpochRecord, now: int) -> EpochRow:
+    """Return the epoch if it can be given up; ConflictError where it is not over, or where the chain's is closed."""
+    row = queries.epoch_row(db, epoch, lock=True)
+    if row is None:
+        raise NotFoundError(f"epoch {epoch} was not opened")
+    if now < place.start(epoch + 1):
+        raise ConflictError(
+            f"epoch {epoch} lasts until {place.start(epoch + 1)}, now is {now}: its secret may still be found"
+        )
+    if known.closed_at:
+        raise ConflictError(f"epoch {epoch} is closed on the chain: what it was opened with is known")
+    if not known.opened_at:
+        raise ConflictError(
+            f"epoch {epoch} is not open on the chain yet: `haptic epoch commit --epoch {epoch}` first"
+        )
+    return row
+
+
+def abandon(db: Db, place: Place, epoch: int, known: EpochRecord, now: int) -> None:
+    """Give up an ended epoch whose opening cannot be revealed, so that it closes without a ranking.
+
+    `known` is what the chain knows of it. Raises as `check_abandoned` does.
+    """
+    row = check_abandoned(db, place, epoch, known, now)
+    reopen(db, epoch)
+    row.abandoned_at, row.committed_at = now, known.opened_at
 
 
 def store(db: Db, place: Place, item: Draft, now: int) -> None:
@@ -323,9 +372,11 @@ def store(db: Db, place: Place, item: Draft, now: int) -> None:
     row = queries.epoch_row(db, item.epoch, lock=True)
     if row is None or row.closed_at is not None:
         return
-    if queries.judgement_count(db, item.epoch) != sum(
-        1 for r in read_lines(item.closed.bundle) if r["kind"] == "ranking"
-    ):
+    closed_on = sum(1 for r in read_lines(item.closed.bundle) if r["kind"] == "ranking")
+    if row.abandoned_at is not None:
+        # Nobody was paid by it, so that it is handed on as it came.
+        row.lambda_num, row.lambda_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)
+    elif queries.judgement_count(db, item.epoch) != closed_on:
         raise ConflictError(
             f"a ranking came in while epoch {item.epoch} was being closed; it is closed again in a moment"
         )

@@ -97,7 +97,10 @@ def write_close(ctx: Context, row: EpochRow, *, dry_run: bool = False) -> Outcom
             raise ConflictError(f"epoch {row.epoch} is not closed")
         roots, seed = (Hash32(report.ledger_root), Hash32(report.data_hash)), ctx.place.seed(row.epoch)
         writer = _writer(ctx, db, dry_run=dry_run)
-        done = committer.close_epoch(writer, row.epoch, seed, epochs.opening(row), *roots)
+        if row.abandoned_at is not None:
+            done = committer.abandon_epoch(writer, row.epoch, roots[1])
+        else:
+            done = committer.close_epoch(writer, row.epoch, seed, epochs.opening(row), *roots)
     _note(ctx, row.epoch)
     return done
 

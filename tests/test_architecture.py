@@ -14,14 +14,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PURE = frozenset({
-    "assignment", "bundle", "canonical", "challenge", "continuity", "epoch", "errors", "events", "evidence", "feedback",
-    "hashing", "merkle", "messages", "opening", "payout", "rules", "score", "spec", "stake", "tables", "tree",
+    "assignment", "bloom", "bundle", "canonical", "challenge", "continuity", "epoch", "errors", "events", "evidence",
+    "feedback", "hashing", "merkle", "messages", "opening", "payout", "rules", "score", "spec", "stake", "tables", "tree",
     "types", "wire",
 })  # fmt: skip
 """Files of chain that compute from their arguments and nothing else."""
 EDGE = frozenset({
-    "committer", "contracts", "deploy", "deployment", "devnet", "indexer", "keys", "ledger", "publisher", "record",
-    "rpc", "step", "transactions", "transport", "verify", "watch",
+    "committer", "contracts", "deploy", "deployment", "devnet", "head", "indexer", "keys", "ledger", "memory",
+    "publisher", "ranges", "record", "rpc", "step", "transactions", "transport", "verify", "watch",
 })  # fmt: skip
 """Files of chain that talk to a node, a disk or a database."""
 OUTSIDE = frozenset({

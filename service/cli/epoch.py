@@ -1,4 +1,4 @@
-"""An epoch step by step, as its operator takes it by hand: list, commit, close, post, activate, veto, reopen."""
+"""An epoch step by step, as its operator takes it by hand: list, commit, close, post, activate, veto, reopen, abandon."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from eth_account.signers.local import LocalAccount
 from rich.table import Table
 from sqlmodel import Session
 
+from chain import committer, publisher
 from chain import ledger as chain_ledger
-from chain import publisher
 from chain.errors import HapticError
 from chain.indexer import index
 from chain.ledger import EpochReport
@@ -33,7 +33,7 @@ from service.terminal import out
 EpochNumber = Annotated[int, typer.Option("--epoch", min=0, help="Number of the epoch")]
 epoch_app = typer.Typer(
     no_args_is_help=True,
-    help="An epoch step by step: list, commit, close, post, activate, veto, reopen. Settings come from HAPTIC_* variables.",
+    help="An epoch step by step: list, commit, close, post, activate, veto, reopen, abandon. Settings come from HAPTIC_* variables.",
 )
 
 
@@ -47,10 +47,15 @@ def list_epochs() -> None:
         for row in queries.epochs(session):
             report = chain_ledger.epoch_report(session, row.epoch)
             table.add_row(
-                str(row.epoch), report.status if report else "open", str(queries.judgement_count(session, row.epoch)),
+                str(row.epoch), _state(row, report), str(queries.judgement_count(session, row.epoch)),
                 str(queries.task_count(session, row.epoch)), str(report.sum) if report else "", report.root if report else "",
             )  # fmt: skip
     out.print(table)
+
+
+def _state(row: EpochRow, report: EpochReport | None) -> str:
+    state = report.status if report else "open"
+    return state if row.abandoned_at is None else f"{state}, abandoned"
 
 
 @epoch_app.command("close")
@@ -88,13 +93,42 @@ def reopen(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> Non
             f"is {waits}; the guardian's veto comes first"
         )
     with ctx.db.read() as session:
-        last = queries.last_closed(session)
+        last, newest = queries.last_closed(session), queries.newest_epochs(session, 1)
     what = {"Epochs": f"{epoch} to {last}", "Kept": "every ranking, receipt and commitment"}
+    if newest and newest[0].epoch > epoch:
+        what["Note"] = (
+            f"epochs {epoch + 1} to {newest[0].epoch} keep the price of stake that they were opened with; "
+            "`haptic verify` says so"
+        )
     if shared.confirm("Take back scores, payouts and reports", what, yes=yes, dry_run=dry_run):
         with ctx.db.write() as session:
             epochs.reopen(session, epoch)
             session.commit()
         out.print("[green]✓[/] the running service, or `haptic epoch close`, computes them anew")
+
+
+@epoch_app.command("abandon")
+def abandon(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> None:
+    """Give up an ended epoch whose secret is lost, or that a thief opened: no ranking of it counts, its revenue is carried on.
+
+    Everybody sees it on the chain, and contributors hold receipts of what they ranked. It cannot be taken back once
+    the chain knows it.
+    """
+    ctx = _context(secret_is_lost=True)
+    known = committer.epoch_record(ctx.rpc, ctx.deployment, epoch)
+    with ctx.db.read() as session:
+        epochs.check_abandoned(session, ctx.place, epoch, known, ctx.clock.now())
+        count = queries.judgement_count(session, epoch)
+    rows = {"Lost": f"{count} rankings, which earn nothing", "Revenue": "carried on to the next epoch"}
+    if not shared.confirm(f"Give up epoch {epoch}", rows, yes=yes, dry_run=dry_run):
+        return
+    with ctx.db.write() as session:
+        epochs.abandon(session, ctx.place, epoch, known, ctx.clock.now())
+        session.commit()
+    out.print(
+        f"[green]✓[/] epoch {epoch} is given up; the running service, or `haptic epoch close` and `haptic epoch commit`, "
+        "closes it and tells the chain"
+    )
 
 
 @epoch_app.command("commit")
@@ -170,9 +204,9 @@ def veto(
         "After": "it can be posted again; its window starts anew",
     }
     if shared.confirm(f"Veto epoch {epoch}", rows, yes=yes, dry_run=dry_run):
-        shared.print_transaction(
-            transact(node, guardian, d.revenue_distributor(), "veto"), f"epoch {epoch} vetoed"
-        )
+        # By its name, so that an honest root that took its place meanwhile is left alone.
+        receipt = transact(node, guardian, d.revenue_distributor(), "veto", state.pending_root)
+        shared.print_transaction(receipt, f"epoch {epoch} vetoed")
 
 
 def _posting(epoch: int) -> tuple[Context, EpochReport]:
@@ -203,7 +237,7 @@ def _on_chain(ctx: Context, step: Callable[..., Outcome], *, dry_run: bool, yes:
             out.print(f"[green]✓[/] {step(session, dry=False).what}")
 
 
-def _context() -> Context:
+def _context(*, secret_is_lost: bool = False) -> Context:
     """Return what the settings give, with only warnings in the log: the command says itself what it does."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    return build(load())
+    return build(load(), secret_is_lost=secret_is_lost)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from chain.deploy import deploy as deploy_contracts
 from chain.deployment import write_deployment
@@ -202,6 +203,8 @@ def verify(
             f"epoch {e.epoch}: {e.rankings} rankings, {e.wallets} wallets, {e.paid_to} paid, "
             f"{coin.show(e.sum)} in all{carried}, {state}"
         )
+        for note in e.notes:
+            out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     out.print("[bold green]verify: OK[/]")
 
 

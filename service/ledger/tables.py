@@ -34,6 +34,8 @@ class EpochRow(SQLModel, table=True):
     """Block time, Unix seconds."""
     committed_at: int | None = None
     """When the chain learned what was committed to; nobody is asked anything before."""
+    abandoned_at: int | None = None
+    """When its operator gave it up, because what it was opened with cannot be revealed: no ranking of it counts."""
     closed_at: int | None = None
     anchored_at: int | None = None
     """When the chain learned what came of it; nothing is posted before."""

@@ -62,6 +62,9 @@ class EpochAnswer(BaseModel):
     rules_hash: str
     tasks: int
     judgements: int = Field(description="all that is public before the close")
+    abandoned: bool = Field(
+        description="its operator gave it up: no ranking of it counts, its revenue is carried on"
+    )
     root: str | None = None
     sum: str | None = None
     data_hash: str | None = None
@@ -175,6 +178,7 @@ def _epoch(ctx: Context, db: Reading, number: int) -> EpochAnswer:
         start=ctx.place.start(number), end=ctx.place.start(number + 1),
         seed_hash=row.seed_hash, gold_root=row.gold_root, rules_hash=row.rules_hash,
         tasks=queries.task_count(db, number), judgements=queries.judgement_count(db, number),
+        abandoned=row.abandoned_at is not None,
     )  # fmt: skip
     if report is None:
         return found

@@ -12,12 +12,14 @@ from sqlmodel import Session
 from chain import ledger
 from chain.assignment import seed_commitment
 from chain.canonical import text_hash
-from chain.committer import Writer, close_epoch, epoch_record, open_epoch
+from chain.committer import Writer, abandon_epoch, close_epoch, epoch_record, open_epoch
 from chain.contracts import call
 from chain.errors import ChainError, RevertError
 from chain.hashing import keccak256
+from chain.merkle import EMPTY_ROOT
 from chain.opening import Opening
-from chain.types import Ratio
+from chain.step import Outcome
+from chain.types import Hash32, Ratio
 from tests.integration.conftest import EPOCH_S, GENESIS
 
 Sessions = Callable[[], Session]
@@ -116,3 +118,33 @@ def test_what_the_ledger_would_refuse_is_never_sent(deployed: Any, sessions: Ses
         _close(deployed, sessions)
     assert _sent(deployed) == sent + 1
     assert call(deployed.rpc, deployed.deployment.ledger_contract(), "closed") == 0
+
+
+def test_an_epoch_is_closed_or_abandoned_and_never_both(deployed: Any, sessions: Sessions) -> None:
+    def abandon(epoch: int, data: Hash32 = DATA) -> Outcome:
+        with sessions() as session:
+            writer = Writer(deployed.rpc, session, deployed.deployment, deployed.accounts[0])
+            return abandon_epoch(writer, epoch, data)
+
+    _open(deployed, sessions)
+    with pytest.raises(RevertError, match=rf"0 lasts until {GENESIS + EPOCH_S}"):
+        abandon(0)
+    deployed.warp(GENESIS + EPOCH_S)
+    assert abandon(0).transaction is not None
+    assert abandon(0).transaction is None
+    with pytest.raises(ChainError, match="epoch 0 was abandoned on the chain: it cannot be closed any more"):
+        _close(deployed, sessions, root=EMPTY_ROOT)
+    known = epoch_record(deployed.rpc, deployed.deployment, 0)
+    assert (known.abandoned, known.ledger_root, known.data_hash) == (True, EMPTY_ROOT, DATA)
+    again = text_hash("another bundle")
+    assert abandon(0, again).transaction is not None
+    amended = epoch_record(deployed.rpc, deployed.deployment, 0)
+    assert amended.data_hash == again
+    assert amended.amended_at >= amended.closed_at > 0
+    with sessions() as session:
+        writer = Writer(deployed.rpc, session, deployed.deployment, deployed.accounts[0])
+        open_epoch(writer, 1, OPENING)
+        deployed.warp(GENESIS + 2 * EPOCH_S)
+        close_epoch(writer, 1, SEED, OPENING, LEDGER_ROOT, DATA)
+    with pytest.raises(ChainError, match="epoch 1 was closed on the chain: it cannot be abandoned any more"):
+        abandon(1)

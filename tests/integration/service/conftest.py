@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +39,7 @@ from service.devnet import COIN, Site, prepare
 from service.epochs import open_epoch
 from service.ledger import queries
 from service.settings import Settings
+from tests.integration.service.shell import ZYGOTE, Shell, open_shell
 
 EPOCH_S, WINDOW_S, LEAD_S = 100_000, 600, 1000
 RANKING_ONLY = Rules(methods=("ranking",))
@@ -251,3 +254,18 @@ def right() -> Callable[[Shown], tuple[int, ...]]:
 def stranger() -> Address:
     """Return an address nobody has the key of."""
     return Address("0x" + secrets.token_hex(20))
+
+
+@pytest.fixture(scope="module")
+def forker() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", ZYGOTE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture
+def haptic(forker: subprocess.Popen[str], net: Any, tmp_path: Path) -> Shell:
+    return open_shell(forker, net, tmp_path)

@@ -1,0 +1,164 @@
+"""Ranking on the command line: what is shown, kept and sent, until one stops or the epoch ends."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain.rules import Rules
+from service import jobs
+from service.cli import sitting
+from service.client import ApiError
+from service.ledger import queries
+from service.terminal import show_time
+from tests.integration.service.shell import Shell, Talk, open_shell, take_wallet
+
+
+@pytest.fixture(scope="module")
+def net(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with network(tmp_path_factory.mktemp("net"), Rules(methods=("ranking",))) as made:
+        made.go_to(made.start(0) + 1)
+        yield made
+
+
+@pytest.fixture
+def opened(net: Any) -> int:
+    """Open a new epoch with tasks of four answers, and return its number."""
+    epoch = int(net.new_epoch())
+    net.open(epoch, net.plans(epoch, 5))
+    return epoch
+
+
+def _judged(net: Any, epoch: int) -> int:
+    return int(net.api.get(f"/epochs/{epoch}")["judgements"])
+
+
+def test_who_ranks_sees_how_far_they_are_and_until_when_the_task_is_theirs(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    me = take_wallet(haptic, net, "walker")
+    said = haptic.does("rank", typed="y\nskip\nA = B = C = D\nB > A = C > D\nq\n")
+    assert "'SKIP' is not one of A, B, C, D; write for example: B > A = C > D" in said
+    assert "A = B = C = D · ranked 1 so far" in said
+    assert "B > A = C > D · ranked 2 so far" in said
+    with net.ctx.db.read() as db:
+        lease = queries.live_lease(db, opened, me, net.now())
+    assert lease is not None
+    until = show_time(lease.expires_at)
+    assert f"This task is yours until {until}" in said
+    assert f"Stopped; ranked 2 in all. The last task stays yours until {until}" in said
+    assert "Ranked 1 in all." in haptic.does("rank", "--count", "1", typed="y\nbad\n")
+
+
+def test_a_task_is_kept_no_longer_than_its_epoch(haptic: Shell, net: Any, opened: int) -> None:
+    take_wallet(haptic, net, "late")
+    net.go_to(net.start(opened + 1) - 200)
+    said = haptic.does("rank", typed="y\nq\n")
+    assert f"stays yours until {show_time(net.start(opened + 1))}" in said
+
+
+def test_an_input_that_ends_is_a_wish_to_stop_after_what_was_sent(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    me = take_wallet(haptic, net, "piped")
+    assert "nothing was signed" in haptic.does("rank", typed="")
+    with net.ctx.db.read() as db:
+        assert queries.sessions(db, opened, me) == []
+    said = haptic("rank", typed="y\nA = B = C = D\n")
+    assert (said.status, said.err) == (0, "")
+    assert "Stopped; ranked 1 in all." in " ".join(said.out.split())
+    assert _judged(net, opened) == 1
+
+
+def test_ranking_goes_on_over_the_end_of_a_session_and_of_an_epoch(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    take_wallet(haptic, net, "night-owl")
+    talk = Talk(haptic, "rank")
+    talk.type("y")
+    talk.hears("q to stop")
+    net.go_to(net.now() + 86_401)
+    talk.type("A > B > C > D")
+    talk.hears("not sent: the task was yours until", f"you are signed in for epoch {opened}", "q to stop")
+    talk.type("A > B > C > D")
+    talk.hears("ranked 1 so far", "q to stop")
+    net.go_to(net.start(opened + 1) + 1)
+    talk.type("A > B > C > D")
+    talk.hears(f"not sent: the ranking is for epoch {opened}", f"you are signed in for epoch {opened + 1}")
+    talk.hears("tasks are still being made")
+    jobs.step_index(net.ctx)
+    assert jobs.close_epoch(net.ctx, opened) is not None
+    net.open(opened + 1, net.plans(opened + 1, 5))
+    talk.hears(f"epoch {opened + 1} · ranking", "q to stop")
+    talk.type("A = B = C = D")
+    talk.hears("ranked 2 so far", "q to stop")
+    assert talk.ends() == 0
+    assert (_judged(net, opened), _judged(net, opened + 1)) == (1, 1)
+
+
+def test_an_epoch_that_does_not_open_is_not_waited_for_without_end(
+    net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = net.new_epoch()
+    monkeypatch.setattr(sitting, "OPENING_S", 0.0)
+    monkeypatch.setattr(sitting, "POLL_S", 0.01)
+    found = sitting.Sitting(net.api, net.site.wallet("patient"), tmp_path / "receipts.jsonl")
+    found._sign_in()
+    with pytest.raises(ApiError, match=f"epoch {epoch} is not open yet"):
+        found._next_task()
+
+
+def test_what_waits_for_a_score_is_said_with_when_its_epoch_closes(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    who = net.person(epoch=opened)
+    assert f"`haptic rank` makes the first. Epoch {opened} closes in 28 h" in haptic.does(
+        "score", who.address
+    )
+    net.judge(who, 1)
+    task = who.next_task()
+    for revision in (0, 1):
+        who.send(who.ranking(task, [1] * 4, now=net.now(), revision=revision))
+    net.go_to(net.start(opened + 1) - 179)
+    said = haptic.does("score", who.address)
+    assert f"Waiting for a score: 2 rankings in epoch {opened}, which closes in 3 min." in said
+    net.go_to(net.start(opened + 1))
+    assert f"2 rankings in epoch {opened}, which has ended" in haptic.does("score", who.address)
+    net.new_epoch()
+    assert "Waiting for a score" not in haptic.does("score", who.address)
+    nobody = "0x" + "11" * 20
+    assert "no epoch is open: look again later" in haptic.does("score", nobody)
+
+
+# -- before anything has happened ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def young(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start a service before genesis."""
+    with network(tmp_path_factory.mktemp("young"), Rules(methods=("ranking",))) as made:
+        yield made
+
+
+def test_where_nothing_is_posted_verify_says_so_and_is_neither_ok_nor_failed(
+    forker: subprocess.Popen[str], young: Any, tmp_path: Path
+) -> None:
+    haptic = open_shell(forker, young, tmp_path)
+    for arguments in ((), ("--epoch", "0")):
+        said = haptic("verify", *arguments)
+        assert (said.status, said.err) == (2, "")
+        assert "Nothing to verify yet: no epoch has been posted. Epoch 0 ends in 29 h" in said.out
+        assert "verify:" not in said.out
+    assert "2 when nothing was checked" in haptic.does("verify", "--help")
+
+
+def test_before_epoch_0_nobody_signs_in_and_is_told_when_it_begins(
+    forker: subprocess.Popen[str], young: Any, tmp_path: Path
+) -> None:
+    haptic = open_shell(forker, young, tmp_path)
+    take_wallet(haptic, young, "early")
+    haptic.fails("rank", typed="y\n", words=("epoch 0 begins in", "min"))

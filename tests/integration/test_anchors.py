@@ -1,0 +1,199 @@
+"""An operator is held to what it committed to on the chain: openings, closes, corrections, epochs given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain.bundle import ZERO_HASH, Evidence
+from chain.canonical import hash_of, text_hash
+from chain.epoch import Closed
+from chain.errors import VerifyError
+from chain.opening import Opening
+from chain.types import BlockRef, Ratio
+from chain.verify import bundle_source, verify
+from tests.integration.conftest import GENESIS, Chain
+from tests.integration.story import Story, begin
+
+
+class _OtherRules(Story):
+    """Commits to other rules than it scores by."""
+
+    def commitment(self, epoch: int) -> Opening:
+        return replace(super().commitment(epoch), rules_hash=text_hash("other rules"))
+
+
+class _TooLate(Story):
+    """Commits to an epoch after people have begun to answer."""
+
+    def open(self, epoch: int) -> None:
+        if not epoch:
+            self.chain.warp(GENESIS + 300)
+        super().open(epoch)
+
+
+class _OtherBundle(Story):
+    """Anchors another bundle than it posts."""
+
+    def anchor(self, epoch: int, closed: Closed) -> None:
+        super().anchor(epoch, replace(closed, data_hash=text_hash("another")))
+
+
+class _OtherRankings(Story):
+    """Anchors other rankings than it posts."""
+
+    def anchor(self, epoch: int, closed: Closed) -> None:
+        super().anchor(epoch, replace(closed, ledger_root=text_hash("others")))
+
+
+class _NeverClosed(Story):
+    """Posts without having revealed anything."""
+
+    def anchor(self, epoch: int, closed: Closed) -> None:
+        pass
+
+    def open(self, epoch: int) -> None:
+        if not epoch:
+            super().open(epoch)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (_OtherRules, "opened with 0x.*; seed, gold, rules and lambda of the bundle hash to 0x"),
+        (
+            _TooLate,
+            r"opened at \d+, but the ranking at position 0 had come in at \d+: it was committed to after",
+        ),
+        (_OtherBundle, "closed with dataHash 0x.*, posted with 0x"),
+        (_OtherRankings, "closed with ledgerRoot 0x.*, posted with 0x"),
+        (_NeverClosed, "it was never closed in the EpochLedger"),
+    ],
+)
+def test_an_operator_is_held_to_what_it_committed_to(
+    deployed: Chain, tmp_path: Path, kind: type[Story], said: str
+) -> None:
+    told = begin(deployed, tmp_path, people=3, kind=kind)
+    _, report = told.close(0)
+    told.post(report)
+    with pytest.raises(VerifyError, match=f"^epoch 0, on the chain: {said}"):
+        verify(deployed.rpc, deployed.deployment, bundle_source(str(tmp_path)))
+
+
+def _verified(told: Story) -> list[Any]:
+    return verify(told.chain.rpc, told.chain.deployment, bundle_source(str(told.folder)))
+
+
+def test_an_epoch_that_was_given_up_pays_nothing_and_carries_its_revenue_on(
+    deployed: Chain, tmp_path: Path
+) -> None:
+    told = begin(deployed, tmp_path, people=3)
+    told.endow(3)
+    for epoch, revenue in enumerate((100, 30, 4)):
+        deployed.fund(4, 0, revenue)
+        if epoch == 1:
+            told.abandoned.add(epoch)
+        closed, report = told.close(epoch)
+        told.post(report)
+        told.activate()
+        assert bool(closed.scores) == (epoch != 1)
+    found = _verified(told)
+    assert [(v.sum, v.carried, v.rankings > 0) for v in found] == [
+        (100, 0, True),
+        (100, 30, False),
+        (134, 0, True),
+    ]
+    assert [len(v.notes) for v in found] == [0, 1, 0]
+    assert found[1].notes[0].startswith("epoch 1 was abandoned on the chain")
+
+
+@dataclass
+class _Careless(Story):
+    """Gives epoch 0 up and publishes what nobody can check."""
+
+    said: Callable[[Evidence], Evidence] = field(default=lambda found: found)
+
+    def _evidence(self, epoch: int, snapshot: BlockRef) -> Evidence:
+        found = super()._evidence(epoch, snapshot)
+        return self.said(found) if epoch in self.abandoned else found
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        (
+            lambda e: replace(e, header=replace(e.header, seed=text_hash("mine"))),
+            " was abandoned on the chain: its bundle has seed 0x[^0]",
+        ),
+        (
+            lambda e: replace(e, header=replace(e.header, lam=Ratio(1, 3))),
+            ", epoch line: lambda is 1/3, expected",
+        ),
+    ],
+)
+def test_the_bundle_of_an_epoch_that_was_given_up_says_nothing_of_its_own(
+    deployed: Chain, tmp_path: Path, said: Callable[[Evidence], Evidence], match: str
+) -> None:
+    told = begin(deployed, tmp_path, people=3, kind=_Careless)
+    told.said = said  # type: ignore[attr-defined]
+    told.abandoned.add(0)
+    told.post(told.close(0)[1])
+    with pytest.raises(VerifyError, match=f"^epoch 0{match}"):
+        _verified(told)
+
+
+def test_no_task_of_an_epoch_that_was_given_up_is_published(deployed: Chain, tmp_path: Path) -> None:
+    told = begin(deployed, tmp_path, people=3, kind=_Careless)
+    whole = told._evidence(0, BlockRef(0, ZERO_HASH, ZERO_HASH, 0))
+    told.said = lambda e: replace(e, tasks=whole.tasks)  # type: ignore[attr-defined]
+    told.abandoned.add(0)
+    told.post(told.close(0)[1])
+    with pytest.raises(VerifyError, match="but its bundle has a task line: nothing of it can be checked"):
+        _verified(told)
+
+
+@dataclass
+class _Hasty(Story):
+    """Opens epoch 1 by a price of stake that epoch 0, closed wrongly, seemed to give; then corrects epoch 0."""
+
+    corrects: str = "after"
+    """When: "before" epoch 1 is opened, "after" that, or "never"."""
+
+    def open(self, epoch: int) -> None:
+        if epoch == 1:
+            if self.corrects == "before":
+                self.correct()
+            self.standing = replace(
+                self.standing, lam=Ratio(3 * self.standing.lam.num, self.standing.lam.den)
+            )
+        super().open(epoch)
+        if epoch == 1 and self.corrects == "after":
+            self.chain.warp(self.chain.rpc.block("latest").timestamp + 1)
+            self.correct()
+
+    def correct(self) -> None:
+        right = hash_of((self.folder / "epoch-0.jsonl").read_bytes())
+        self.chain.act(0, self.chain.deployment.ledger_contract(), "amend", 0, right)
+
+
+@pytest.mark.parametrize("corrects", ["before", "after", "never"])
+def test_the_price_of_stake_holds_as_committed_only_where_the_epoch_before_was_corrected_later(
+    deployed: Chain, tmp_path: Path, corrects: str
+) -> None:
+    told = begin(deployed, tmp_path, people=3, kind=_Hasty)
+    told.corrects = corrects  # type: ignore[attr-defined]
+    told.endow(3)
+    for epoch in range(2):
+        told.post(told.close(epoch)[1])
+        told.activate()
+    if corrects != "after":
+        with pytest.raises(VerifyError, match=r"^epoch 1, epoch line: lambda is \d+/\d+, expected \d+/\d+"):
+            _verified(told)
+        return
+    first, second = _verified(told)
+    assert first.notes == ()
+    assert "it was committed to before epoch 0 was corrected, and holds" in second.notes[0]
