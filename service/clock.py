@@ -1,13 +1,18 @@
-"""The service's clock: block time of the chain's head, because epochs are intervals of block time."""
+"""The service's clock: block time of the chain's head, and what has happened above the finalized block."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
-from chain.errors import RpcError
+from chain.errors import HapticError, RpcError
+from chain.head import Head
 from chain.rpc import Rpc
+from chain.types import Address, Wei
 from service.errors import UnavailableError
+
+log = logging.getLogger(__name__)
 
 
 class ChainClock:
@@ -31,3 +36,23 @@ class ChainClock:
             if self._error:
                 raise UnavailableError(self._error)
             return self._now
+
+
+class HeadView:
+    """Stake that is not final yet, for show; follows the head when somebody asks, at most once in `ttl_s` seconds."""
+
+    def __init__(self, head: Head, ttl_s: float = 2.0) -> None:
+        self._head, self._ttl_s, self._read_at = head, ttl_s, -1.0e9
+        self._lock = threading.Lock()
+
+    def staked(self, account: Address) -> Wei | None:
+        """Return an account's stake as blocks that are not final leave it; None where none of them changed it."""
+        with self._lock:
+            if time.monotonic() - self._read_at > self._ttl_s:
+                try:
+                    self._head.follow()
+                except HapticError as error:
+                    # It is only shown: what was known stays, and the jobs say loudly what is wrong with the chain.
+                    log.info("the head is not followed: %s", error)
+                self._read_at = time.monotonic()
+            return self._head.staked().get(account)

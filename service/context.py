@@ -12,13 +12,14 @@ from eth_account.signers.local import LocalAccount
 
 from chain.contracts import Contract, call
 from chain.deployment import Deployment, check_deployment
+from chain.head import Head
 from chain.keys import assert_fast_crypto, load_keyfile, refuse_published_key
 from chain.messages import Domain
 from chain.rpc import Rpc
 from chain.rules import Rules
 from chain.tree import SumTree
 from chain.types import Address, Leaf, Wei
-from service.clock import ChainClock
+from service.clock import ChainClock, HeadView
 from service.database import Database, open_database
 from service.epochs import Place, check_secret
 from service.errors import ConflictError
@@ -33,6 +34,10 @@ class Pulse:
     ran_at: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     waits: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each job's last run took."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """How often each job failed since the start."""
 
 
 class Unit(NamedTuple):
@@ -104,6 +109,8 @@ class Context:
     """The staked token."""
     payment: Unit
     """The token that revenue is paid in."""
+    head: HeadView
+    """The blocks that are not final yet."""
     trees: Trees = field(default_factory=Trees)
     pulse: Pulse = field(default_factory=Pulse)
 
@@ -165,6 +172,7 @@ def build(settings: Settings, *, secret_is_lost: bool = False) -> Context:
         undo.pop_all()
     return Context(
         settings=settings, deployment=deployment, rpc=rpc, reader=reader, db=db, clock=ChainClock(reader),
+        head=HeadView(Head(reader, deployment)),
         place=place,
         desk=Desk(place.domain, receipts), rules=rules, poster=poster, token=token, payment=payment,
     )  # fmt: skip

@@ -38,9 +38,28 @@ from trainer import corpus
 log = logging.getLogger(__name__)
 
 
+class _Told:
+    """Says in the log how far a long backfill is, now and then."""
+
+    EVERY_S = 10.0
+
+    def __init__(self) -> None:
+        self._began = self._said_at = time.monotonic()
+        self._from = -1
+
+    def __call__(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        self._from = done if self._from < 0 else self._from
+        if now - self._said_at < self.EVERY_S:
+            return
+        self._said_at = now
+        left = (of - done) * (now - self._began) / max(1, done - self._from)
+        log.info("indexed to block %s of %s, about %.0f s left", done, of, left, extra={"job": "index"})
+
+
 def step_index(ctx: Context) -> str:
     """Copy new finalized events into the ledger."""
-    found = index(ctx.rpc, ctx.db.write, ctx.deployment)
+    found = index(ctx.rpc, ctx.db.write, ctx.deployment, _Told())
     return f"indexed to block {found.indexed_to} of {found.finalized} finalized, head {found.head}"
 
 
@@ -347,18 +366,21 @@ STEPS: dict[str, Callable[[Context], str]] = {
 
 def run_step(ctx: Context, pulse: Pulse, name: str) -> None:
     """Run one step; a failure is logged with its traceback, shown by /healthz, and raised for the scheduler."""
+    began = time.monotonic()
     try:
         said = STEPS[name](ctx)
         if pulse.waits.get(name) != said:
-            log.info("%s: %s", name, said)
+            log.info("%s: %s", name, said, extra={"job": name})
         pulse.waits[name] = said
         pulse.errors.pop(name, None)
     except Exception as error:
         pulse.errors[name] = f"{type(error).__name__}: {error}"
-        log.exception("the job %s failed", name)
+        pulse.failures[name] = pulse.failures.get(name, 0) + 1
+        log.exception("the job %s failed", name, extra={"job": name})
         raise
     finally:
         pulse.ran_at[name] = time.time()
+        pulse.seconds[name] = time.monotonic() - began
 
 
 def schedule(ctx: Context, pulse: Pulse) -> BackgroundScheduler:

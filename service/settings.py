@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     """Folder for the database, bundles, models, snapshots and logs."""
     database_url: str = ""
     """SQLAlchemy URL; empty means SQLite inside data_dir."""
+    log: Literal["text", "json"] = "text"
+    """Form of the log: lines for people, or a JSON object a line."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     password: SecretStr = SecretStr("")

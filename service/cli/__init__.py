@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from chain.errors import HapticError, VerifyError
-from service.cli import operators, people, roles, watch
+from service.cli import operators, people, roles, status, watch
 
 app = typer.Typer(
     name="haptic",
@@ -24,6 +24,7 @@ people.register(app)
 operators.register(app)
 roles.register(app)
 watch.register(app)
+status.register(app)
 
 
 def main() -> None:

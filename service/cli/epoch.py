@@ -19,7 +19,7 @@ from chain.ledger import EpochReport
 from chain.messages import checksum
 from chain.step import Outcome
 from chain.transactions import transact
-from service import epochs, jobs
+from service import epochs, jobs, logs
 from service.cli import shared
 from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
 from service.context import Context, build
@@ -239,5 +239,6 @@ def _on_chain(ctx: Context, step: Callable[..., Outcome], *, dry_run: bool, yes:
 
 def _context(*, secret_is_lost: bool = False) -> Context:
     """Return what the settings give, with only warnings in the log: the command says itself what it does."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    return build(load(), secret_is_lost=secret_is_lost)
+    settings = load()
+    logs.configure(settings.log, logging.WARNING)
+    return build(settings, secret_is_lost=secret_is_lost)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from chain.messages import parse_address
 from chain.rpc import Rpc
 from chain.verify import NothingPostedError, bundle_source
 from chain.verify import verify as verify_epochs
+from service import logs
 from service.cli import shared
 from service.cli.epoch import epoch_app
 from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
@@ -26,9 +26,6 @@ from service.settings import load
 from service.terminal import out, show_wait
 from service.training import ask_bootstrap, requeue
 from service.worker import Worker
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-
 
 NOTHING_CHECKED = 2
 """Exit status of a verification that had nothing to verify; a script must not take it for OK."""
@@ -134,9 +131,7 @@ def serve(
     from service.app import create_app
 
     settings = load(host=host, port=port)
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    for chatty in ("httpx", "apscheduler", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.configure(settings.log)
     shared.check_port(settings.host, settings.port)
     app = create_app(build(settings), clock=clock)
     uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning")
@@ -153,7 +148,7 @@ def worker(
 ) -> None:
     """Run training jobs as they come; start as many workers as you have machines for."""
     settings = load()
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    logs.configure(settings.log)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     db = open_database(settings.database)
     with db.write() as session:

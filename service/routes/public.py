@@ -1,13 +1,12 @@
-"""Routes for anybody: what the network is, its epochs, scores, proofs, models, and whether this service is well."""
+"""Routes for anybody: what the network is and where it stands, its epochs, scores, proofs and models."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
@@ -21,6 +20,7 @@ from service.context import Context, Payouts
 from service.errors import NotFoundError
 from service.ledger import queries
 from service.routes.depends import Ctx, EpochPath, Reading, WalletPath
+from service.status import Status, read_status
 from trainer.rating import Result, rate
 
 router = APIRouter(tags=["public"])
@@ -98,7 +98,11 @@ class Contributor(BaseModel):
     """A wallet over all epochs."""
 
     wallet: str
-    staked: str
+    staked: str = Field(description="at the chain's head")
+    staked_final: str = Field(description="as of the last indexed, final block: what counts")
+    unfinalized: bool = Field(
+        description="a block that is not final yet changed its stake, and a reorg may undo that"
+    )
     epochs: list[Standing]
     waiting: Waiting | None = Field(description="null where every opened epoch is closed")
     allotted: str = Field(description="all payouts allotted to it, in units of the payment token")
@@ -154,6 +158,12 @@ def info(ctx: Ctx) -> Info:
         epoch_length=d.epoch_length, challenge_window=d.challenge_window, epoch=ctx.place.epoch_at(now), now=now,
         receipt_signer=ctx.desk.receipts.address, rules=ctx.rules.to_json(), rules_hash=ctx.rules.hash(),
     )  # fmt: skip
+
+
+@router.get("/status")
+def status(ctx: Ctx, db: Reading) -> Status:
+    """Where the network stands: blocks, epoch, the next step, stake and revenue."""
+    return read_status(ctx, db)
 
 
 @router.get("/epochs")
@@ -222,8 +232,10 @@ def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
     payable = queries.cumulative(db, active.epoch).get(wallet, 0) if active else 0
     claimed = int(call(ctx.reader, ctx.deployment.revenue_distributor(), "claimed", wallet))
     staked = int(call(ctx.reader, ctx.deployment.stake_vault(), "stakedOf", wallet))
+    unfinalized = ctx.head.staked(wallet)
     return Contributor(
-        wallet=checksum(wallet), staked=str(staked),
+        wallet=checksum(wallet), staked=str(staked), staked_final=str(chain_ledger.staked_of(db, wallet)),
+        unfinalized=unfinalized is not None,
         epochs=[_standing(s.line | {"epoch": s.epoch}) for s in queries.scores_of(db, wallet)],
         waiting=_waiting(ctx, db, wallet, last + 1),
         allotted=str(allotted), claimable=str(max(0, payable - claimed)), claimed=str(claimed),
@@ -320,19 +332,3 @@ def _standing(line: dict[str, Any]) -> Standing:
         comparisons=comparisons / 6, quality=int(line["w"]) / (comparisons * 1e6) if comparisons else 0.0,
         reliability=line["a"] / 1e6, stake=line["stake"],
     )  # fmt: skip
-
-
-health = APIRouter(tags=["health"])
-STALE_S = 60.0
-"""A job that has not run for so long is taken for stuck."""
-
-
-@health.get("/healthz")
-def healthz(ctx: Ctx, response: Response) -> dict[str, Any]:
-    """200 while every job runs without an error; 503 with the reasons otherwise."""
-    pulse = ctx.pulse
-    now = time.time()
-    late = [n for n, at in pulse.ran_at.items() if now - at > max(STALE_S, 10 * ctx.settings.tick_s)]
-    well = not pulse.errors and not late
-    response.status_code = 200 if well else 503
-    return {"ok": well, "errors": dict(pulse.errors), "late": late, "jobs": dict(pulse.waits)}

@@ -129,3 +129,24 @@ def test_a_node_that_lags_is_no_reorg(deployed: Any, liar: Any) -> None:
         with pytest.raises(RpcError, match="lags"):
             head.follow()
         assert head.blocks == known
+
+
+def test_a_chain_that_changes_while_it_is_read_is_looked_at_again(deployed: Any, liar: Any) -> None:
+    with Rpc(liar.url, retries=0) as rpc:
+        head = Head(rpc, deployed.deployment)
+        head.follow()
+        known = head.blocks[:]
+        mine(deployed.rpc, 1)
+
+        def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+            for call, answer in zip(calls, answers, strict=True):
+                if call["params"][:1] == [hex(known[-1].block.number + 1)]:
+                    answer["result"]["parentHash"] = "0x" + "9" * 64
+
+        liar.lie = lie
+        with pytest.raises(RpcError, match="look again"):
+            head.follow()
+        assert head.blocks == known
+        liar.lie = lambda _calls, _answers: None
+        head.follow()
+        assert len(head.blocks) > len(known) - 1

@@ -16,7 +16,14 @@ from sqlmodel import Session, create_engine
 from chain import indexer, ledger, ranges
 from chain.continuity import Last
 from chain.devnet import mine
-from chain.errors import ChainError, DeploymentError, ReorgError, RpcError, StakeMismatchError
+from chain.errors import (
+    ChainError,
+    DeploymentError,
+    MissingLogError,
+    ReorgError,
+    RpcError,
+    StakeMismatchError,
+)
 from chain.events import Challenged, Posted
 from chain.indexer import IndexResult, check_stake, index, snapshot_block, stake_at
 from chain.rpc import Rpc
@@ -445,3 +452,24 @@ def test_what_was_proven_wrong_is_kept_as_it_was_announced(sessions: Sessions) -
     with sessions() as session:
         ledger.add_events(session, [posted, challenged], Last())
         assert ledger.reports(session) == [posted, challenged]
+
+
+def test_an_empty_answer_that_the_headers_belie_is_refused(
+    deployed: Any, liar: Any, sessions: Sessions, dump: Dump
+) -> None:
+    deployed.stake(2, TOKEN)
+    deployed.finalize()
+    _run(deployed, sessions)
+    before = dump()
+    deployed.stake(3, TOKEN)
+    deployed.finalize()
+
+    def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        for call, answer in zip(calls, answers, strict=True):
+            if call["method"] == "eth_getLogs" and "fromBlock" in call["params"][0]:
+                answer["result"] = []
+
+    liar.lie = lie
+    with pytest.raises(MissingLogError, match=r"left out the logs of block \d+"):
+        _run(deployed, sessions, liar.url)
+    assert dump() == before

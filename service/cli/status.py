@@ -1,0 +1,108 @@
+"""The commands `status` and `index`: where the network stands, and a backfill that one can watch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from chain.deployment import check_deployment
+from chain.indexer import index as index_events
+from chain.keys import keyfile_address
+from chain.rpc import Rpc
+from service.cli import shared
+from service.cli.shared import ServiceUrl
+from service.client import Api
+from service.context import Pulse
+from service.database import open_database
+from service.epochs import Place
+from service.settings import Settings, load
+from service.status import Status, status_of
+from service.terminal import out, show_date, show_wait
+
+
+def status(
+    service: ServiceUrl = "",
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: one JSON object, amounts in smallest units")] = False,
+) -> None:  # fmt: skip
+    """Show where the network stands: blocks, epoch, what is done next, stake, revenue, and what fails.
+
+    With --service it is what that service says; without, database and node are read as HAPTIC_* name them, so that
+    it works while the service is down.
+    """
+    if service:
+        with Api(service) as api:
+            found, info = Status(**api.get("/status")), api.get("/info")
+        coins = shared.coin_of(info, "token"), shared.coin_of(info, "payment")
+    else:
+        found, coins = _read(load())
+    if as_json:
+        out.print(found.model_dump_json(), soft_wrap=True, markup=False)
+    else:
+        _show(found, *coins)
+
+
+def _read(settings: Settings) -> tuple[Status, tuple[shared.Coin, shared.Coin]]:
+    deployment = settings.load_deployment()
+    db = open_database(settings.database)
+    with Rpc(settings.rpc_url) as rpc, db.read() as session:
+        check_deployment(rpc, deployment)
+        coins = shared.read_coin(rpc, deployment.token), shared.read_coin(rpc, deployment.payment_token)
+        keyfile = settings.poster_keyfile
+        poster = keyfile_address(keyfile) if keyfile.exists() else None
+        place = Place(deployment, settings.master, settings.data_dir / "bundles")
+        return status_of(rpc, session, place, poster, Pulse()), coins
+
+
+def _show(s: Status, token: shared.Coin, payment: shared.Coin) -> None:
+    behind = f", {show_wait(s.lag_s)} behind" if s.indexed < s.finalized else ""
+    ends = f"{show_date(s.epoch_ends)} (in {show_wait(s.epoch_ends - s.now)})"
+    funded, committed, claimed = (payment.show(int(x)) for x in (s.funded, s.committed, s.claimed))
+    gas = shared.show_native(int(s.poster_balance or 0))
+    rows = {
+        "Chain": f"{s.chain_id} at {s.node}",
+        "Blocks": f"head {s.head}, finalized {s.finalized}, indexed {s.indexed}{behind}",
+        "Epoch": f"{s.epoch}, ends {ends}, {s.judgements} rankings",
+        "Next": s.next_step,
+        "Stake": f"{token.show(int(s.staked))} in all",
+        "Revenue": f"{funded} funded, {committed} committed, {claimed} claimed",
+        "Bond": f"{shared.show_native(int(s.bond))}; a post needs {shared.show_native(int(s.bond_required))}",
+        "Poster": "no key here" if s.poster is None else f"{s.poster} has {gas} for gas",
+    }
+    table = Table(show_header=False, box=None)
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/]", escape(value))
+    for name, said in s.errors.items():
+        table.add_row(f"[bold red]{escape(name)}[/]", escape(f"FAILED: {said}"))
+    out.print(table)
+
+
+def index() -> None:
+    """Copy the contracts' events into the database, up to the last finalized block; the service does it too.
+
+    It can be stopped and run again at any time. Settings come from HAPTIC_* variables.
+    """
+    settings = load()
+    deployment = settings.load_deployment()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    db = open_database(settings.database)
+    columns = TextColumn("block"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Rpc(settings.rpc_url) as rpc, Progress(*columns, console=out, transient=True) as bar:
+        check_deployment(rpc, deployment)
+        task = bar.add_task("index", total=None)
+        found = index_events(
+            rpc, db.write, deployment, lambda done, of: bar.update(task, completed=done, total=of)
+        )
+    out.print(
+        f"[green]✓[/] {found.events:,} new events; indexed to block {found.indexed_to:,}, the last that is final "
+        f"(head {found.head:,})"
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (status, index):
+        app.command(rich_help_panel="For operators")(command)

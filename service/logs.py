@@ -1,0 +1,42 @@
+"""Logs for people, or a JSON object a line for machines; neither ever holds a key, because none is handed to them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Final, Literal
+
+TEXT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+CHATTY: Final = ("httpx", "apscheduler", "alembic")
+Kind = Literal["text", "json"]
+
+
+class JsonLines(logging.Formatter):
+    """Writes time (UTC, RFC 3339), level, logger and message, the job it is about, and a traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{at}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name in ("job", "epoch", "seconds"):
+            if (value := getattr(record, name, None)) is not None:
+                line[name] = value
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def configure(kind: Kind, level: int = logging.INFO) -> None:
+    """Send all logs to standard error in this form; libraries that talk much say only what is wrong."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if kind == "json" else logging.Formatter(TEXT))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)

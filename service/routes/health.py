@@ -1,0 +1,61 @@
+"""Routes for whoever runs the service: is it well, is it ready, and what Prometheus scrapes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from chain.errors import HapticError
+from service.context import Context
+from service.metrics import registry
+from service.routes.depends import Ctx
+from service.status import lag
+
+router = APIRouter(tags=["health"])
+STALE_S = 60.0
+"""A job that has not run for so long is taken for stuck."""
+LAG_S = 300
+"""Seconds of block time that the index may be behind the finalized block."""
+
+
+@router.get("/healthz")
+def healthz(ctx: Ctx, response: Response) -> dict[str, Any]:
+    """200 while every job runs without an error and the index keeps up; 503 with the reasons otherwise."""
+    pulse, now = ctx.pulse, time.time()
+    late = [n for n, at in pulse.ran_at.items() if now - at > max(STALE_S, 10 * ctx.settings.tick_s)]
+    behind = _behind(ctx)
+    well = not (pulse.errors or late or behind)
+    response.status_code = 200 if well else 503
+    return {
+        "ok": well,
+        "errors": dict(pulse.errors),
+        "late": late,
+        "behind": behind,
+        "jobs": dict(pulse.waits),
+    }
+
+
+@router.get("/readyz")
+def readyz(ctx: Ctx, response: Response) -> dict[str, Any]:
+    """200 while requests can be answered: database and node do, and the index keeps up; 503 with the reason otherwise."""
+    behind = _behind(ctx)
+    response.status_code = 503 if behind else 200
+    return {"ok": not behind, "reason": behind}
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(ctx: Ctx) -> Response:
+    """Metrics in Prometheus' text format."""
+    return Response(generate_latest(registry(ctx)), media_type=CONTENT_TYPE_LATEST)
+
+
+def _behind(ctx: Context) -> str:
+    """Return in words why what is shown here may be old; nothing where it is not."""
+    try:
+        with ctx.db.read() as db:
+            return lag(ctx.reader, db, LAG_S)
+    except HapticError as error:
+        return str(error)
