@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eth_account.signers.local import LocalAccount
 from sqlmodel import Session
 
 from chain.contracts import call
@@ -12,9 +11,10 @@ from chain.deployment import Deployment
 from chain.errors import ChainError
 from chain.merkle import EMPTY_ROOT
 from chain.opening import Opening
+from chain.outbox import TransactionKey
 from chain.rpc import Block, Rpc
+from chain.signer import Payer
 from chain.step import Outcome, Step, about
-from chain.transactions import TransactionKey
 from chain.types import Hash32
 
 
@@ -43,7 +43,7 @@ class Writer:
     session: Session
     """Committed before anything is sent."""
     deployment: Deployment
-    account: LocalAccount
+    account: Payer
     """The poster's."""
     dry_run: bool = False
     timeout_s: float = 120.0

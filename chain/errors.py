@@ -14,6 +14,7 @@ HapticError
 ├── VerifyError           the first row that differs from what was recomputed
 ├── SignatureError        a signature that is malformed or not by the named signer
 ├── KeyFileError          a wallet file that cannot be read or opened
+├── SignerError           a signer that is down, lacks the key, or signs something else than it was asked
 └── ServiceError          (see service.errors)
 """
 
@@ -78,3 +79,7 @@ class SignatureError(HapticError):
 
 class KeyFileError(HapticError):
     """A wallet file that cannot be read or opened."""
+
+
+class SignerError(HapticError):
+    """A signer is down, has no key of the account, or signed something else than it was asked."""

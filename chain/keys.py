@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -16,6 +18,7 @@ from eth_keys.main import KeyAPI
 from chain.errors import KeyFileError
 from chain.types import Address
 
+log = logging.getLogger(__name__)
 DEVNET_CHAIN_ID = 31_337
 DEVNET_MNEMONIC = "test test test test test test test test test test test junk"
 """Anvil's and Hardhat's published mnemonic: everybody has these keys."""
@@ -26,7 +29,15 @@ STRONG_SCRYPT = 2**18
 LIGHT_SCRYPT = 2**12
 
 
-def address_of(account: LocalAccount) -> Address:
+class Addressed(Protocol):
+    """Whatever has an address: a key, or a signer elsewhere."""
+
+    @property
+    def address(self) -> str:
+        """In any case."""
+
+
+def address_of(account: Addressed) -> Address:
     """Return the address of an account as Haptic writes it."""
     return Address(account.address.lower())
 
@@ -71,6 +82,20 @@ def load_keyfile(path: Path, password: str) -> LocalAccount:
             raise KeyFileError(f"the password does not open {path}") from None
         raise KeyFileError(f"{path} is no wallet file (Web3 Secret Storage version 3)") from None
     return account
+
+
+def check_private(path: Path, chain_id: int) -> None:
+    """Raise a KeyFileError if others than its owner may read a wallet file; on the devnet only warn."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # whoever opens it says what is wrong
+    if not mode & 0o077:
+        return
+    said = f"{path} can be read by others (mode {mode & 0o777:o}): run `chmod 600 {path}`"
+    if chain_id != DEVNET_CHAIN_ID:
+        raise KeyFileError(said)
+    log.warning("%s", said)
 
 
 def keyfile_address(path: Path) -> Address:

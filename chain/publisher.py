@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
 
-from eth_account.signers.local import LocalAccount
 from sqlmodel import Session
 
 from chain.contracts import call
@@ -12,9 +11,10 @@ from chain.deployment import Deployment
 from chain.errors import ChainError, RpcError
 from chain.events import Posted, Rejected, ReportEvent, decode, topics
 from chain.ledger import EpochReport
+from chain.outbox import TransactionKey
 from chain.rpc import Rpc
+from chain.signer import Payer
 from chain.step import Outcome, Step, about
-from chain.transactions import TransactionKey
 from chain.types import Epoch, Hash32, Wei
 
 
@@ -82,7 +82,7 @@ def publish(
     rpc: Rpc,
     session: Session,
     deployment: Deployment,
-    account: LocalAccount,
+    account: Payer,
     report: Report,
     *,
     again: bool = False,
@@ -99,7 +99,7 @@ def publish(
     key = TransactionKey("post", report.epoch, about(data + (bytes([rejections]) if again else b"")))
     step = Step(rpc, session, deployment.distributor, account, key, data, dry_run, timeout_s)
     what = f"post epoch {report.epoch}: root {report.root}, {report.sum} in all"
-    sent, _ = step.resume()
+    done, _ = step.resume()
     past = history(rpc, deployment, report)
     posted = [e for e in past if isinstance(e, Posted)]
     if past and not isinstance(past[-1], Rejected):
@@ -109,8 +109,7 @@ def publish(
                 "nothing was sent; run `haptic verify` to see which is right"
             )
         return Outcome(what, done=True)
-    known = sent is not None and (sent.status, sent.about) == ("mined", key.about)
-    if not again and (known or any(not _difference(e, report) for e in posted)):
+    if not again and (done or any(not _difference(e, report) for e in posted)):
         raise ChainError(
             f"epoch {report.epoch} with root {report.root} was posted and rejected: find out why; then post it "
             f"with `haptic epoch post --epoch {report.epoch} --again`, or compute it anew after "
@@ -123,7 +122,7 @@ def activate(
     rpc: Rpc,
     session: Session,
     deployment: Deployment,
-    account: LocalAccount,
+    account: Payer,
     epoch: int,
     *,
     dry_run: bool = False,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eth_account.signers.local import LocalAccount
 from sqlmodel import Session
 
-from chain import ledger
+from chain import ledger, outbox
+from chain.errors import ChainError
 from chain.hashing import keccak256
-from chain.keys import address_of
-from chain.ledger import TransactionRow
+from chain.outbox import TransactionKey
 from chain.rpc import Rpc
-from chain.transactions import TransactionKey, price, send, settle, wait
+from chain.signer import Payer, signer_of
+from chain.transactions import must_succeed, price
 from chain.types import Address, Hash32, Wei
 
 NOTHING = Wei(0)
@@ -42,34 +42,49 @@ class Step:
     session: Session
     """Committed before anything is sent."""
     to: Address
-    account: LocalAccount
+    account: Payer
     key: TransactionKey
     data: bytes
     dry_run: bool
     timeout_s: float
 
-    def resume(self) -> tuple[TransactionRow | None, int]:
-        """Bring what an earlier run sent or stored to its end; return it and the block it is in, 0 if in none."""
+    def resume(self) -> tuple[bool, int]:
+        """Bring what an earlier run stored or sent into a block.
+
+        Return whether that did what is wanted now, and the block it is in, 0 if in none. A dry run only looks.
+        """
         row = ledger.transaction(self.session, self.key.kind, self.key.epoch)
-        if row is None or self.dry_run:
-            return row, 0
-        receipt = settle(self.rpc, self.session, row, self.key.about)
-        if row.status == "sent":
-            receipt = wait(self.rpc, Hash32(row.hash), self.timeout_s)
-            settle(self.rpc, self.session, row)
-        return row, receipt.block if receipt else 0
+        if row is None:
+            return False, 0
+        if self.dry_run:
+            receipt = outbox.look(self.rpc, row, ledger.attempts(self.session, row)).receipt
+        else:
+            receipt = outbox.bring(self.rpc, self.session, self.account, row, self.key.about, self.timeout_s)
+        if receipt is None:
+            return row.status == "final" and row.about == self.key.about, 0
+        return receipt.ok and row.about == self.key.about, receipt.block
 
     def take(self, what: str) -> Outcome:
         """Send the transaction and wait for its block; in a dry run only say what it takes."""
+        signer = signer_of(self.account)
         if self.dry_run:
-            priced = price(self.rpc, address_of(self.account), self.to, self.data)
+            priced = price(self.rpc, signer.address, self.to, self.data, max_fee=signer.max_fee)
             return Outcome(what, done=False, gas=priced.gas, cost=priced.cost)
-        hash_ = send(self.rpc, self.session, self.account, self.to, self.data, key=self.key)
-        receipt = wait(self.rpc, hash_, self.timeout_s)
-        row = ledger.transaction(self.session, self.key.kind, self.key.epoch)
-        if row is not None:
-            settle(self.rpc, self.session, row)
-        return Outcome(what, done=True, transaction=hash_, gas=int(receipt.gas_used, 16), cost=receipt.cost)
+        row = outbox.send(self.rpc, self.session, signer, self.to, self.data, key=self.key)
+        receipt = outbox.bring(self.rpc, self.session, signer, row, timeout_s=self.timeout_s)
+        if receipt is None:
+            raise ChainError(
+                f"{row.hash} will never be in a block: its nonce {row.nonce} went to another transaction of "
+                f"{row.sender}; run this again, and have nobody else send with this key"
+            )
+        must_succeed(self.rpc, receipt)
+        return Outcome(
+            what,
+            done=True,
+            transaction=receipt.transaction_hash,
+            gas=int(receipt.gas_used, 16),
+            cost=receipt.cost,
+        )
 
 
 def about(content: bytes) -> Hash32:

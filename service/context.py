@@ -6,23 +6,35 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from eth_account.signers.local import LocalAccount
 
 from chain.contracts import Contract, call
 from chain.deployment import Deployment, check_deployment
+from chain.errors import SignerError
+from chain.fees import GWEI
 from chain.head import Head
-from chain.keys import assert_fast_crypto, load_keyfile, refuse_published_key
-from chain.messages import Domain
+from chain.keys import (
+    PASSWORD_VARIABLE,
+    address_of,
+    assert_fast_crypto,
+    check_private,
+    load_keyfile,
+    read_password,
+    refuse_published_key,
+)
+from chain.messages import Domain, parse_address
 from chain.rpc import Rpc
 from chain.rules import Rules
+from chain.signer import KeySigner, RemoteSigner, Signer
 from chain.tree import SumTree
 from chain.types import Address, Leaf, Wei
 from service.clock import ChainClock, HeadView
 from service.database import Database, open_database
 from service.epochs import Place, check_secret
-from service.errors import ConflictError
+from service.errors import ConfigError, ConflictError
 from service.feedback import Desk
 from service.settings import Settings
 
@@ -103,8 +115,8 @@ class Context:
     place: Place
     desk: Desk
     rules: Rules
-    poster: LocalAccount | None
-    """Account that posts roots; None without its key file, in a replica that only serves."""
+    poster: Signer | None
+    """Who signs for the account that posts roots; None without a key file or signer, in a replica that only serves."""
     token: Unit
     """The staked token."""
     payment: Unit
@@ -120,7 +132,9 @@ class Context:
         return self.place.domain
 
     def close(self) -> None:
-        """Let go of the node and the database."""
+        """Let go of the node, the signer and the database."""
+        if isinstance(self.poster, RemoteSigner):
+            self.poster.close()
         self.rpc.close()
         self.reader.close()
         self.db.engine.dispose()
@@ -135,10 +149,37 @@ READ_TIMEOUT_S = 3.0
 
 
 def _key(settings: Settings, name: str, chain_id: int) -> LocalAccount:
-    path = getattr(settings, f"{name}_keyfile")
-    account = load_keyfile(path, settings.password.get_secret_value())
-    refuse_published_key(Address(account.address.lower()), chain_id)
+    path: Path = getattr(settings, f"{name}_keyfile")
+    check_private(path, chain_id)
+    environ = {PASSWORD_VARIABLE: settings.password.get_secret_value()}
+    account = load_keyfile(path, read_password(settings.password_file, environ))
+    refuse_published_key(address_of(account), chain_id)
     return account
+
+
+def _poster(settings: Settings, chain_id: int) -> Signer | None:
+    """Return who signs what is posted; None where neither a key file nor a signer is there."""
+    named, limit = "poster_keyfile" in settings.model_fields_set, Wei(settings.max_fee_gwei * GWEI)
+    if not settings.poster_signer:
+        if settings.poster_address:
+            raise ConfigError(
+                "HAPTIC_POSTER_ADDRESS is for a signer: set HAPTIC_POSTER_SIGNER, or leave it out"
+            )
+        wanted = named or settings.poster_keyfile.exists()
+        return KeySigner(_key(settings, "poster", chain_id), limit) if wanted else None
+    if named:
+        raise ConfigError("HAPTIC_POSTER_SIGNER and HAPTIC_POSTER_KEYFILE are both set: choose one of them")
+    if not settings.poster_address:
+        raise ConfigError("HAPTIC_POSTER_SIGNER needs HAPTIC_POSTER_ADDRESS: which of its accounts posts?")
+    address = parse_address(settings.poster_address, "HAPTIC_POSTER_ADDRESS")
+    refuse_published_key(address, chain_id)
+    signer = RemoteSigner(settings.poster_signer, address, max_fee=limit)
+    try:
+        signer.check()
+    except SignerError:
+        signer.close()
+        raise
+    return signer
 
 
 def _unit(rpc: Rpc, token: Address) -> Unit:
@@ -159,8 +200,9 @@ def build(settings: Settings, *, secret_is_lost: bool = False) -> Context:
         check_deployment(rpc, deployment)
         token, payment = _unit(rpc, deployment.token), _unit(rpc, deployment.payment_token)
         reader = undo.enter_context(Rpc(settings.rpc_url, READ_TIMEOUT_S, retries=0))
-        wanted = "poster_keyfile" in settings.model_fields_set or settings.poster_keyfile.exists()
-        poster = _key(settings, "poster", deployment.chain_id) if wanted else None
+        poster = _poster(settings, deployment.chain_id)
+        if isinstance(poster, RemoteSigner):
+            undo.callback(poster.close)
         receipts = _key(settings, "receipt", deployment.chain_id)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         place = Place(deployment, settings.master, settings.folder("bundles"))

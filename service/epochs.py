@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlmodel import Session as Db
@@ -58,7 +58,7 @@ class Place:
     """The deployment that epochs are counted on, and the secret that their seeds come from."""
 
     deployment: Deployment
-    master: bytes
+    master: bytes = field(repr=False)
     bundles: Path
     """Folder of the published bundles."""
 

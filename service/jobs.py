@@ -17,7 +17,7 @@ from typing import Any
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlmodel import Session as Db
 
-from chain import committer, publisher
+from chain import committer, outbox, publisher
 from chain import ledger as chain_ledger
 from chain.committer import Writer
 from chain.errors import ChainError
@@ -78,7 +78,13 @@ def close_epoch(ctx: Context, epoch: int) -> Draft | None:
 
 
 def step_commit(ctx: Context) -> str:
-    """Write openings and closes to the chain's EpochLedger, in order; each is written once."""
+    """Write openings and closes to the chain's EpochLedger, in order; each is written once.
+
+    First what was sent is followed: what a reorg took back is sent again, what fees left behind is replaced.
+    """
+    if ctx.poster is not None:
+        with ctx.db.stepwise() as db:
+            outbox.follow(ctx.rpc, db, ctx.poster)
     with ctx.db.read() as db:
         newest = queries.newest_epochs(db, 2)
     for row in newest:
@@ -126,7 +132,7 @@ def write_close(ctx: Context, row: EpochRow, *, dry_run: bool = False) -> Outcom
 
 def _writer(ctx: Context, db: Db, *, dry_run: bool) -> Writer:
     if ctx.poster is None:
-        raise ConfigError("the poster's key is missing: set HAPTIC_POSTER_KEYFILE")
+        raise ConfigError("the poster's key is missing: set HAPTIC_POSTER_KEYFILE, or HAPTIC_POSTER_SIGNER")
     return Writer(ctx.rpc, db, ctx.deployment, ctx.poster, dry_run)
 
 
@@ -209,7 +215,7 @@ def _anchored(ctx: Context, epoch: int) -> bool:
 def _step(ctx: Context, row: EpochReport, state: publisher.ChainState) -> str:
     """Post this report, wait for its window, or activate it."""
     if ctx.poster is None:
-        raise ConfigError("the poster's key is missing: set HAPTIC_POSTER_KEYFILE")
+        raise ConfigError("the poster's key is missing: set HAPTIC_POSTER_KEYFILE, or HAPTIC_POSTER_SIGNER")
     with ctx.db.stepwise() as db:
         # It posts only what is not there, and raises where the chain has another report for the epoch.
         publisher.publish(ctx.rpc, db, ctx.deployment, ctx.poster, publisher.report_of(row))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,16 +14,20 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from chain.deployment import Deployment, read_deployment
 from chain.errors import HapticError
 from chain.rules import Rules
+from chain.transport import public_url
 from service.errors import ConfigError
 
 DEVNET_CHAIN_ID = 31337
+_URL = re.compile(r"[a-z0-9+]+://\S+", re.IGNORECASE)
 DEVNET_SECRET = "devnet"  # noqa: S105  # public on purpose, and refused anywhere but on a devnet
 
 
 class Settings(BaseSettings):
     """Where everything is. Each field is the environment variable HAPTIC_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="HAPTIC_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="HAPTIC_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     rpc_url: str = "http://127.0.0.1:8545"
     """JSON-RPC URL of a node of the chain."""
@@ -37,8 +43,16 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     password: SecretStr = SecretStr("")
     """Password of the key files."""
+    password_file: Path | None = None
+    """File whose first line is that password; it goes before HAPTIC_PASSWORD."""
     poster_keyfile: Path = Path(".haptic/poster.json")
     """Keystore of the account that posts roots and pays the gas."""
+    poster_signer: str = ""
+    """URL of a signer (web3signer's eth1 JSON-RPC) that has the poster's key instead of a key file."""
+    poster_address: str = ""
+    """Account that posts, where a signer has its key."""
+    max_fee_gwei: Annotated[int, Field(ge=1)] = 500
+    """Most that the poster offers per gas, tip included; what would need more stops and says so."""
     receipt_keyfile: Path = Path(".haptic/receipt.json")
     """Keystore of the key that signs receipts; it holds no money."""
     secret: SecretStr = SecretStr("")
@@ -62,6 +76,11 @@ class Settings(BaseSettings):
     """How often a training job is tried before an operator has to look."""
     trainer_config: Path | None = None
     """JSON file with settings for the trainer."""
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Leave out of URLs what may be a key or a password: a log may show the settings."""
+        for name, value in super().__repr_args__():
+            yield name, _URL.sub(lambda found: _shown(found[0]), value) if isinstance(value, str) else value
 
     @property
     def database(self) -> str:
@@ -113,4 +132,9 @@ def load(**overrides: object) -> Settings:
         wrong = "; ".join(
             f"HAPTIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
         )
-        raise ConfigError(wrong) from error
+        raise ConfigError(wrong) from None  # pydantic's error holds what was given
+
+
+def _shown(url: str) -> str:
+    """Return a URL without user, path and query; of a database only what kind it is."""
+    return public_url(url) if url.startswith("http") else url.partition("://")[0] + "://…"

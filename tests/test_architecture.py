@@ -15,13 +15,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PURE = frozenset({
     "assignment", "bloom", "bundle", "canonical", "challenge", "continuity", "epoch", "errors", "events", "evidence",
-    "feedback", "hashing", "merkle", "messages", "opening", "payout", "rules", "score", "spec", "stake", "tables", "tree",
+    "feedback", "fees", "hashing", "merkle", "messages", "opening", "payout", "rules", "score", "spec", "stake", "tables",
+    "tree",
     "types", "wire",
 })  # fmt: skip
 """Files of chain that compute from their arguments and nothing else."""
 EDGE = frozenset({
-    "committer", "contracts", "deploy", "deployment", "devnet", "head", "indexer", "keys", "ledger", "memory",
-    "publisher", "ranges", "record", "rpc", "step", "transactions", "transport", "verify", "watch",
+    "committer", "contracts", "deploy", "deployment", "devnet", "head", "indexer", "keys", "ledger", "memory", "outbox",
+    "publisher", "ranges", "record", "rpc", "signer", "step", "transactions", "transport", "verify", "watch",
 })  # fmt: skip
 """Files of chain that talk to a node, a disk or a database."""
 OUTSIDE = frozenset({
@@ -32,12 +33,11 @@ OUTSIDE = frozenset({
 TORCH_FREE = ("preferences", "registry", "rating", "corpus", "gold", "config", "errors")
 """What service may import of trainer."""
 SQL = re.compile(r"chain/ledger/|service/ledger/|service/migrations/|service/database\.py")
-COMMITS = re.compile(
-    r"service/(routes/|jobs\.py|worker\.py|cli/|demo/)|chain/(publisher|indexer|transactions)\.py"
-)
+COMMITS = re.compile(r"service/(routes/|jobs\.py|worker\.py|cli/|demo/)|chain/(outbox|indexer)\.py")
 """The request, the job, the command; and chain's own steps, whose transactions must not be lost halfway."""
 BROAD = {
     "chain/keys.py": "eth-account raises whatever a strange wallet file leads it to",
+    "chain/signer.py": "eth-account raises whatever strange bytes of a signer lead it to",
     "chain/watch.py": "a bundle that makes the recomputation crash is an alarm; it must not end the watch",
     "service/jobs.py": "a job that fails is recorded, and the clock goes on",
     "trainer/model.py": "the tokenizers package raises plain Exception",

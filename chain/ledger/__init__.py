@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import asdict
 from sqlalchemy import delete, insert, update
@@ -27,11 +27,13 @@ from chain.events import (
     Vetoed,
     Withdrawn,
 )
+from chain.fees import Offer
 from chain.ledger.bulk import insert_rows, put_rows
 from chain.ledger.rows import (
     INDEXED,
     VERIFIED,
     AccountRow,
+    AttemptRow,
     Checkpoint,
     ClaimRow,
     EpochReport,
@@ -46,6 +48,8 @@ from chain.types import Address, BlockRef, Epoch, Hash32, Wei
 
 __all__ = [
     "AccountRow",
+    "Attempt",
+    "AttemptRow",
     "Checkpoint",
     "ClaimRow",
     "EpochReport",
@@ -55,9 +59,11 @@ __all__ = [
     "StakeRow",
     "TransactionRow",
     "Uint",
+    "add_attempt",
     "add_events",
     "add_transaction",
     "advance",
+    "attempts",
     "checkpoint",
     "claimed_totals",
     "claims",
@@ -338,9 +344,9 @@ def transaction(session: Session, kind: str, epoch: int) -> TransactionRow | Non
 
 
 def open_transactions(session: Session, sender: Address) -> list[TransactionRow]:
-    """Return the transactions of `sender` that are in no block as far as is known, by nonce."""
+    """Return the transactions of `sender` whose end no finalized block has said yet, by nonce."""
     wanted = select(TransactionRow).where(
-        TransactionRow.sender == sender, col(TransactionRow.status).in_(("stored", "sent"))
+        TransactionRow.sender == sender, col(TransactionRow.status).in_(("stored", "sent", "mined"))
     )
     return list(session.exec(wanted.order_by(col(TransactionRow.nonce))))
 
@@ -352,8 +358,41 @@ def transaction_of(session: Session, sender: Address, nonce: int) -> Transaction
 
 
 def add_transaction(session: Session, row: TransactionRow) -> None:
-    """Store a transaction; the caller commits before it is sent."""
+    """Store a transaction; the caller commits before it is sent. A ChainError where another process was faster."""
     session.add(row)
+    _flush(session, f"{row.kind} epoch {row.epoch}, or nonce {row.nonce} of {row.sender}")
+
+
+class Attempt(NamedTuple):
+    """Signed bytes of a transaction: the first, or the same with higher fees."""
+
+    hash: Hash32
+    raw: bytes
+    stored_at: int
+    """The chain's newest block at that time."""
+
+
+def attempts(session: Session, row: TransactionRow) -> list[Attempt]:
+    """Return all that was signed for a transaction, the newest and dearest last; there is at least one."""
+    wanted = select(AttemptRow).where(AttemptRow.transaction_id == row.id).order_by(col(AttemptRow.id))
+    first = Attempt(Hash32(row.hash), row.raw, row.stored_at)
+    return [first, *(Attempt(Hash32(each.hash), each.raw, each.stored_at) for each in session.exec(wanted))]
+
+
+def add_attempt(session: Session, row: TransactionRow, attempt: Attempt, offer: Offer) -> None:
+    """Store an attempt; the caller commits before it is sent. A ChainError where another process was faster."""
+    session.add(AttemptRow(transaction_id=row.id or 0, **attempt._asdict(), **offer._asdict()))
+    _flush(session, f"attempt {attempt.hash} at {row.kind} epoch {row.epoch}")
+
+
+def _flush(session: Session, what: str) -> None:
+    try:
+        session.flush()
+    except IntegrityError:
+        raise ChainError(
+            f"{what} was stored by another process at this moment, and nothing was sent by this one: run one service "
+            "with a poster's key on a database, then this again"
+        ) from None
 
 
 # -- rows and records ------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Dialect, LargeBinary, String, TypeDecorator, UniqueConstraint
+from sqlalchemy import BigInteger, Dialect, Index, LargeBinary, String, TypeDecorator, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 
@@ -149,21 +149,46 @@ class TransactionRow(SQLModel, table=True):
     """A transaction of the operator, stored before it is sent; one nonce holds one transaction."""
 
     __tablename__ = "chain_transaction"
-    __table_args__ = (UniqueConstraint("sender", "nonce", name="uq_chain_transaction_nonce"),)
+    __table_args__ = (
+        UniqueConstraint("sender", "nonce", name="uq_chain_transaction_nonce"),
+        Index("uq_chain_transaction_turn", "kind", "epoch", "turn", unique=True),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     kind: str = Field(max_length=16)
     """post, activate, veto; open, close, abandon or amend."""
     epoch: int = Field(sa_type=BigInteger, index=True)
+    turn: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """So many of its kind and epoch were made before: two processes at once cannot both make the next."""
     sender: str = Field(max_length=42)
     nonce: int = Field(sa_type=BigInteger)
     hash: str = Field(max_length=66, unique=True)
+    """Of the first attempt; which one came into a block, its receipt says."""
     about: str = Field(max_length=66)
     """keccak256 of what it says, whatever it costs."""
     raw: bytes = Field(sa_type=LargeBinary)
-    """The signed bytes; sent again as they are after a crash."""
+    """The signed bytes of the first attempt; sent again as they are after a crash."""
+    stored_at: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+    """The chain's newest block at that time."""
     status: str = Field(max_length=16)
-    """stored, sent, mined, failed (reverted) or lost (its nonce went to another transaction)."""
+    """stored, sent, mined (in a block that may still be taken back); and for good, by a finalized block: final, failed
+    (reverted), or lost (its nonce went to another transaction)."""
+
+
+class AttemptRow(SQLModel, table=True):
+    """A later attempt at a transaction: the same nonce and contents, higher fees; stored before it is sent."""
+
+    __tablename__ = "chain_transaction_attempt"
+
+    id: int | None = Field(default=None, primary_key=True)
+    transaction_id: int = Field(foreign_key="chain_transaction.id", index=True)
+    hash: str = Field(max_length=66, unique=True)
+    raw: bytes = Field(sa_type=LargeBinary)
+    max_fee: int = Field(sa_type=Uint)
+    """Per gas, in wei."""
+    tip: int = Field(sa_type=Uint)
+    stored_at: int = Field(sa_type=BigInteger)
+    """The chain's newest block at that time."""
 
 
 class EpochReport(SQLModel, table=True):

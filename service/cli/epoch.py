@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from eth_account.signers.local import LocalAccount
 from rich.table import Table
 from sqlmodel import Session
 
 from chain import committer, publisher
 from chain import ledger as chain_ledger
 from chain.errors import HapticError
+from chain.fees import show_coin
 from chain.indexer import index
 from chain.ledger import EpochReport
 from chain.messages import checksum
+from chain.signer import Signer
 from chain.step import Outcome
 from chain.transactions import transact
 from service import epochs, jobs, logs
@@ -141,7 +142,7 @@ def commit(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> Non
         return
     write = jobs.write_opening if row.committed_at is None else jobs.write_close
     plan = write(ctx, row, dry_run=True)
-    cost = {"Gas": str(plan.gas), "Cost at most": f"{plan.cost} wei"}
+    cost = {"Gas": str(plan.gas), "Cost at most": show_coin(plan.cost)}
     if plan.done or shared.confirm(plan.what, cost, yes=yes, dry_run=dry_run):
         out.print(f"[green]✓[/] {write(ctx, row).what}")
 
@@ -198,7 +199,7 @@ def veto(
     state = publisher.chain_state(node, d)
     if state.pending_epoch != epoch:
         raise HapticError(f"no root of epoch {epoch} is pending; the pending epoch is {state.pending_epoch}")
-    guardian = shared.open_wallet(keyfile, password_file)
+    guardian = shared.open_wallet(keyfile, password_file, d.chain_id)
     rows = {
         "Root": state.pending_root,
         "After": "it can be posted again; its window starts anew",
@@ -219,9 +220,9 @@ def _posting(epoch: int) -> tuple[Context, EpochReport]:
     return ctx, row
 
 
-def _poster(ctx: Context) -> LocalAccount:
+def _poster(ctx: Context) -> Signer:
     if ctx.poster is None:
-        raise HapticError("this needs the poster's key: set HAPTIC_POSTER_KEYFILE")
+        raise HapticError("this needs the poster's key: set HAPTIC_POSTER_KEYFILE, or HAPTIC_POSTER_SIGNER")
     return ctx.poster
 
 
@@ -232,7 +233,7 @@ def _on_chain(ctx: Context, step: Callable[..., Outcome], *, dry_run: bool, yes:
         if plan.done:
             out.print(f"{plan.what}: the chain has it already")
             return
-        cost = {"Gas": str(plan.gas), "Cost at most": f"{plan.cost} wei"}
+        cost = {"Gas": str(plan.gas), "Cost at most": show_coin(plan.cost)}
         if shared.confirm(plan.what, cost, yes=yes, dry_run=dry_run):
             out.print(f"[green]✓[/] {step(session, dry=False).what}")
 

@@ -101,7 +101,7 @@ def deploy(
             f"genesis {genesis} is far from now ({now} by the chain's clock): give Unix seconds of a time soon"
         )
     at_stake = shared.parse_amount(bond, 18)
-    account = shared.open_wallet(keyfile, password_file)
+    account = shared.open_wallet(keyfile, password_file, node.chain_id())
     deployment.parent.mkdir(parents=True, exist_ok=True)
     rows = {
         "Chain": str(node.chain_id()), "Owner": account.address, "Poster": poster, "Guardian": guardian,

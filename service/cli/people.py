@@ -55,7 +55,7 @@ def stake(
 ) -> None:  # fmt: skip
     """Stake tokens: feedback counts by how much stake stood behind it, for how long."""
     node, d = shared.connect(rpc, deployment)
-    account = shared.open_wallet(keyfile, password_file)
+    account = shared.open_wallet(keyfile, password_file, d.chain_id)
     me, vault, coin = shared.address_of(account), d.stake_vault(), shared.read_coin(node, d.token)
     units = shared.parse_amount(amount, coin.decimals)
     balance = shared.check_balance(node, coin, me, units)
@@ -78,7 +78,7 @@ def unstake(
 ) -> None:  # fmt: skip
     """Ask for stake back; it counts no more from now, and can be withdrawn after the cooldown."""
     node, d = shared.connect(rpc, deployment)
-    account = shared.open_wallet(keyfile, password_file)
+    account = shared.open_wallet(keyfile, password_file, d.chain_id)
     me, vault, coin = shared.address_of(account), d.stake_vault(), shared.read_coin(node, d.token)
     staked, (pending, _) = int(call(node, vault, "stakedOf", me)), call(node, vault, "pendingOf", me)
     if cancel:
@@ -114,7 +114,7 @@ def withdraw(
 ) -> None:  # fmt: skip
     """Take out what was asked back, once its cooldown is over."""
     node, d = shared.connect(rpc, deployment)
-    account = shared.open_wallet(keyfile, password_file)
+    account = shared.open_wallet(keyfile, password_file, d.chain_id)
     me, vault, coin = shared.address_of(account), d.stake_vault(), shared.read_coin(node, d.token)
     pending, available_at = call(node, vault, "pendingOf", me)
     now = node.block("latest").timestamp
@@ -137,7 +137,7 @@ def claim(
 ) -> None:  # fmt: skip
     """Claim your share of the revenue; the proof is checked here before it is sent."""
     node, d = shared.connect(rpc, deployment)
-    account = shared.open_wallet(keyfile, password_file)
+    account = shared.open_wallet(keyfile, password_file, d.chain_id)
     me, distributor, coin = (
         shared.address_of(account),
         d.revenue_distributor(),
@@ -178,7 +178,7 @@ def fund(
 ) -> None:  # fmt: skip
     """Pay revenue for a retraining; it goes to the wallets whose rankings it learned from."""
     node, d = shared.connect(rpc, deployment)
-    account = shared.open_wallet(keyfile, password_file)
+    account = shared.open_wallet(keyfile, password_file, d.chain_id)
     me, distributor, coin = (
         shared.address_of(account),
         d.revenue_distributor(),
@@ -261,8 +261,8 @@ def rank(
     service: ServiceUrl = SERVICE, keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None,
 ) -> None:  # fmt: skip
     """Rank answers of models that you cannot tell apart, and sign each ranking with your wallet's session key."""
-    account = shared.open_wallet(keyfile, password_file)
     with Api(service) as api:
+        account = shared.open_wallet(keyfile, password_file, api.domain().chain_id)
         Sitting(api, account, keyfile.with_suffix(".receipts.jsonl")).run(count)
 
 

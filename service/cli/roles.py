@@ -33,7 +33,7 @@ def bond(
         out.print(said)
         return
     units = shared.parse_amount(amount, shared.NATIVE_DECIMALS)
-    account = shared.open_wallet(keyfile, password_file)
+    account = shared.open_wallet(keyfile, password_file, d.chain_id)
     rows = {
         "Bond now": said,
         "Wallet": account.address,
@@ -64,7 +64,7 @@ def pause(
     until = int(call(node, distributor, "pausedUntil"))
     claims = f"paused until {show_date(until)}" if until else "paid"
     stake = "refused" if call(node, vault, "paused") else "taken"
-    account = shared.open_wallet(keyfile, password_file)
+    account = shared.open_wallet(keyfile, password_file, d.chain_id)
     what = f"{'End the pause of' if end else 'Pause'} {'new stake' if staking else 'claims'}"
     rows = {"Claims": claims, "New stake": stake, "Guardian": account.address}
     if shared.confirm(what, rows, yes=yes, dry_run=dry_run):

@@ -17,7 +17,7 @@ from rich.table import Table
 from chain.contracts import Contract, call
 from chain.deployment import Deployment, check_deployment, read_deployment
 from chain.errors import HapticError
-from chain.keys import load_keyfile, read_password
+from chain.keys import PASSWORD_VARIABLE, check_private, load_keyfile, read_password
 from chain.messages import checksum, parse_address
 from chain.rpc import Rpc
 from chain.transactions import transact
@@ -120,10 +120,14 @@ def connect(rpc_url: str, deployment: Path) -> tuple[Rpc, Deployment]:
 
 
 def open_wallet(
-    path: Path, password_file: Path | None, environ: Mapping[str, str] = os.environ
+    path: Path, password_file: Path | None, chain_id: int, environ: Mapping[str, str] = os.environ
 ) -> LocalAccount:
-    """Return the wallet of a keystore; the password comes from a file, from HAPTIC_PASSWORD, or is asked for."""
-    if password_file is None and "HAPTIC_PASSWORD" not in environ:
+    """Return the wallet of a keystore; the password comes from a file, from HAPTIC_PASSWORD, or is asked for.
+
+    A KeyFileError where others may read it, unless it is for the devnet.
+    """
+    check_private(path, chain_id)
+    if password_file is None and PASSWORD_VARIABLE not in environ:
         return load_keyfile(path, typer.prompt(f"Password of {path}", hide_input=True))
     return load_keyfile(path, read_password(password_file, environ))
 

@@ -53,7 +53,7 @@ def watch(
         if keyfile is not None and dry_run:
             watcher.sender = keyfile_address(keyfile)
         elif keyfile is not None:
-            watcher.account = shared.open_wallet(keyfile, password_file)
+            watcher.account = shared.open_wallet(keyfile, password_file, d.chain_id)
             watcher.sender = shared.address_of(watcher.account)
         _begin(d, bundle, watcher)
         if not once:

@@ -26,6 +26,7 @@ from chain.rpc import Rpc
 from chain.transactions import transact
 from chain.types import Address, BlockRef
 from chain.wire import Receipt
+from tests.integration.postbox import Post
 
 GENESIS = 1_800_000_000
 EPOCH_S = 600
@@ -211,3 +212,11 @@ def wipe(engine: Engine) -> Callable[[], None]:
         SQLModel.metadata.create_all(engine)
 
     return nothing
+
+
+@pytest.fixture
+def post(anvil: Devnet, sessions: Callable[[], Session]) -> Iterator[Post]:
+    """Open an outbox on an Anvil that makes a block only when it is told to."""
+    with Rpc(anvil.url) as rpc:
+        rpc.request("evm_setAutomine", False)  # noqa: FBT003  (Anvil takes it by position)
+        yield Post(rpc, sessions)

@@ -565,7 +565,7 @@ def test_a_watcher_who_cannot_pay_the_gas_is_told_how_much_is_missing(site: Site
     me, key = site.wallet(balance=5)
     said = site.watch("--keyfile", key)
     assert said.exit_code == 1
-    assert f"ALARM: {address_of(me)} has 5 wei and may need" in said.output
+    assert f"ALARM: {address_of(me)} has 0.000000000000000005 ETH (5 wei), but its transaction" in said.output
 
 
 def test_who_looks_more_rarely_than_roots_wait_is_told_so(site: Site) -> None:

@@ -13,6 +13,7 @@ from chain.errors import KeyFileError
 from chain.keys import (
     address_of,
     assert_fast_crypto,
+    check_private,
     create_keyfile,
     devnet_accounts,
     load_keyfile,
@@ -36,6 +37,35 @@ def test_a_keyfile_is_its_owners_alone_and_holds_no_plain_key(tmp_path: Path) ->
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert made.key.hex() not in path.read_text()
     assert json.loads(path.read_text())["version"] == 3
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o601, 0o660])
+def test_a_keyfile_that_others_may_read_is_refused_and_on_the_devnet_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
+    path = tmp_path / "wallet.json"
+    create_keyfile(path, PASSWORD, light=True)
+    path.chmod(mode)
+    with pytest.raises(
+        KeyFileError, match=rf"wallet\.json can be read by others \(mode {mode:o}\): run `chmod 600"
+    ):
+        check_private(path, 1)
+    assert caplog.text == ""
+    check_private(path, 31337)
+    assert "can be read by others" in caplog.text
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
+def test_a_keyfile_that_only_its_owner_reads_is_taken_everywhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
+    path = tmp_path / "wallet.json"
+    create_keyfile(path, PASSWORD, light=True)
+    path.chmod(mode)
+    for chain_id in (1, 31337):
+        check_private(path, chain_id)
+    check_private(tmp_path / "none.json", 1)
+    assert caplog.text == ""
 
 
 def test_a_keyfile_is_never_overwritten(tmp_path: Path) -> None:

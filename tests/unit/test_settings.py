@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import traceback
 from pathlib import Path
 
 import pytest
 
 from chain.deployment import Deployment, write_deployment
 from chain.errors import KeyFileError
-from chain.keys import devnet_accounts
+from chain.keys import address_of, create_keyfile, devnet_accounts
 from chain.rules import Rules
 from chain.types import Address
 from service import context
@@ -68,6 +69,65 @@ def test_passwords_and_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> N
     assert "hunter" not in repr(load())
 
 
+@pytest.mark.parametrize(
+    ("name", "url", "shown"),
+    [
+        (
+            "rpc_url",
+            "https://user:hunter2@node.example:8545/v3/hunter3?key=hunter4",
+            "https://node.example:8545",
+        ),
+        ("poster_signer", "https://user:hunter2@signer.example:9000", "https://signer.example:9000"),
+        ("database_url", "postgresql+psycopg://haptic:hunter2@db.example/haptic", "postgresql+psycopg://…"),
+        ("rpc_url", "https://a.example/hunter2, https://b.example/hunter3", "https://b.example"),
+    ],
+)
+def test_urls_show_neither_passwords_nor_keys(name: str, url: str, shown: str) -> None:
+    found = load(**{name: url})
+    assert getattr(found, name) == url
+    for text in (repr(found), str(found)):
+        assert "hunter" not in text
+        assert shown in text
+
+
+def test_what_is_wrong_with_a_setting_never_shows_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PASSWORD", "SECRET", "POSTER_SIGNER"):
+        monkeypatch.setenv(f"HAPTIC_{name}", "hunter2")
+    monkeypatch.setenv("HAPTIC_PORT", "hunter3")
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert "hunter" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_the_services_password_comes_from_its_file_before_the_environment(tmp_path: Path) -> None:
+    key, file = tmp_path / "key.json", tmp_path / "password"
+    made = create_keyfile(key, "from the file", light=True)
+    file.write_text("from the file\n")
+    found = load(receipt_keyfile=key, password="guess", password_file=file)
+    assert context._key(found, "receipt", 1).key == made.key
+    with pytest.raises(KeyFileError, match="password does not open"):
+        context._key(load(receipt_keyfile=key, password="guess"), "receipt", 1)
+    with pytest.raises(KeyFileError, match="no password: name a password file or set HAPTIC_PASSWORD"):
+        context._key(load(receipt_keyfile=key), "receipt", 1)
+
+
+def test_a_keyfile_of_the_service_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    key = tmp_path / "key.json"
+    create_keyfile(key, "pw", light=True)
+    key.chmod(0o644)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        context._key(load(receipt_keyfile=key, password="pw"), "receipt", 1)
+
+
+def test_the_poster_is_bounded_by_the_limit_on_fees(tmp_path: Path) -> None:
+    key = tmp_path / "key.json"
+    made = create_keyfile(key, "pw", light=True)
+    found = context._poster(load(poster_keyfile=key, password="pw", max_fee_gwei=12), 1)
+    assert found is not None
+    assert (found.address, found.max_fee) == (address_of(made), 12 * 10**9)
+    assert made.key.hex() not in repr(found)
+
+
 @pytest.mark.parametrize("chain_id", [1, 10, 31338])
 def test_the_devnets_secret_is_refused_on_any_other_chain(tmp_path: Path, chain_id: int) -> None:
     for secret in ("", "devnet", "x" * 31):
@@ -96,6 +156,7 @@ def test_a_published_key_is_refused_on_any_other_chain(tmp_path: Path, name: str
     path = tmp_path / "key.json"
     key = devnet_accounts(31337)[3].key
     path.write_text(json.dumps(Account.encrypt(key, "pw", kdf="scrypt", iterations=2)))
+    path.chmod(0o600)
     found = load(**{f"{name}_keyfile": path}, password="pw")
     assert context._key(found, name, 31337).key == key
     with pytest.raises(KeyFileError, match="everybody has its key"):
