@@ -8,6 +8,7 @@ HapticError
 │   │   └── StakeMismatchError  folded stake differs from the vault's own storage
 │   ├── RevertError       a contract refused a call
 │   └── DeploymentError   the contracts at these addresses are not the ones expected
+├── QuorumError           fewer nodes answer than have to agree
 ├── ScoreInputError       rows that no valid feedback can give
 ├── PayoutError           amounts that do not add up
 ├── BundleError           a bundle that is not in the canonical form
@@ -51,6 +52,10 @@ class DeploymentError(ChainError):
 
 class StakeMismatchError(MissingLogError):
     """Stake folded from events differs from the vault's own storage."""
+
+
+class QuorumError(HapticError):
+    """Fewer nodes are given, or answer, than have to agree before money moves."""
 
 
 class ScoreInputError(HapticError):

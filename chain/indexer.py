@@ -64,14 +64,15 @@ def index(
     A ReorgError where a block that was final has changed, a MissingLogError where the last node hides a log.
     """
     while True:
+        read_from: list[str] = []
         try:
-            return _index(rpc, session_factory, deployment, progress)
+            return _index(rpc, session_factory, deployment, progress, read_from)
         except (MissingLogError, ReorgError) as error:
             if isinstance(error, MissingLogError):
                 with session_factory() as session:
                     ledger.take_back(session)
                     session.commit()
-            if not rpc.distrust(str(error)):
+            if not rpc.distrust(str(error), read_from[-1] if read_from else None):
                 raise
 
 
@@ -80,7 +81,9 @@ def _index(
     session_factory: Callable[[], Session],
     deployment: Deployment,
     progress: Callable[[int, int], None] | None,
+    read_from: list[str],
 ) -> IndexResult:
+    """Index once, from whatever node answers; `read_from` gets the names of those that gave logs, as they are used."""
     chain_id = rpc.chain_id()
     if chain_id != deployment.chain_id:
         raise DeploymentError(
@@ -98,6 +101,7 @@ def _index(
     with ThreadPoolExecutor(1, "write") as writer:
         writing: Future[None] | None = None
         for found in read_ranges(rpc, addresses, topics(), indexed + 1, finalized.number):
+            read_from[:] = [found.source]
             events = _events(rpc, addresses, found, None if at is None else at[1])
             end = found.last
             if end.number == finalized.number and end.hash != finalized.hash:

@@ -7,9 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from chain.errors import RpcError
 from chain.rpc import Rpc
-from chain.transport import RpcAnswerError
+from chain.transport import RpcAnswerError, RpcTimeoutError
 from chain.types import Address, BlockRef
 from chain.wire import Log
 
@@ -19,8 +18,6 @@ WIDEST: Final = 10_000
 """Most blocks asked for at once; what many providers allow."""
 MOST_LOGS: Final = 6_000
 """Logs that one answer should hold, or somewhat more: memory stays flat."""
-PATIENCE: Final = 3
-"""So often a range that a node does not answer at all is tried narrower, before the node is taken to be down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +27,8 @@ class Range:
     first: BlockRef
     last: BlockRef
     logs: list[Log]
+    source: str
+    """Name of the node that gave them."""
 
 
 @dataclass(slots=True)
@@ -61,26 +60,19 @@ def read_ranges(
     width = Width()
 
     def ask(first: int) -> Range:
-        silent = 0
         while True:
             last = min(first + width.blocks - 1, end)
             try:
                 logs, head, tail = rpc.logs_between(addresses, first, last, topics)
-            except RpcAnswerError:
+            except (RpcAnswerError, RpcTimeoutError) as error:
                 # Providers word "too many results" in many ways; a narrower range cures all of them.
                 if last == first:
                     raise
                 width.blocks = last - first + 1
-                width.shrink(2)
-            except RpcError:
-                silent += 1
-                if last == first or silent > PATIENCE:
-                    raise
-                width.blocks = last - first + 1
-                width.shrink(8)
+                width.shrink(2 if isinstance(error, RpcAnswerError) else 8)
             else:
                 width.took(last - first + 1, len(logs))
-                return Range(head, tail, logs)
+                return Range(head, tail, logs, rpc.source)
 
     if start > end:
         return

@@ -1,4 +1,4 @@
-"""A node, asked in raw JSON-RPC over kept-alive connections; what it fails to give is an RpcError."""
+"""The chain, asked in raw JSON-RPC at one node or several; what they fail to give is an RpcError."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import msgspec
 
 from chain.bloom import BYTES
 from chain.errors import RpcError
-from chain.transport import Call, Transport
+from chain.providers import Providers
+from chain.transport import Call, UnknownBlockError
 from chain.types import Address, BlockRef, Hash32, Wei
 from chain.wire import Header, Log, Receipt
 
@@ -21,10 +22,12 @@ Block = BlockRef | int | BlockTag
 
 
 class Rpc:
-    """One node at one URL.
+    """One node, or several that stand in for each other: `url` may hold many, separated by commas or spaces.
 
-    Passing faults are tried again up to `retries` times; whatever else the node fails to give is an RpcError
-    that names it without its keys. A `BlockRef` is read by hash (EIP-1898): a reorg in between is an error.
+    Passing faults are tried again up to `retries` times, then the next node is asked; what none gives is an
+    RpcError that names them without their keys. All results of one call of a method come from one node. A
+    `BlockRef` is read by hash (EIP-1898): a reorg in between is an error. With a `chain_id` no node of
+    another chain is believed; without one, the first of several nodes decides.
     """
 
     def __init__(
@@ -34,9 +37,13 @@ class Rpc:
         *,
         retries: int = 4,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        chain_id: int | None = None,
     ) -> None:
-        self._transport = Transport(url, timeout_s, retries=retries, sleep=sleep)
-        self.name = self._transport.name
+        self._nodes = Providers.open(
+            url, timeout_s, retries=retries, sleep=sleep, clock=clock, chain_id=chain_id
+        )
+        self.name = self._nodes.name
 
     def __repr__(self) -> str:
         return f"Rpc({self.name})"
@@ -47,14 +54,33 @@ class Rpc:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def distrust(self, reason: str) -> bool:
-        """Ask another node from now on, because this one lies; False where there is no other."""
-        del reason
-        return False
-
     def close(self) -> None:
-        """Let go of the connection."""
-        self._transport.close()
+        """Let go of the connections."""
+        self._nodes.close()
+
+    # -- several nodes ---------------------------------------------------------------------------------------
+
+    @property
+    def source(self) -> str:
+        """Name of the node that gave the last answer (that this thread got): whom to `distrust` for it."""
+        return self._nodes.source
+
+    def distrust(self, reason: str, source: str | None = None) -> bool:
+        """Use another node than the one that lied: `source`, or that of the last answer; False if none is left."""
+        return self._nodes.distrust(reason, source)
+
+    def standing(self) -> dict[str, str]:
+        """Return, by name, what is held against each node in words; nothing where it is in order."""
+        return self._nodes.standing()
+
+    def each(self) -> list[Rpc]:
+        """Return every node by itself, the best first, on the same connections; not those that are distrusted."""
+        found = []
+        for alone in self._nodes.each():
+            made = Rpc.__new__(Rpc)
+            made._nodes, made.name = alone, alone.name  # noqa: SLF001  # still of this class
+            found.append(made)
+        return found
 
     # -- any method ------------------------------------------------------------------------------------------
 
@@ -65,10 +91,11 @@ class Rpc:
     def batch(self, calls: Iterable[Call]) -> list[Any]:
         """Return the results of `calls` in their order; the first error among them is raised."""
         wanted = list(calls)
-        return [
-            self._parse(Any, raw, method)
-            for raw, (method, _) in zip(self._transport.results(wanted), wanted, strict=True)
-        ]
+
+        def read(node: str, raws: list[msgspec.Raw]) -> list[Any]:
+            return [_parse(node, Any, raw, method) for raw, (method, _) in zip(raws, wanted, strict=True)]
+
+        return self._nodes.ask(wanted, read)
 
     # -- reading the chain -----------------------------------------------------------------------------------
 
@@ -81,16 +108,22 @@ class Rpc:
         return self.blocks([at])[0]
 
     def blocks(self, at: Sequence[int | BlockTag]) -> list[BlockRef]:
-        """Return the blocks at these heights or tags, in this order."""
-        return [
-            self._ref(raw, n)
-            for raw, n in zip(self._transport.results([_header(n) for n in at]), at, strict=True)
-        ]
+        """Return the blocks at these heights or tags, in this order; a tag is asked of a node that is not behind."""
+        if any(isinstance(n, str) for n in at):
+            self._nodes.compare()
+
+        def read(node: str, raws: list[msgspec.Raw]) -> list[BlockRef]:
+            return [_ref(node, raw, n) for raw, n in zip(raws, at, strict=True)]
+
+        return self._nodes.ask([_header(n) for n in at], read)
 
     def headers(self, numbers: Sequence[int]) -> list[tuple[BlockRef, bytes | None]]:
         """Return the blocks at these heights, each with its logs bloom (256 bytes; None where the node gives none)."""
-        raw = self._transport.results([_header(n) for n in numbers])
-        return [(self._ref(each, n), self._bloom(each)) for each, n in zip(raw, numbers, strict=True)]
+
+        def read(node: str, raws: list[msgspec.Raw]) -> list[tuple[BlockRef, bytes | None]]:
+            return [(_ref(node, raw, n), _bloom(node, raw)) for raw, n in zip(raws, numbers, strict=True)]
+
+        return self._nodes.ask([_header(n) for n in numbers], read)
 
     def logs_of_block(
         self, block: BlockRef, addresses: Sequence[Address], topics: Sequence[str]
@@ -109,15 +142,17 @@ class Rpc:
         self, addresses: Sequence[Address], from_block: int, to_block: int, topics: Sequence[str] = ()
     ) -> tuple[list[Log], BlockRef, BlockRef]:
         """Return the logs and the headers of the range's first and last block, asked for in one request."""
-        method, params = _logs(addresses, from_block, to_block, topics)
-        found, first, last = self._transport.results(
-            [(method, params), _header(from_block), _header(to_block)]
-        )
-        return (
-            self._parse(list[Log], found, method),
-            self._ref(first, from_block),
-            self._ref(last, to_block),
-        )
+        wanted = _logs(addresses, from_block, to_block, topics)
+
+        def read(node: str, raws: list[msgspec.Raw]) -> tuple[list[Log], BlockRef, BlockRef]:
+            found, first, last = raws
+            return (
+                _parse(node, list[Log], found, wanted[0]),
+                _ref(node, first, from_block),
+                _ref(node, last, to_block),
+            )
+
+        return self._nodes.ask([wanted, _header(from_block), _header(to_block)], read)
 
     def call(self, to: Address, data: bytes, block: Block = "latest", sender: Address | None = None) -> bytes:
         """Return what `to` answers to `data` at `block`; a revert is an RpcAnswerError with its bytes."""
@@ -131,13 +166,11 @@ class Rpc:
         asked: list[Call] = [
             ("eth_call", [{"to": to, "data": "0x" + data.hex(), **origin}, _at(block)]) for to, data in wanted
         ]
-        return [self._bytes(raw, "eth_call") for raw in self._transport.results(asked)]
+        return self._nodes.ask(asked, lambda node, raws: [_bytes(node, raw, "eth_call") for raw in raws])
 
     def code(self, address: Address, block: Block = "latest") -> bytes:
         """Return the code at an address; empty where no contract is."""
-        return self._bytes(
-            self._transport.results([("eth_getCode", [address, _at(block)])])[0], "eth_getCode"
-        )
+        return self._one("eth_getCode", [address, _at(block)], _bytes)
 
     def balance(self, address: Address, block: Block = "latest") -> Wei:
         """Return the native balance of an address."""
@@ -168,53 +201,65 @@ class Rpc:
 
     # -- the wire --------------------------------------------------------------------------------------------
 
+    def _one(self, method: str, params: Sequence[Any], parse: Callable[[str, msgspec.Raw, str], T]) -> T:
+        return self._nodes.ask([(method, params)], lambda node, raws: parse(node, raws[0], method))
+
     def _ask(self, kind: type[T], method: str, *params: Any) -> T:
-        return self._parse(kind, self._transport.results([(method, params)])[0], method)
+        return self._one(method, params, lambda node, raw, name: _parse(node, kind, raw, name))
 
     def _quantity(self, method: str, *params: Any) -> int:
-        text = self._ask(str, method, *params)
-        try:
-            return int(text, 16)
-        except ValueError:
-            raise self._odd(method) from None
+        return self._one(method, params, _number)
 
-    def _bytes(self, raw: msgspec.Raw, method: str) -> bytes:
-        try:
-            return bytes.fromhex(self._parse(str, raw, method).removeprefix("0x"))
-        except ValueError:
-            raise self._odd(method) from None
 
-    def _ref(self, raw: msgspec.Raw, at: int | BlockTag) -> BlockRef:
-        if bytes(raw) == b"null":
-            raise RpcError(
-                f"{self.name} has no block {at}: it lags or has pruned it; wait or use another node"
-            )
-        found = self._parse(Header, raw, "eth_getBlockByNumber")
-        try:
-            ref = BlockRef(int(found.number, 16), found.hash, found.parent_hash, int(found.timestamp, 16))
-        except ValueError:
-            raise self._odd("eth_getBlockByNumber") from None
-        if isinstance(at, int) and ref.number != at:
-            raise RpcError(f"{self.name} answered block {ref.number} when asked for {at}: use another node")
-        return ref
+def _parse(node: str, kind: type[T], raw: msgspec.Raw, method: str) -> T:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.DecodeError:
+        raise _odd(node, method) from None
 
-    def _bloom(self, raw: msgspec.Raw) -> bytes | None:
-        try:
-            found = bytes.fromhex(
-                self._parse(Header, raw, "eth_getBlockByNumber").logs_bloom.removeprefix("0x")
-            )
-        except ValueError:
-            raise self._odd("eth_getBlockByNumber") from None
-        return found if len(found) == BYTES else None
 
-    def _parse(self, kind: type[T], raw: msgspec.Raw, method: str) -> T:
-        try:
-            return msgspec.json.decode(raw, type=kind)
-        except msgspec.DecodeError:
-            raise self._odd(method) from None
+def _number(node: str, raw: msgspec.Raw, method: str) -> int:
+    text = _parse(node, str, raw, method)
+    try:
+        return int(text, 16)
+    except ValueError:
+        raise _odd(node, method) from None
 
-    def _odd(self, method: str) -> RpcError:
-        return RpcError(f"{self.name} answered {method} with something else than expected: use another node")
+
+def _bytes(node: str, raw: msgspec.Raw, method: str) -> bytes:
+    text = _parse(node, str, raw, method)
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raise _odd(node, method) from None
+
+
+def _ref(node: str, raw: msgspec.Raw, at: int | BlockTag) -> BlockRef:
+    if bytes(raw) == b"null":
+        raise UnknownBlockError(
+            f"{node} has no block {at}: it lags or has pruned it; wait or use another node"
+        )
+    found = _parse(node, Header, raw, "eth_getBlockByNumber")
+    try:
+        ref = BlockRef(int(found.number, 16), found.hash, found.parent_hash, int(found.timestamp, 16))
+    except ValueError:
+        raise _odd(node, "eth_getBlockByNumber") from None
+    if isinstance(at, int) and ref.number != at:
+        raise RpcError(f"{node} answered block {ref.number} when asked for {at}: use another node")
+    return ref
+
+
+def _bloom(node: str, raw: msgspec.Raw) -> bytes | None:
+    try:
+        text = _parse(node, Header, raw, "eth_getBlockByNumber").logs_bloom
+        found = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raise _odd(node, "eth_getBlockByNumber") from None
+    return found if len(found) == BYTES else None
+
+
+def _odd(node: str, method: str) -> RpcError:
+    return RpcError(f"{node} answered {method} with something else than expected: use another node")
 
 
 def _header(at: int | BlockTag) -> Call:

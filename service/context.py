@@ -196,16 +196,18 @@ def build(settings: Settings, *, secret_is_lost: bool = False) -> Context:
     deployment = settings.load_deployment()
     rules = settings.rules()
     with ExitStack() as undo:
-        rpc = undo.enter_context(Rpc(settings.rpc_url))
+        rpc = undo.enter_context(Rpc(settings.rpc_url, chain_id=deployment.chain_id))
         check_deployment(rpc, deployment)
         token, payment = _unit(rpc, deployment.token), _unit(rpc, deployment.payment_token)
-        reader = undo.enter_context(Rpc(settings.rpc_url, READ_TIMEOUT_S, retries=0))
+        reader = undo.enter_context(
+            Rpc(settings.rpc_url, READ_TIMEOUT_S, retries=0, chain_id=deployment.chain_id)
+        )
         poster = _poster(settings, deployment.chain_id)
         if isinstance(poster, RemoteSigner):
             undo.callback(poster.close)
         receipts = _key(settings, "receipt", deployment.chain_id)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        place = Place(deployment, settings.master, settings.folder("bundles"))
+        place = Place(deployment, settings.master, settings.folder("bundles"), settings.rpc_quorum)
         db = open_database(settings.database)
         undo.callback(db.engine.dispose)
         if not secret_is_lost:

@@ -26,6 +26,7 @@ from chain.contracts import call
 from chain.deployment import Deployment
 from chain.epoch import FAST, Closed, Facts, Standing, close, gold_root, preference_lines
 from chain.errors import ChainError, VerifyError
+from chain.events import topics
 from chain.evidence import check_evidence
 from chain.feedback import Task
 from chain.indexer import check_stake, snapshot_block
@@ -33,6 +34,7 @@ from chain.ledger import EpochReport
 from chain.merkle import EMPTY_ROOT
 from chain.messages import Domain, Ranking, Session
 from chain.opening import Opening
+from chain.quorum import agree
 from chain.rpc import Rpc
 from chain.rules import Rules
 from chain.stake import fold, stake_seconds
@@ -61,6 +63,8 @@ class Place:
     master: bytes = field(repr=False)
     bundles: Path
     """Folder of the published bundles."""
+    quorum: int = 1
+    """How many nodes must agree on an epoch's last block and logs before it is closed."""
 
     @property
     def domain(self) -> Domain:
@@ -204,17 +208,29 @@ def facts(db: Db, rpc: Rpc, place: Place, epoch: int, snapshot: BlockRef) -> Fac
     changes = chain_ledger.stake_changes(db, snapshot.number)
     accounts, at_start = fold(changes, end), fold(changes, start)
     check_stake(rpc, place.deployment, accounts, snapshot, end)
-    report = chain_ledger.epoch_report(db, epoch - 1) if epoch else None
-    after = report.snapshot_block if report else place.deployment.from_block - 1
     _check_funded(db, rpc, place, snapshot)
     funded: dict[int, Wei] = {}
-    for event in chain_ledger.fundings(db, after, snapshot.number):
+    for event in chain_ledger.fundings(db, _last_before(db, place, epoch), snapshot.number):
         funded[event.run] = Wei(funded.get(event.run, 0) + event.amount)
     return Facts(
         stake_start={a: stake_seconds(s, start) for a, s in at_start.items()},
         stake_end={a: stake_seconds(s, end) for a, s in accounts.items()},
         funded=funded,
     )
+
+
+def _last_before(db: Db, place: Place, epoch: int) -> int:
+    """Return the last block that counts for the epochs before."""
+    report = chain_ledger.epoch_report(db, epoch - 1) if epoch else None
+    return report.snapshot_block if report else place.deployment.from_block - 1
+
+
+def _check_agreed(db: Db, rpc: Rpc, place: Place, epoch: int, snapshot: BlockRef) -> None:
+    """Raise unless as many nodes as wanted say the same of the epoch's blocks, each by itself."""
+    if place.quorum > 1:
+        contracts = [place.deployment.vault, place.deployment.distributor]
+        first = _last_before(db, place, epoch) + 1
+        agree(rpc, contracts, topics(), first, snapshot.number, snapshot, place.quorum)
 
 
 def _check_funded(db: Db, rpc: Rpc, place: Place, snapshot: BlockRef) -> None:
@@ -251,6 +267,7 @@ def draft(db: Db, rpc: Rpc, place: Place, epoch: int) -> Draft | None:
     indexed = chain_ledger.checkpoint(db)
     if row is None or snapshot is None or indexed is None or indexed.number < snapshot.number:
         return None
+    _check_agreed(db, rpc, place, epoch, snapshot)
     before = standing(db, Rules.from_json(row.rules))
     found = evidence(db, place, row, snapshot, before)
     digests = check_evidence(found, place.domain)

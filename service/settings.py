@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chain.deployment import Deployment, read_deployment
 from chain.errors import HapticError
+from chain.providers import split_urls
 from chain.rules import Rules
 from chain.transport import public_url
 from service.errors import ConfigError
@@ -30,7 +31,9 @@ class Settings(BaseSettings):
     )
 
     rpc_url: str = "http://127.0.0.1:8545"
-    """JSON-RPC URL of a node of the chain."""
+    """JSON-RPC URL of a node of the chain; several, separated by commas or spaces, stand in for each other."""
+    rpc_quorum: Annotated[int, Field(ge=1)] = 1
+    """How many of these nodes must agree on block hash and number of logs before an epoch is closed."""
     deployment: Path = Path(".haptic/deployment.json")
     """File with the contracts' addresses, as `haptic deploy` writes it."""
     data_dir: Path = Path(".haptic")
@@ -81,6 +84,14 @@ class Settings(BaseSettings):
         """Leave out of URLs what may be a key or a password: a log may show the settings."""
         for name, value in super().__repr_args__():
             yield name, _URL.sub(lambda found: _shown(found[0]), value) if isinstance(value, str) else value
+
+    @field_validator("rpc_quorum")
+    @classmethod
+    def _enough_nodes(cls, wanted: int, given: ValidationInfo) -> int:
+        urls = len(split_urls(given.data.get("rpc_url", "")))
+        if wanted > 1 and wanted > urls:
+            raise ValueError(f"{wanted} nodes cannot agree, HAPTIC_RPC_URL has {urls}")
+        return wanted
 
     @property
     def database(self) -> str:

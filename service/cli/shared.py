@@ -26,7 +26,14 @@ from service.terminal import out
 
 DEFAULT_DEPLOYMENT = Path(".haptic/deployment.json")
 
-RpcUrl = Annotated[str, typer.Option("--rpc", envvar="HAPTIC_RPC_URL", help="JSON-RPC URL of a node")]
+RpcUrl = Annotated[
+    str,
+    typer.Option(
+        "--rpc",
+        envvar="HAPTIC_RPC_URL",
+        help="JSON-RPC URL of a node; several, separated by commas, stand in for each other",
+    ),
+]
 DeploymentFile = Annotated[
     Path, typer.Option("--deployment", envvar="HAPTIC_DEPLOYMENT", help="File with the contracts' addresses")
 ]
@@ -114,7 +121,7 @@ def coin_of(info: Mapping[str, Any], kind: str) -> Coin:
 def connect(rpc_url: str, deployment: Path) -> tuple[Rpc, Deployment]:
     """Return a node and the contracts, compared with what stands on the chain."""
     found = read_deployment(deployment)
-    rpc = Rpc(rpc_url)
+    rpc = Rpc(rpc_url, chain_id=found.chain_id)
     check_deployment(rpc, found)
     return rpc, found
 

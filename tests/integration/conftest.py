@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from eth_account.signers.local import LocalAccount
 from sqlalchemy import Engine
@@ -26,6 +23,7 @@ from chain.rpc import Rpc
 from chain.transactions import transact
 from chain.types import Address, BlockRef
 from chain.wire import Receipt
+from tests.faulty import Faulty, Forward
 from tests.integration.postbox import Post
 
 GENESIS = 1_800_000_000
@@ -108,8 +106,9 @@ def anvil() -> Iterator[Devnet]:
         yield devnet
 
 
-@pytest.fixture
-def deployed(anvil: Devnet) -> Iterator[Chain]:
+@contextmanager
+def contracts_on(anvil: Devnet) -> Iterator[Chain]:
+    """Deploy the contracts, with a bond, on an Anvil."""
     accounts = devnet_accounts(31337)
     with Rpc(anvil.url) as rpc:
         deployment = deploy(
@@ -129,44 +128,25 @@ def deployed(anvil: Devnet) -> Iterator[Chain]:
 
 
 @pytest.fixture
+def deployed(anvil: Devnet) -> Iterator[Chain]:
+    with contracts_on(anvil) as made:
+        yield made
+
+
+@pytest.fixture
 def liar(anvil: Devnet) -> Iterator[Liar]:
-    """Put a real HTTP server in front of Anvil that passes calls on, and changes what it is told to."""
-    state = Liar("")
+    """Put a node in front of Anvil that passes calls on, and changes what it is told to."""
+    with Faulty(anvil.url) as node:
+        state = Liar(node.url, seen=node.seen)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        def fault(calls: list[dict[str, Any]], forward: Forward) -> list[dict[str, Any]]:
+            state.ask(calls)
+            answers = forward(calls)
+            state.lie(calls, answers)
+            return answers
 
-        def do_POST(self) -> None:
-            calls = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            many = calls if isinstance(calls, list) else [calls]
-            state.seen += [each["method"] for each in many]
-            try:
-                state.ask(many)
-                answers = upstream.post(anvil.url, json=many).json()
-                state.lie(many, answers)
-            except ConnectionAbortedError:
-                self.close_connection = True
-                return
-            body = json.dumps(answers if isinstance(calls, list) else answers[0]).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.block_on_close = False
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    with httpx.Client(timeout=10) as upstream:
+        node.fault = fault
         yield state
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture

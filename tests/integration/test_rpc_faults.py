@@ -177,6 +177,18 @@ def test_a_batch_keeps_its_order_whatever_the_nodes(node: Callable[..., Node]) -
         assert rpc.batch([("x", []), ("y", []), ("z", [])]) == ["a", None, "c"]
 
 
+@pytest.mark.parametrize("ids", [(1, 2), (0, 0), (None, 1)])
+def test_where_one_id_is_wrong_no_answer_of_the_batch_is_believed(
+    node: Callable[..., Node], ids: tuple[Any, Any]
+) -> None:
+    wrong = [{"id": ids[0], "result": "a"}, {"id": ids[1], "result": "b"}]
+    right = [{"id": 0, "result": "c"}, {"id": 1, "result": "d"}]
+    played = node(*((200, {}, json.dumps(each).encode()) for each in (wrong, right)))
+    with _rpc(played.url, []) as rpc:
+        assert rpc.batch([("first", []), ("second", [])]) == ["c", "d"]
+    assert [len(calls) for calls in played.asked] == [2, 2]
+
+
 def test_a_batch_with_a_missing_answer_is_refused(node: Callable[..., Node]) -> None:
     said = b'[{"id": 0, "result": "a"}]'
     with _rpc(node((200, {}, said)).url, []) as rpc, pytest.raises(RpcError, match="no result for second"):

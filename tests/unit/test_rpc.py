@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.errors import RpcError
+from chain.providers import split_urls
 from chain.rpc import Rpc
 from chain.transport import public_url
 
@@ -38,3 +39,20 @@ def test_a_client_shows_its_host_only() -> None:
 def test_what_is_no_http_url_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(RpcError, match="must look like"):
         Rpc(url)
+
+
+def test_several_urls_are_separated_by_commas_or_spaces_and_count_once() -> None:
+    assert split_urls(" http://a,http://b\thttp://c ,, http://a\n") == ["http://a", "http://b", "http://c"]
+
+
+def test_a_client_of_several_nodes_names_them_in_their_order_and_tells_equal_hosts_apart() -> None:
+    with Rpc("https://a.example/v3/one-key https://b.example, https://a.example/v3/another-key") as rpc:
+        assert rpc.name == "https://a.example/… (URL 1), https://b.example, https://a.example/… (URL 3)"
+        assert list(rpc.standing().values()) == ["", "", ""]
+        assert rpc.source == "https://a.example/… (URL 1)"
+
+
+def test_one_wrong_url_among_several_is_refused_and_not_shown() -> None:
+    with pytest.raises(RpcError, match="must look like") as caught:
+        Rpc("http://127.0.0.1:8545, ftp://secret-key")
+    assert "secret" not in str(caught.value)

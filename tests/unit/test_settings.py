@@ -182,3 +182,14 @@ def test_rules_that_cannot_be_read_are_named_by_variable_and_file(tmp_path: Path
 def test_the_database_lies_in_the_data_folder_unless_it_is_named(tmp_path: Path) -> None:
     assert load(data_dir=tmp_path).database == f"sqlite:///{tmp_path / 'haptic.db'}"
     assert load(database_url="postgresql://db/haptic").database == "postgresql://db/haptic"
+
+
+@pytest.mark.parametrize("urls", ["http://a", "http://a, http://a", ""])
+def test_more_nodes_cannot_agree_than_there_are(urls: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAPTIC_RPC_URL", urls)
+    assert load().rpc_quorum == 1
+    monkeypatch.setenv("HAPTIC_RPC_QUORUM", "2")
+    with pytest.raises(ConfigError, match=r"HAPTIC_RPC_QUORUM: .*2 nodes cannot agree"):
+        load()
+    monkeypatch.setenv("HAPTIC_RPC_URL", "http://a http://b")
+    assert load().rpc_quorum == 2

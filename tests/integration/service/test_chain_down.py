@@ -31,7 +31,7 @@ def down(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
         task = who.next_task()
         now = net.now()
         # As many attempts as ever, without the seconds of waiting between them.
-        net.ctx.rpc._transport._sleep = lambda _: None
+        net.ctx.rpc._nodes.nodes[0].transport._sleep = lambda _: None
         net.chain.stop()
         yield net, who, task, now
 

@@ -74,11 +74,11 @@ class Story:
 
 def _watch(story: Story) -> Callable[..., Any]:
     """Return the way to the node, with a look at the database's lock at each request."""
-    transport = story.net.ctx.rpc._transport
+    transport = story.net.ctx.rpc._nodes.nodes[0].transport
     ask = transport.results
     path = story.net.ctx.settings.database.removeprefix("sqlite:///")
 
-    def results(calls: Any) -> Any:
+    def results(calls: Any, retries: int) -> Any:
         probe = sqlite3.connect(path, timeout=0, isolation_level=None)
         try:
             probe.execute("BEGIN IMMEDIATE")
@@ -87,7 +87,7 @@ def _watch(story: Story) -> Callable[..., Any]:
             story.locked += [method for method, _ in calls]
         finally:
             probe.close()
-        return ask(calls)
+        return ask(calls, retries)
 
     return results
 
@@ -97,7 +97,7 @@ def story(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     folder = tmp_path_factory.mktemp("net")
     with network(folder, Rules(methods=("ranking",)), tasks_per_epoch=24, retrain_after=20) as net:
         s = Story(net)
-        net.ctx.rpc._transport.results = _watch(s)
+        net.ctx.rpc._nodes.nodes[0].transport.results = _watch(s)
         _play(s)
         yield s
 
