@@ -9,13 +9,15 @@ from sqlmodel import Session
 from chain.contracts import call
 from chain.deployment import Deployment
 from chain.errors import ChainError
+from chain.hashing import keccak256
 from chain.merkle import EMPTY_ROOT
 from chain.opening import Opening
 from chain.outbox import TransactionKey
+from chain.ranges import read_ranges
 from chain.rpc import Block, Rpc
 from chain.signer import Payer
 from chain.step import Outcome, Step, about
-from chain.types import Hash32
+from chain.types import Hash32, Ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,18 @@ def epoch_record(rpc: Rpc, deployment: Deployment, epoch: int, block: Block = "l
     return EpochRecord(*call(rpc, deployment.ledger_contract(), "recordOf", epoch, block=block))
 
 
+def committed_lambda(rpc: Rpc, deployment: Deployment, epoch: int) -> Ratio | None:
+    """Return the λ that an epoch was opened with, as the EpochLedger announced it; None where no node tells."""
+    topic = "0x" + keccak256(b"EpochOpened(uint64,bytes32,bytes32,bytes32,uint256,uint256)").hex()
+    end = rpc.block("latest").number
+    for found in read_ranges(rpc, [deployment.epoch_ledger], [topic], deployment.from_block, end):
+        for log in found.logs:
+            words = [int(log.data[2 + 64 * i : 66 + 64 * i], 16) for i in range(5)]
+            if int(log.topics[1], 16) == epoch and words[4]:
+                return Ratio(words[3], words[4])
+    return None
+
+
 def open_epoch(writer: Writer, epoch: int, opening: Opening) -> Outcome:
     """Commit to an epoch, unless it is; a ChainError where something else was committed to."""
     data = writer.deployment.ledger_contract().encode("open", epoch, opening.arguments())
@@ -91,10 +105,7 @@ def close_epoch(
 
 
 def abandon_epoch(writer: Writer, epoch: int, data_hash: Hash32) -> Outcome:
-    """Close an epoch whose opening cannot be revealed, with a bundle without rankings, unless it is closed so.
-
-    A ChainError where it was closed with what it was opened with.
-    """
+    """Close an epoch without rankings, whether it was closed before or not; what was abandoned already is amended."""
     data = writer.deployment.ledger_contract().encode("abandon", epoch, data_hash)
     what = f"abandon epoch {epoch}: no ranking of it counts, bundle {data_hash}"
     return _finish(writer, writer.step("abandon", epoch, data), what, EMPTY_ROOT, data_hash)
@@ -104,15 +115,15 @@ def _finish(writer: Writer, step: Step, what: str, ledger_root: Hash32, data_has
     """Take the step that ends an epoch; where it ended before, only its bundle's hash can still be replaced."""
     epoch, abandons = step.key.epoch, step.key.kind == "abandon"
     known = epoch_record(writer.rpc, writer.deployment, epoch)
-    if not known.closed_at:
+    if not known.closed_at or (abandons and not known.abandoned):
         step.resume()
         known = epoch_record(writer.rpc, writer.deployment, epoch)
-    if not known.closed_at:
+    if not known.closed_at or (abandons and not known.abandoned):
         return step.take(what)
-    if known.abandoned != abandons:
+    if known.abandoned and not abandons:
         raise ChainError(
-            f"epoch {epoch} was {'abandoned' if known.abandoned else 'closed'} on the chain: "
-            f"it cannot be {'abandoned' if abandons else 'closed'} any more"
+            f"epoch {epoch} was abandoned on the chain: it cannot be closed any more; give it up here too with "
+            f"`haptic epoch abandon --epoch {epoch}`"
         )
     if known.ledger_root != ledger_root:
         raise ChainError(

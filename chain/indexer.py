@@ -15,7 +15,14 @@ from chain.bloom import may_hold
 from chain.continuity import Last
 from chain.contracts import call, call_each
 from chain.deployment import Deployment
-from chain.errors import ChainError, DeploymentError, MissingLogError, ReorgError, StakeMismatchError
+from chain.errors import (
+    ChainError,
+    DeploymentError,
+    HapticError,
+    MissingLogError,
+    ReorgError,
+    StakeMismatchError,
+)
 from chain.events import Event, decode, topics
 from chain.ranges import Range, read_ranges
 from chain.rpc import Rpc
@@ -64,16 +71,45 @@ def index(
     A ReorgError where a block that was final has changed, a MissingLogError where the last node hides a log.
     """
     while True:
-        read_from: list[str] = []
+        read_from: set[str] = set()
         try:
             return _index(rpc, session_factory, deployment, progress, read_from)
-        except (MissingLogError, ReorgError) as error:
-            if isinstance(error, MissingLogError):
-                with session_factory() as session:
-                    ledger.take_back(session)
-                    session.commit()
-            if not rpc.distrust(str(error), read_from[-1] if read_from else None):
+        except ReorgError as error:
+            if not rpc.distrust(str(error)):
                 raise
+        except MissingLogError as error:
+            _take_back(session_factory)
+            if len(read_from) > 1:
+                # Several gave a part each, and which of them lied does not show: each has to give all of it.
+                return _index_alone(rpc, session_factory, deployment, progress)
+            if not rpc.distrust(str(error), next(iter(read_from), None)):
+                raise
+
+
+def _take_back(session_factory: Callable[[], Session]) -> None:
+    with session_factory() as session:
+        ledger.take_back(session)
+        session.commit()
+
+
+def _index_alone(
+    rpc: Rpc,
+    session_factory: Callable[[], Session],
+    deployment: Deployment,
+    progress: Callable[[int, int], None] | None,
+) -> IndexResult:
+    """Index from one node after the other, until what one of them gives agrees with the contracts."""
+    said: HapticError | None = None
+    for alone in rpc.each():
+        try:
+            return _index(alone, session_factory, deployment, progress, set())
+        except MissingLogError as error:
+            _take_back(session_factory)
+            rpc.distrust(str(error), alone.name)
+            said = error
+        except ChainError as error:
+            said = said or error
+    raise said or ChainError(f"{rpc.name}: no node is left that may be believed")
 
 
 def _index(
@@ -81,9 +117,9 @@ def _index(
     session_factory: Callable[[], Session],
     deployment: Deployment,
     progress: Callable[[int, int], None] | None,
-    read_from: list[str],
+    read_from: set[str],
 ) -> IndexResult:
-    """Index once, from whatever node answers; `read_from` gets the names of those that gave logs, as they are used."""
+    """Index once, from whatever node answers; `read_from` gets the names of those that gave logs."""
     chain_id = rpc.chain_id()
     if chain_id != deployment.chain_id:
         raise DeploymentError(
@@ -101,7 +137,7 @@ def _index(
     with ThreadPoolExecutor(1, "write") as writer:
         writing: Future[None] | None = None
         for found in read_ranges(rpc, addresses, topics(), indexed + 1, finalized.number):
-            read_from[:] = [found.source]
+            read_from.add(found.source)
             events = _events(rpc, addresses, found, None if at is None else at[1])
             end = found.last
             if end.number == finalized.number and end.hash != finalized.hash:

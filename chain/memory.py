@@ -37,6 +37,10 @@ class Memory:
     _trees: dict[tuple[Hash32, int], PostedTree] = field(default_factory=dict)
     """By commitment and depth, the one that was needed last at the end."""
     _said: set[str] = field(default_factory=set)
+    _written: set[Hash32] = field(default_factory=set)
+    """Those that have a file; a write that failed is tried again with the next look."""
+    _unread: set[str] = field(default_factory=set)
+    """Files that could not be read for a moment, and may be needed after it."""
 
     def recall(self, commitment: Hash32, total: Wei, depth: int) -> PostedTree | None:
         """Return the tree that stands on the chain as this, or None where it is not remembered."""
@@ -51,7 +55,7 @@ class Memory:
         tree = known or PostedTree.committed(commitment, total, depth, leaves)
         if tree is not None:
             self._need(tree)
-        if tree is not None and tree is not known and self.folder is not None:
+        if tree is not None and tree.commitment not in self._written and self.folder is not None:
             self._write(self.folder, tree, leaves)
         return tree
 
@@ -77,11 +81,16 @@ class Memory:
         except FileNotFoundError:
             return None
         except OSError as error:
+            self._unread.add(file.name)
             tree, why = None, f"it cannot be read: {error.strerror}"
         except BundleError as error:
             tree, why = None, str(error)
         except (HapticError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             tree, why = None, f"it is no list of leaves ({type(error).__name__}: {error})"
+        else:
+            self._unread.discard(file.name)
+            if tree is not None:
+                self._written.add(commitment)
         if tree is None:
             self._say(f"{file} is ignored: {why}. The bundle is read instead")
         return tree
@@ -113,7 +122,8 @@ class Memory:
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(folder / name)
-            needed = {self._name(commitment) for commitment, _ in self._trees}
+            self._written.add(tree.commitment)
+            needed = self._unread | {self._name(commitment) for commitment, _ in self._trees}
             for old in folder.glob(f"{self.chain_id}-{self.distributor}-*.jsonl"):
                 if old.name not in needed:
                     old.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +17,9 @@ from typing import Any, Final
 import httpx
 
 from chain.assignment import seed_commitment
-from chain.bundle import KINDS, ZERO_HASH, Evidence, Header, Line, read_evidence, read_lines
+from chain.bundle import KINDS, ZERO_HASH, Evidence, Line, read_evidence, read_lines
 from chain.canonical import canonical, hash_of
-from chain.committer import epoch_record
+from chain.committer import EpochRecord, committed_lambda, epoch_record
 from chain.deployment import Deployment
 from chain.epoch import SPEC, Closed, Standing, close, gold_root, preference_lines, snapshot_hash
 from chain.errors import BundleError, VerifyError
@@ -107,12 +107,13 @@ def _fetch(url: str, timeout_s: float) -> bytes:
 def _check_header(
     rpc: Rpc, deployment: Deployment, evidence: Evidence, standing: Standing, posted: Posted
 ) -> BlockRef:
-    """Return the snapshot block that the header names; deployment and all else in it must be right too, but for λ."""
+    """Return the snapshot block that the header names; deployment, λ and all else in it must be right too."""
     h, d = evidence.header, deployment
     pairs: list[tuple[str, Any, Any]] = [
         ("epoch", h.epoch, posted.epoch), ("chainId", h.chain_id, d.chain_id), ("vault", h.vault, d.vault),
         ("distributor", h.distributor, d.distributor), ("genesis", h.genesis, d.genesis),
         ("length", h.length, d.epoch_length), ("previous", h.previous, standing.previous),
+        ("lambda", _said(h.lam), _said(standing.lam)),
         ("goldRoot", h.gold_root, gold_root(evidence.gold.values())),
         ("rulesHash", h.rules.hash(), posted.rules_hash),
         ("snapshotBlock", h.snapshot_block, posted.snapshot_block),
@@ -210,9 +211,7 @@ def _check_posted(posted: Posted, data: bytes, closed: Closed) -> None:
             raise VerifyError(f"epoch {posted.epoch}, on the chain: {name} is {found}, recomputed {expected}")
 
 
-def _check_anchored(
-    rpc: Rpc, deployment: Deployment, evidence: Evidence, posted: Posted, standing: Standing
-) -> tuple[str, ...]:
+def _check_anchored(rpc: Rpc, deployment: Deployment, evidence: Evidence, posted: Posted) -> tuple[str, ...]:
     """Raise unless the chain knew seed, gold, rules and λ before the first ranking, and this bundle at the close.
 
     Returns what is no fault and should be known.
@@ -230,10 +229,11 @@ def _check_anchored(
         if found != expected:
             raise VerifyError(f"{where}: closed with {name} {found}, posted with {expected}")
     if known.abandoned:
-        return _check_abandoned(evidence, standing)
+        return _check_abandoned(evidence)
     h = evidence.header
     opening = Opening(seed_commitment(bytes.fromhex(h.seed[2:])), h.gold_root, h.rules.hash(), h.lam)
-    if known.opening != opening.hash():
+    note = "" if known.opening == opening.hash() else _overtaken(rpc, deployment, evidence, opening, known)
+    if known.opening != opening.hash() and not note:
         raise VerifyError(
             f"{where}: opened with {known.opening}; seed, gold, rules and lambda of the bundle hash to {opening.hash()}"
         )
@@ -243,11 +243,11 @@ def _check_anchored(
             f"{where}: opened at {known.opened_at}, but the ranking at position {first.position} had come in at "
             f"{first.received_at}: it was committed to after people had begun to answer"
         )
-    return ()
+    return (note,) if note else ()
 
 
-def _check_abandoned(evidence: Evidence, standing: Standing) -> tuple[str, ...]:
-    """Raise unless the bundle says nothing but what follows without an opening: no task, no ranking, λ as it was."""
+def _check_abandoned(evidence: Evidence) -> tuple[str, ...]:
+    """Raise unless the bundle says nothing but what follows without an opening: no task, no ranking, no seed."""
     h = evidence.header
     where = f"epoch {h.epoch} was abandoned on the chain"
     for name, found in (
@@ -255,24 +255,27 @@ def _check_abandoned(evidence: Evidence, standing: Standing) -> tuple[str, ...]:
     ):  # fmt: skip
         if found:
             raise VerifyError(f"{where}, but its bundle has a {name} line: nothing of it can be checked")
-    if (h.seed, h.lam) != (ZERO_HASH, standing.lam):
-        raise VerifyError(
-            f"{where}: its bundle has seed {h.seed} and lambda {_said(h.lam)}, "
-            f"expected {ZERO_HASH} and {_said(standing.lam)}"
-        )
-    said = "what it was opened with was never revealed, so no ranking of it counts, and its revenue is carried on"
-    return (f"{where}: {said}",)
+    if h.seed != ZERO_HASH:
+        raise VerifyError(f"{where}: its bundle has seed {h.seed}, expected {ZERO_HASH}")
+    return (f"{where}: no ranking of it counts, and revenue that named no run is carried on",)
 
 
-def _check_lambda(rpc: Rpc, deployment: Deployment, h: Header, standing: Standing) -> tuple[str, ...]:
-    """Raise unless λ follows from the epoch before, or that was corrected only after this one was opened."""
-    if h.lam == standing.lam:
-        return ()
-    said = f"epoch {h.epoch}, epoch line: lambda is {_said(h.lam)}, expected {_said(standing.lam)}"
-    corrected = epoch_record(rpc, deployment, h.epoch - 1).amended_at if h.epoch else 0
-    if corrected <= epoch_record(rpc, deployment, h.epoch).opened_at:
-        raise VerifyError(said)
-    return (f"{said}: it was committed to before epoch {h.epoch - 1} was corrected, and holds",)
+def _overtaken(
+    rpc: Rpc, deployment: Deployment, evidence: Evidence, opening: Opening, known: EpochRecord
+) -> str:
+    """Return in words that λ was committed to before the epoch before was corrected, if that is all that differs.
+
+    By which λ an epoch is scored follows from the epoch before as it is, so that neither is of the operator's choice.
+    """
+    epoch = evidence.header.epoch
+    if epoch and epoch_record(rpc, deployment, epoch - 1).amended_at > known.opened_at:
+        committed = committed_lambda(rpc, deployment, epoch)
+        if committed is not None and replace(opening, lam=committed).hash() == known.opening:
+            return (
+                f"epoch {epoch}: lambda was committed to as {_said(committed)}, before epoch {epoch - 1} was corrected; "
+                f"it is scored by {_said(opening.lam)}, which follows from the correction"
+            )
+    return ""
 
 
 def _said(ratio: Ratio) -> str:
@@ -331,7 +334,6 @@ def _recompute(
     if before is None:
         before = _Before.first(evidence.header.rules.params, deployment)
     snapshot = _check_header(rpc, deployment, evidence, before.standing, posted)
-    notes = _check_lambda(rpc, deployment, evidence.header, before.standing)
     _check_runs(evidence, before.standing, before.preferences)
     progress(f"epoch {epoch}: checking {len(evidence.rankings)} signatures")
     digests = _check_evidence(evidence, Domain(deployment.chain_id, deployment.vault))
@@ -340,7 +342,7 @@ def _recompute(
     closed = close(evidence, facts, before.standing, SPEC, digests)
     _compare(epoch, data, closed)
     _check_posted(posted, data, closed)
-    notes += _check_anchored(rpc, deployment, evidence, posted, before.standing)
+    notes = _check_anchored(rpc, deployment, evidence, posted)
     _check_conservation(epoch, closed, record, snapshot.number)
     learned = preference_lines(evidence.tasks, closed.comparisons, closed.result, epoch)
     found = Verified(

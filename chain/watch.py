@@ -123,7 +123,7 @@ def published_leaves(data: bytes) -> list[Leaf]:
     """Return the `leaf` lines of a bundle in their order, whatever else is wrong with it; the root says if they count."""
     found = []
     for raw in data.split(b"\n"):
-        if b'"leaf"' not in raw:
+        if b'"leaf"' not in raw and b"\\u" not in raw:
             continue
         try:
             line = json.loads(raw)

@@ -106,8 +106,13 @@ def standing(db: Db, rules: Rules) -> Standing:
     lines = {Address(s.wallet): s.line for s in queries.scores(db, last)}
     proven = {w: int(x["w"]) for w, x in lines.items()}
     stakes = {w: int(x["stake"]) for w, x in lines.items()}
+    if row.next_num is None or row.next_den is None:
+        # Closed before what follows was kept; then the epoch was scored by what it was opened with.
+        lam = FAST.lambda_next(proven, stakes, Ratio(int(row.lambda_num), int(row.lambda_den)))
+    else:
+        lam = Ratio(int(row.next_num), int(row.next_den))
     return Standing(
-        lam=FAST.lambda_next(proven, stakes, Ratio(int(row.lambda_num), int(row.lambda_den))),
+        lam=lam,
         previous=Hash32(report.data_hash),
         states=queries.wallet_states(db),
         cumulative=queries.cumulative(db, last),
@@ -179,10 +184,12 @@ def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: St
         length=d.epoch_length, snapshot_block=snapshot.number, snapshot_hash=snapshot.hash,
         seed=ZERO_HASH if abandoned else Hash32("0x" + place.seed(row.epoch).hex()),
         gold_root=EMPTY_ROOT if abandoned else Hash32(row.gold_root),
-        lam=before.lam if abandoned else Ratio(int(row.lambda_num), int(row.lambda_den)),
+        # What was committed to is another where the epoch before was corrected meanwhile: it is held to the correction.
+        lam=before.lam,
         rules=Rules.from_json(row.rules), previous=before.previous,
     )  # fmt: skip
-    runs = tuple(queries.run_records(queries.runs(db, undeclared=True)).values())
+    undeclared = queries.runs(db, undeclared=True)
+    runs = tuple(queries.run_records(r for r in undeclared if r.last < row.epoch).values())
     if abandoned:
         return Evidence(header, {}, {}, (), (), runs)
     tasks: dict[Hash32, Task] = {}
@@ -252,6 +259,9 @@ class Draft:
     snapshot: BlockRef
     closed: Closed
     rules_hash: Hash32
+    previous: Hash32
+    """dataHash of the epoch before, as it was then."""
+    abandoned: bool
 
 
 def draft(db: Db, rpc: Rpc, place: Place, epoch: int) -> Draft | None:
@@ -263,6 +273,8 @@ def draft(db: Db, rpc: Rpc, place: Place, epoch: int) -> Draft | None:
     check_secret(db, place)
     if row is not None and row.closed_at is not None:
         raise ConflictError(f"epoch {epoch} is closed already; see /v1/epochs/{epoch}")
+    if row is not None and (last := queries.last_closed(db)) != epoch - 1:
+        raise ConflictError(f"epoch {epoch} is closed after epoch {epoch - 1}; the last closed one is {last}")
     snapshot = snapshot_block(rpc, place.start(epoch + 1))
     indexed = chain_ledger.checkpoint(db)
     if row is None or snapshot is None or indexed is None or indexed.number < snapshot.number:
@@ -273,7 +285,9 @@ def draft(db: Db, rpc: Rpc, place: Place, epoch: int) -> Draft | None:
     digests = check_evidence(found, place.domain)
     closed = close(found, facts(db, rpc, place, epoch, snapshot), before, FAST, digests)
     _check_readable(closed.bundle, found.header.gold_root, epoch)
-    return Draft(epoch, snapshot, closed, Hash32(row.rules_hash))
+    return Draft(
+        epoch, snapshot, closed, Hash32(row.rules_hash), before.previous, row.abandoned_at is not None
+    )
 
 
 def check_secret(db: Db, place: Place) -> None:
@@ -341,10 +355,11 @@ def _matches(db: Db, item: Draft) -> list[MatchRow]:
     return [MatchRow(epoch=item.epoch, winner=w, loser=x, count=n) for (w, x), n in counts.items()]
 
 
-def reopen(db: Db, epoch: int) -> None:
+def reopen(db: Db, place: Place, epoch: int) -> None:
     """Take back all that followed from closing `epoch` and the epochs after it; what was signed stays.
 
-    ConflictError where an epoch after it was given its λ, and the chain does not know of that yet.
+    ConflictError where an epoch after it was given its λ, and the chain does not know of that yet; ConfigError where
+    the secret that one of them was opened with is gone, so that it could never be closed again.
     """
     for row in queries.epochs(db):
         if row.epoch > epoch and row.committed_at is None:
@@ -352,12 +367,17 @@ def reopen(db: Db, epoch: int) -> None:
                 f"epoch {row.epoch} was opened by what epoch {epoch} came to, and the chain has to hear of both first: "
                 f"`haptic epoch commit --epoch {epoch}`, then `--epoch {row.epoch}`"
             )
+        gone = row.seed_hash != seed_commitment(place.seed(row.epoch))
+        if row.epoch >= epoch and row.abandoned_at is None and gone:
+            raise ConfigError(
+                f"epoch {row.epoch} was opened with another HAPTIC_SECRET: put that one back before it is reopened"
+            )
     queries.forget_results(db, epoch)
     chain_ledger.forget_epoch_reports(db, epoch)
 
 
 def check_abandoned(db: Db, place: Place, epoch: int, known: EpochRecord, now: int) -> EpochRow:
-    """Return the epoch if it can be given up; ConflictError where it is not over, or where the chain's is closed."""
+    """Return the epoch if it can be given up; ConflictError where it is not over, not opened, or paid already."""
     row = queries.epoch_row(db, epoch, lock=True)
     if row is None:
         raise NotFoundError(f"epoch {epoch} was not opened")
@@ -365,8 +385,9 @@ def check_abandoned(db: Db, place: Place, epoch: int, known: EpochRecord, now: i
         raise ConflictError(
             f"epoch {epoch} lasts until {place.start(epoch + 1)}, now is {now}: its secret may still be found"
         )
-    if known.closed_at:
-        raise ConflictError(f"epoch {epoch} is closed on the chain: what it was opened with is known")
+    report = chain_ledger.epoch_report(db, epoch)
+    if report is not None and report.status in {"posted", "active"}:
+        raise ConflictError(f"the root of epoch {epoch} is {report.status}: the guardian's veto comes first")
     if not known.opened_at:
         raise ConflictError(
             f"epoch {epoch} is not open on the chain yet: `haptic epoch commit --epoch {epoch}` first"
@@ -380,8 +401,26 @@ def abandon(db: Db, place: Place, epoch: int, known: EpochRecord, now: int) -> N
     `known` is what the chain knows of it. Raises as `check_abandoned` does.
     """
     row = check_abandoned(db, place, epoch, known, now)
-    reopen(db, epoch)
-    row.abandoned_at, row.committed_at = now, known.opened_at
+    # Epochs that were opened here and not on the chain: nobody was asked anything in them, and they are opened anew.
+    queries.forget_uncommitted(db, epoch)
+    queries.forget_results(db, epoch)
+    chain_ledger.forget_epoch_reports(db, epoch)
+    row.abandoned_at, row.committed_at, row.closed_at, row.anchored_at = now, known.opened_at, None, None
+
+
+def _check_current(db: Db, item: Draft, row: EpochRow) -> None:
+    """Raise a ConflictError where anything that a draft was made of has changed since."""
+    last, report = queries.last_closed(db), chain_ledger.epoch_report(db, item.epoch - 1)
+    previous = ZERO_HASH if report is None else report.data_hash
+    rankings = sum(1 for r in read_lines(item.closed.bundle) if r["kind"] == "ranking")
+    came = 0 if item.abandoned else queries.judgement_count(db, item.epoch)
+    if (last, previous, rankings) != (item.epoch - 1, item.previous, came) or item.abandoned != (
+        row.abandoned_at is not None
+    ):
+        raise ConflictError(
+            f"while epoch {item.epoch} was being closed, a ranking came in, or it or the epoch before was reopened or "
+            "given up; it is closed again in a moment"
+        )
 
 
 def store(db: Db, place: Place, item: Draft, now: int) -> None:
@@ -389,19 +428,13 @@ def store(db: Db, place: Place, item: Draft, now: int) -> None:
     row = queries.epoch_row(db, item.epoch, lock=True)
     if row is None or row.closed_at is not None:
         return
-    closed_on = sum(1 for r in read_lines(item.closed.bundle) if r["kind"] == "ranking")
-    if row.abandoned_at is not None:
-        # Nobody was paid by it, so that it is handed on as it came.
-        row.lambda_num, row.lambda_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)
-    elif queries.judgement_count(db, item.epoch) != closed_on:
-        raise ConflictError(
-            f"a ranking came in while epoch {item.epoch} was being closed; it is closed again in a moment"
-        )
+    _check_current(db, item, row)
     write_bundle(place.bundle_path(item.epoch), item.closed.bundle)
     known = {Hash32(t.task): task_of(t) for t in queries.tasks(db, item.epoch)}
     learned = preference_lines(known, item.closed.comparisons, item.closed.result, item.epoch)
     write_bundle(place.preferences_path(item.epoch), learned)
     row.closed_at = now
+    row.next_num, row.next_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)
     lines = [x for x in read_lines(item.closed.bundle) if x["kind"] == "wallet"]
     queries.add(db, *(ScoreRow(epoch=item.epoch, wallet=x["wallet"], line=x) for x in lines))
     for pool in item.closed.pools:

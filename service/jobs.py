@@ -273,8 +273,8 @@ def _training_goes_on(ctx: Context, epoch: int) -> bool:
     with ctx.db.read() as db:
         if training.due(db, ctx.place, ctx.settings):
             return True
-        names = {f"retrain/{r.run}" for r in queries.runs(db)}
-        return any(j.name in names and j.state in {"queued", "running"} for j in queries.jobs(db))
+        wanted = {r.job for r in queries.runs(db)}
+        return any(j.id in wanted and j.state in {"queued", "running"} for j in queries.jobs(db))
 
 
 def _prompts(ctx: Context, epoch: int) -> list[str]:

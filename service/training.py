@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 from sqlmodel import Session as Db
@@ -93,10 +94,13 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
     if not parent:
         raise ConfigError("no model in the registry to retrain: make one with `haptic worker --bootstrap`")
     number = len(queries.runs(db)) + 1
-    path = settings.folder("snapshots").resolve() / f"run-{number}.jsonl"
+    # A run that learned from epochs which were reopened is made again, and its first try has its name already.
+    tried = {j.name for j in queries.jobs(db)}
+    tag = next(t for t in _tags(number) if f"retrain/{t}" not in tried)
+    path = settings.folder("snapshots").resolve() / f"run-{tag}.jsonl"
     write_bundle(path, data)
     digest = hashlib.sha256(data).hexdigest()
-    model = f"policy-{number}"
+    model = f"policy-{tag}"
     arguments = [
         "retrain",
         "--registry",
@@ -107,12 +111,18 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
         model,
     ]
     arguments += ["--snapshot", str(path), "--sha256", digest, "--seed", str(number), *_config(settings)]
-    job = ask(db, f"retrain/{number}", arguments)
+    job = ask(db, f"retrain/{tag}", arguments)
     run = RunRow(
         run=number, first=fresh[0], last=fresh[-1], snapshot="0x" + digest, model=model, job=job.id or 0
     )
     queries.add(db, run)
     return run
+
+
+def _tags(number: int) -> Iterator[str]:
+    yield str(number)
+    for again in count(2):
+        yield f"{number}-{again}"
 
 
 def answer_files(settings: Settings, epoch: int, model: str) -> tuple[Path, Path]:

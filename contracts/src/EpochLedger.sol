@@ -74,10 +74,16 @@ contract EpochLedger is IEpochLedger {
     /// @inheritdoc IEpochLedger
     function abandon(uint64 epoch, bytes32 dataHash) external {
         _onlyPoster();
-        Record storage record = _openAndOver(epoch);
+        // A closed one too: who had the poster's key may have closed it falsely, and nothing else undoes that.
+        bool wasClosed = epoch < closed;
+        Record storage record = wasClosed ? _corrected(epoch) : _openAndOver(epoch);
 
-        closed = epoch + 1;
-        record.closedAt = uint64(block.timestamp);
+        if (wasClosed) {
+            record.ledgerRoot = 0;
+        } else {
+            closed = epoch + 1;
+            record.closedAt = uint64(block.timestamp);
+        }
         record.abandoned = true;
         record.dataHash = dataHash;
 
@@ -88,13 +94,8 @@ contract EpochLedger is IEpochLedger {
     function amend(uint64 epoch, bytes32 dataHash) external {
         _onlyPoster();
         if (epoch >= closed) revert NotClosed(epoch);
-        (uint64 nextEpoch,,) = distributor.active();
-        if (epoch < nextEpoch) revert AlreadyActive(epoch);
-        (uint64 posted,,,, uint64 activeAt) = distributor.pending();
-        if (activeAt != 0 && epoch == posted) revert StillPending(epoch);
+        Record storage record = _corrected(epoch);
 
-        Record storage record = _records[epoch];
-        record.amendedAt = uint64(block.timestamp);
         record.dataHash = dataHash;
 
         emit EpochAmended(epoch, dataHash);
@@ -111,6 +112,17 @@ contract EpochLedger is IEpochLedger {
         uint256 endsAt = distributor.epochEnd(epoch);
         if (block.timestamp < endsAt) revert EpochNotOver(epoch, endsAt);
         return _records[epoch];
+    }
+
+    /// @dev The record of a closed epoch that is being corrected: none whose root waits or pays.
+    function _corrected(uint64 epoch) private returns (Record storage record) {
+        (uint64 nextEpoch,,) = distributor.active();
+        if (epoch < nextEpoch) revert AlreadyActive(epoch);
+        (uint64 posted,,,, uint64 activeAt) = distributor.pending();
+        if (activeAt != 0 && epoch == posted) revert StillPending(epoch);
+
+        record = _records[epoch];
+        record.amendedAt = uint64(block.timestamp);
     }
 
     function _onlyPoster() private view {

@@ -20,6 +20,8 @@ contract EpochLedgerFuzzTest is Test {
     uint64 private _opened;
     uint64 private _closed;
     uint64 private _activated;
+    bool private _waits;
+    uint256 private _postedAt;
     uint256 private _time = START;
     mapping(uint64 epoch => IEpochLedger.Record) private _records;
     mapping(uint64 epoch => IEpochLedger.Opening) private _openings;
@@ -42,9 +44,9 @@ contract EpochLedgerFuzzTest is Test {
             uint256 action = seed % 10;
             if (action < 2) _tryOpen(_near(_opened, seed >> 8), bytes32(seed));
             else if (action < 4) _tryClose(_near(_closed, seed >> 8), bytes32(seed), seed >> 16);
-            else if (action == 4) _tryAmend(_near(_closed, seed >> 8), bytes32(seed));
-            else if (action == 5) _activateNext();
-            else if (action == 6) _tryAbandon(_near(_closed, seed >> 8), bytes32(seed));
+            else if (action == 4) _tryAmend(_any(seed >> 8), bytes32(seed));
+            else if (action == 5) _postOrSettle(seed >> 8);
+            else if (action == 6) _tryAbandon(_any(seed >> 8), bytes32(seed));
             else _pass(_within(seed >> 8, 0, LENGTH));
 
             vm.assertEq(_ledger.opened(), _opened, "opened");
@@ -98,14 +100,16 @@ contract EpochLedgerFuzzTest is Test {
     function _tryAbandon(uint64 epoch, bytes32 word) private {
         IEpochLedger.Record storage record = _records[epoch];
         uint256 endsAt = START + (uint256(epoch) + 1) * LENGTH;
-        if (record.openedAt == 0 || record.closedAt != 0) {
+        if (record.openedAt == 0) {
             vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, epoch));
         } else if (_time < endsAt) {
             vm.expectRevert(abi.encodeWithSelector(IEpochLedger.EpochNotOver.selector, epoch, endsAt));
-        } else {
-            _closed = epoch + 1;
-            record.closedAt = uint64(_time);
+        } else if (_foretellFinal(epoch)) {
+            if (record.closedAt != 0) record.amendedAt = uint64(_time);
+            else record.closedAt = uint64(_time);
+            if (epoch == _closed) ++_closed;
             record.abandoned = true;
+            record.ledgerRoot = 0;
             record.dataHash = word;
         }
         _ledger.abandon(epoch, word);
@@ -114,22 +118,37 @@ contract EpochLedgerFuzzTest is Test {
     function _tryAmend(uint64 epoch, bytes32 word) private {
         if (epoch >= _closed) {
             vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotClosed.selector, epoch));
-        } else if (epoch < _activated) {
-            vm.expectRevert(abi.encodeWithSelector(IEpochLedger.AlreadyActive.selector, epoch));
-        } else {
+        } else if (_foretellFinal(epoch)) {
             _records[epoch].amendedAt = uint64(_time);
             _records[epoch].dataHash = word;
         }
         _ledger.amend(epoch, word);
     }
 
-    /// @dev Makes the distributor pay by the root of the next epoch that is closed.
-    function _activateNext() private {
-        if (_activated == _closed) return;
-        _post(_activated);
-        _pass(WINDOW);
-        _distributor.activate();
-        ++_activated;
+    /// @dev Expects the error where a root of the epoch waits or pays, and returns whether none does.
+    function _foretellFinal(uint64 epoch) private returns (bool) {
+        bytes4 fault;
+        if (epoch < _activated) fault = IEpochLedger.AlreadyActive.selector;
+        else if (_waits && epoch == _activated) fault = IEpochLedger.StillPending.selector;
+        else return true;
+        vm.expectRevert(abi.encodeWithSelector(fault, epoch));
+        return false;
+    }
+
+    /// @dev A root of the next closed epoch waits; the one that waits is vetoed, or pays once its window is over.
+    function _postOrSettle(uint256 seed) private {
+        if (!_waits) {
+            if (_activated == _closed) return;
+            _post(_activated);
+            (_waits, _postedAt) = (true, _time);
+        } else if (seed % 4 == 0) {
+            _distributor.veto(0);
+            _waits = false;
+        } else if (_time >= _postedAt + WINDOW) {
+            _distributor.activate();
+            _waits = false;
+            ++_activated;
+        }
     }
 
     function _pass(uint256 passed) private {
@@ -141,6 +160,11 @@ contract EpochLedgerFuzzTest is Test {
     function _near(uint64 epoch, uint256 seed) private pure returns (uint64) {
         if (seed % 4 == 0 && epoch > 0) return epoch - 1;
         return seed % 4 == 1 ? epoch + 1 : epoch;
+    }
+
+    /// @dev Every epoch that was ever opened, and the next.
+    function _any(uint256 seed) private view returns (uint64) {
+        return uint64(_within(seed, 0, _opened));
     }
 
     function _seedOf(uint64 epoch) private pure returns (bytes32) {

@@ -197,9 +197,7 @@ contract EpochLedgerTest is Test {
 
         vm.assertEq(_ledger.opened(), 1);
         vm.assertEq(_ledger.closed(), 1);
-        IEpochLedger.Record memory expected = _record(START, START + LENGTH + 3, 0, keccak256("empty"));
-        expected.abandoned = true;
-        _assertRecord(0, expected);
+        _assertRecord(0, _givenUp(START, START + LENGTH + 3, 0, keccak256("empty")));
     }
 
     /// @dev Somebody with a stolen key opens with a secret of its own: the next poster does not need it to go on.
@@ -220,17 +218,93 @@ contract EpochLedgerTest is Test {
         _assertRecord(1, _record(START + LENGTH, START + 2 * LENGTH, ROOT, DATA));
     }
 
-    function testFuzz_only_the_poster_abandons(address caller) external {
+    /// @dev A thief sees the seed on its way to the chain, and closes with it first: nobody has ranked what it says.
+    function test_what_a_thief_has_closed_is_given_up_by_the_next_poster() external {
+        _open(0);
+        vm.warp(START + LENGTH);
+        vm.prank(POSTER);
+        _ledger.close(0, SEED, _opening(), keccak256("false rankings"), keccak256("false bundle"));
+        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 0));
+        _close(0);
+        _distributor.setPoster(address(this));
+        vm.warp(START + LENGTH + 3);
+
+        vm.expectEmit(address(_ledger));
+        emit IEpochLedger.EpochAbandoned(0, DATA);
+        _ledger.abandon(0, DATA);
+
+        vm.assertEq(_ledger.opened(), 1);
+        vm.assertEq(_ledger.closed(), 1);
+        _assertRecord(0, _givenUp(START, START + LENGTH, START + LENGTH + 3, DATA));
+        _ledger.open(1, _opening());
+        vm.assertEq(_ledger.opened(), 2);
+    }
+
+    function testFuzz_any_closed_epoch_can_be_abandoned_and_the_others_stay(
+        uint64 count,
+        uint64 which,
+        bool nextIsOpen,
+        bytes32 dataHash,
+        uint32 passed
+    )
+        external
+    {
+        count = uint64(_within(count, 1, 5));
+        which = uint64(_within(which, 0, count - 1));
+        for (uint64 epoch = 0; epoch < count; ++epoch) {
+            _openAndClose(epoch);
+        }
+        if (nextIsOpen) _open(count);
+        uint256 time = START + uint256(count) * LENGTH + passed;
+        vm.warp(time);
+
+        vm.prank(POSTER);
+        _ledger.abandon(which, dataHash);
+
+        vm.assertEq(_ledger.opened(), nextIsOpen ? count + 1 : count);
+        vm.assertEq(_ledger.closed(), count);
+        for (uint64 epoch = 0; epoch < count; ++epoch) {
+            uint256 closedAt = START + (uint256(epoch) + 1) * LENGTH;
+            IEpochLedger.Record memory expected = epoch == which
+                ? _givenUp(closedAt, closedAt, time, dataHash)
+                : _record(closedAt, closedAt, ROOT, DATA);
+            _assertRecord(epoch, expected);
+        }
+    }
+
+    function test_a_closed_epoch_can_be_abandoned_while_no_root_of_it_waits_or_pays() external {
+        _openAndClose(0);
+        _openAndClose(1);
+        _post(0);
+
+        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.StillPending.selector, 0));
+        _abandon(0);
+        _abandon(1);
+
+        vm.prank(_distributor.guardian());
+        _distributor.veto(0);
+        _abandon(0);
+        _post(0);
+        vm.warp(START + 2 * LENGTH + WINDOW);
+        _distributor.activate();
+
+        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.AlreadyActive.selector, 0));
+        _abandon(0);
+        _abandon(1);
+    }
+
+    function testFuzz_only_the_poster_abandons(address caller, bool isClosed) external {
         if (caller == POSTER) return;
         _open(0);
         vm.warp(START + LENGTH);
+        if (isClosed) _close(0);
 
         vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotPoster.selector, caller, POSTER));
         vm.prank(caller);
         _ledger.abandon(0, DATA);
     }
 
-    function test_no_epoch_is_abandoned_that_is_not_open() external {
+    function test_no_epoch_is_abandoned_that_was_not_opened() external {
         vm.warp(START + 2 * LENGTH);
         vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 0));
         _abandon(0);
@@ -240,8 +314,6 @@ contract EpochLedgerTest is Test {
         _abandon(1);
 
         _close(0);
-        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 0));
-        _abandon(0);
         vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 1));
         _abandon(1);
     }
@@ -257,15 +329,14 @@ contract EpochLedgerTest is Test {
         _abandon(0);
     }
 
-    function test_an_abandoned_epoch_is_not_revealed_or_abandoned_after_all() external {
+    function testFuzz_an_abandoned_epoch_is_not_revealed_after_all(bool wasClosed) external {
         _open(0);
         vm.warp(START + LENGTH);
+        if (wasClosed) _close(0);
         _abandon(0);
 
         vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 0));
         _close(0);
-        vm.expectRevert(abi.encodeWithSelector(IEpochLedger.NotOpen.selector, 0));
-        _abandon(0);
     }
 
     function test_the_bundle_of_an_abandoned_epoch_is_made_anew_like_any_other() external {
@@ -274,11 +345,13 @@ contract EpochLedgerTest is Test {
         _abandon(0);
         vm.warp(START + LENGTH + 7);
         _amend(0);
+        _assertRecord(0, _givenUp(START, START + LENGTH, START + LENGTH + 7, keccak256("mended")));
 
-        IEpochLedger.Record memory expected = _record(START, START + LENGTH, 0, keccak256("mended"));
-        expected.amendedAt = uint64(START) + LENGTH + 7;
-        expected.abandoned = true;
-        _assertRecord(0, expected);
+        // To abandon it once more does the same.
+        vm.warp(START + LENGTH + 8);
+        _abandon(0);
+        _assertRecord(0, _givenUp(START, START + LENGTH, START + LENGTH + 8, keccak256("empty")));
+        vm.assertEq(_ledger.closed(), 1);
     }
 
     function test_a_bundle_that_is_made_anew_changes_its_hash_says_when_and_changes_nothing_else() external {
@@ -414,6 +487,22 @@ contract EpochLedgerTest is Test {
             ledgerRoot: ledgerRoot,
             dataHash: dataHash
         });
+    }
+
+    /// @dev As `_record`, of one that was abandoned.
+    function _givenUp(
+        uint256 openedAt,
+        uint256 closedAt,
+        uint256 amendedAt,
+        bytes32 dataHash
+    )
+        private
+        pure
+        returns (IEpochLedger.Record memory record)
+    {
+        record = _record(openedAt, closedAt, 0, dataHash);
+        record.amendedAt = uint64(amendedAt);
+        record.abandoned = true;
     }
 
     function _assertRecord(uint64 epoch, IEpochLedger.Record memory expected) private view {

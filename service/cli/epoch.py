@@ -86,43 +86,56 @@ def close(epoch: EpochNumber, dry_run: DryRun = False) -> None:
 def reopen(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> None:
     """Take back the results of an epoch that is not active, and of all after it, so that they are computed anew."""
     ctx = _context()
-    state = publisher.chain_state(ctx.rpc, ctx.deployment)
-    if epoch < state.next_epoch or state.pending_epoch is not None:
-        waits = "none" if state.pending_epoch is None else str(state.pending_epoch)
-        raise HapticError(
-            f"epoch {epoch} cannot be reopened: epochs below {state.next_epoch} pay already, and the pending one "
-            f"is {waits}; the guardian's veto comes first"
-        )
+    _check_reopened(ctx, epoch)
     with ctx.db.read() as session:
         last, newest = queries.last_closed(session), queries.newest_epochs(session, 1)
     what = {"Epochs": f"{epoch} to {last}", "Kept": "every ranking, receipt and commitment"}
     if newest and newest[0].epoch > epoch:
         what["Note"] = (
-            f"epochs {epoch + 1} to {newest[0].epoch} keep the price of stake that they were opened with; "
-            "`haptic verify` says so"
+            f"epochs {epoch + 1} to {newest[0].epoch} were opened with a price of stake that may follow no more: they are "
+            "scored by the one that does, and `haptic verify` says so"
         )
     if shared.confirm("Take back scores, payouts and reports", what, yes=yes, dry_run=dry_run):
+        # While the question stood, the service may have posted it.
+        _check_reopened(ctx, epoch)
         with ctx.db.write() as session:
-            epochs.reopen(session, epoch)
+            epochs.reopen(session, ctx.place, epoch)
             session.commit()
         out.print("[green]✓[/] the running service, or `haptic epoch close`, computes them anew")
 
 
+def _check_reopened(ctx: Context, epoch: int) -> None:
+    """Raise where a root of the epoch pays or waits on the chain."""
+    state = publisher.chain_state(ctx.rpc, ctx.deployment)
+    if epoch < state.next_epoch:
+        raise HapticError(
+            f"epoch {epoch} pays already, as all below {state.next_epoch} do: it stays as it is"
+        )
+    if epoch == state.pending_epoch:
+        raise HapticError(f"a root of epoch {epoch} waits on the chain: the guardian's veto comes first")
+
+
 @epoch_app.command("abandon")
 def abandon(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> None:
-    """Give up an ended epoch whose secret is lost, or that a thief opened: no ranking of it counts, its revenue is carried on.
+    """Give up an ended epoch whose secret is lost, or that a thief opened or closed: no ranking of it counts.
 
-    Everybody sees it on the chain, and contributors hold receipts of what they ranked. It cannot be taken back once
-    the chain knows it.
+    Revenue that named no run is carried on. Everybody sees it on the chain, and contributors hold receipts of what they
+    ranked. Until the chain knows it, `haptic epoch reopen` takes it back.
     """
     ctx = _context(secret_is_lost=True)
     known = committer.epoch_record(ctx.rpc, ctx.deployment, epoch)
     with ctx.db.read() as session:
         epochs.check_abandoned(session, ctx.place, epoch, known, ctx.clock.now())
         count = queries.judgement_count(session, epoch)
-    rows = {"Lost": f"{count} rankings, which earn nothing", "Revenue": "carried on to the next epoch"}
+    rows = {
+        "Lost": f"{count} rankings, which earn nothing",
+        "Revenue": "what named no run is carried on to the next epoch",
+    }
     if not shared.confirm(f"Give up epoch {epoch}", rows, yes=yes, dry_run=dry_run):
         return
+    # While the question stood, the service may have told the chain what it had come to.
+    _check_reopened(ctx, epoch)
+    known = committer.epoch_record(ctx.rpc, ctx.deployment, epoch)
     with ctx.db.write() as session:
         epochs.abandon(session, ctx.place, epoch, known, ctx.clock.now())
         session.commit()
@@ -135,7 +148,8 @@ def abandon(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> No
 @epoch_app.command("commit")
 def commit(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> None:
     """Tell the chain what an epoch was opened with or, once it is closed, what came of it; the service does it too."""
-    ctx = _context()
+    # What is committed to is known without the secret; a close that needs it is refused by the chain.
+    ctx = _context(secret_is_lost=True)
     row = _unwritten(ctx).get(epoch)
     if row is None:
         out.print(f"epoch {epoch}: the chain has it already, or it was not opened")

@@ -248,13 +248,29 @@ def matches(session: Session) -> Sequence[MatchRow]:
 
 
 def forget_results(session: Session, epoch: int) -> None:
-    """Delete what was computed for `epoch` and later ones, so that they can be closed anew."""
+    """Delete what was computed for `epoch` and later ones, so that they can be closed anew.
+
+    Runs that learned from them and stand in no bundle go too: they learn again from what it comes to.
+    """
+    run = session.connection().execute
     for table in (ScoreRow, PoolRow, ShareRow, LeafRow, MatchRow):
-        session.connection().execute(delete(table).where(col(table.epoch) >= epoch))
-    reopened = update(EpochRow).where(col(EpochRow.epoch) >= epoch).values(closed_at=None, anchored_at=None)
-    session.connection().execute(reopened)
-    undeclared = update(RunRow).where(col(RunRow.declared_in) >= epoch).values(declared_in=None)
-    session.connection().execute(undeclared)
+        run(delete(table).where(col(table.epoch) >= epoch))
+    later = col(EpochRow.epoch) >= epoch
+    # What was given up here, and is not on the chain, may be taken back.
+    run(update(EpochRow).where(later, col(EpochRow.anchored_at).is_(None)).values(abandoned_at=None))
+    nothing = dict.fromkeys(("closed_at", "anchored_at", "next_num", "next_den"))
+    run(update(EpochRow).where(later).values(**nothing))
+    run(update(RunRow).where(col(RunRow.declared_in) >= epoch).values(declared_in=None))
+    run(delete(RunRow).where(col(RunRow.declared_in).is_(None), col(RunRow.last) >= epoch))
+    session.expire_all()
+
+
+def forget_uncommitted(session: Session, epoch: int) -> None:
+    """Delete the epochs after `epoch` of which the chain does not know the opening, with their tasks."""
+    later = col(EpochRow.epoch) > epoch, col(EpochRow.committed_at).is_(None)
+    numbers = session.exec(select(EpochRow.epoch).where(*later)).all()
+    session.connection().execute(delete(TaskRow).where(col(TaskRow.epoch).in_(numbers)))
+    session.connection().execute(delete(EpochRow).where(*later))
 
 
 # --- runs and jobs ----------------------------------------------------------------------------------------

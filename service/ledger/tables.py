@@ -30,6 +30,7 @@ class EpochRow(SQLModel, table=True):
     rules: dict[str, Any] = _json()
     lambda_num: str
     lambda_den: str
+    """The price of stake that the chain was told; it is scored by what follows from the epoch before."""
     opened_at: int
     """Block time, Unix seconds."""
     committed_at: int | None = None
@@ -37,6 +38,9 @@ class EpochRow(SQLModel, table=True):
     abandoned_at: int | None = None
     """When its operator gave it up, because what it was opened with cannot be revealed: no ranking of it counts."""
     closed_at: int | None = None
+    next_num: str | None = None
+    next_den: str | None = None
+    """The price of stake that followed from its close."""
     anchored_at: int | None = None
     """When the chain learned what came of it; nothing is posted before."""
 

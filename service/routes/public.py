@@ -62,9 +62,7 @@ class EpochAnswer(BaseModel):
     rules_hash: str
     tasks: int
     judgements: int = Field(description="all that is public before the close")
-    abandoned: bool = Field(
-        description="its operator gave it up: no ranking of it counts, its revenue is carried on"
-    )
+    abandoned: bool = Field(description="its operator gave it up: no ranking of it counts")
     root: str | None = None
     sum: str | None = None
     data_hash: str | None = None

@@ -162,18 +162,21 @@ class _Hasty(Story):
 
     corrects: str = "after"
     """When: "before" epoch 1 is opened, "after" that, or "never"."""
+    scored_by: str = "right"
+    """Whether epoch 1 is scored by the "right" price, that follows from epoch 0, or by the one that was "committed"."""
 
     def open(self, epoch: int) -> None:
+        right = self.standing
         if epoch == 1:
             if self.corrects == "before":
                 self.correct()
-            self.standing = replace(
-                self.standing, lam=Ratio(3 * self.standing.lam.num, self.standing.lam.den)
-            )
+            self.standing = replace(right, lam=Ratio(3 * right.lam.num, right.lam.den))
         super().open(epoch)
         if epoch == 1 and self.corrects == "after":
             self.chain.warp(self.chain.rpc.block("latest").timestamp + 1)
             self.correct()
+        if self.scored_by == "right":
+            self.standing = right
 
     def correct(self) -> None:
         right = hash_of((self.folder / "epoch-0.jsonl").read_bytes())
@@ -181,19 +184,24 @@ class _Hasty(Story):
 
 
 @pytest.mark.parametrize("corrects", ["before", "after", "never"])
-def test_the_price_of_stake_holds_as_committed_only_where_the_epoch_before_was_corrected_later(
-    deployed: Chain, tmp_path: Path, corrects: str
+@pytest.mark.parametrize("scored_by", ["right", "committed"])
+def test_an_operator_never_chooses_the_price_of_stake(
+    deployed: Chain, tmp_path: Path, corrects: str, scored_by: str
 ) -> None:
     told = begin(deployed, tmp_path, people=3, kind=_Hasty)
-    told.corrects = corrects  # type: ignore[attr-defined]
+    assert isinstance(told, _Hasty)
+    told.corrects, told.scored_by = corrects, scored_by
     told.endow(3)
     for epoch in range(2):
         told.post(told.close(epoch)[1])
         told.activate()
-    if corrects != "after":
+    if told.scored_by != "right":
         with pytest.raises(VerifyError, match=r"^epoch 1, epoch line: lambda is \d+/\d+, expected \d+/\d+"):
             _verified(told)
-        return
-    first, second = _verified(told)
-    assert first.notes == ()
-    assert "it was committed to before epoch 0 was corrected, and holds" in second.notes[0]
+    elif corrects != "after":
+        with pytest.raises(VerifyError, match=r"^epoch 1, on the chain: opened with 0x"):
+            _verified(told)
+    else:
+        first, second = _verified(told)
+        assert first.notes == ()
+        assert "before epoch 0 was corrected; it is scored by" in second.notes[0]

@@ -6,7 +6,7 @@ import {IRevenueDistributor} from "./IRevenueDistributor.sol";
 /// @title The ledger of what the operator commits to before an epoch's first task, and reveals after its end.
 /// @notice An epoch is opened with the hashes of its secrets, and closed with what they were and with the hashes of
 /// what people signed and of the bundle that follows from it. Each epoch once, in order: 0 opened, 0 closed, 1 opened.
-/// One that cannot be revealed any more is abandoned instead: it is closed, and nothing that was ranked in it counts.
+/// One that cannot be revealed any more, or was closed falsely, is abandoned: nothing that was ranked in it counts.
 /// @dev It holds no money and stops none. Who verifies an epoch compares the bundle with it.
 interface IEpochLedger {
     /// @notice What is committed to before the first task of an epoch.
@@ -30,11 +30,11 @@ interface IEpochLedger {
         uint64 openedAt;
         /// @dev Block time, Unix seconds; 0 while it is open.
         uint64 closedAt;
-        /// @dev When the bundle's hash was last replaced: block time, Unix seconds; 0 if never. The next epoch's price
-        /// of stake follows from this one's bundle, and may have been committed to before the correction: who
-        /// verifies must be able to see that.
+        /// @dev When it was last corrected, by `amend`, or by `abandon` after its close: block time, Unix seconds; 0 if
+        /// never. The next epoch is scored by the price of stake that follows from the corrected bundle, and may have
+        /// been opened with another before: this tells who verifies why the two differ.
         uint64 amendedAt;
-        /// @dev Whether it was closed without being revealed.
+        /// @dev Whether no ranking of it counts: it was closed without being revealed, or given up after its close.
         bool abandoned;
         /// @dev Merkle root of the rankings that were accepted; 0 where it was abandoned: none of them counts.
         bytes32 ledgerRoot;
@@ -55,7 +55,8 @@ interface IEpochLedger {
     /// @notice `epoch` is closed: its seed was `seed`, its rankings and its bundle have these hashes.
     event EpochClosed(uint64 indexed epoch, bytes32 seed, bytes32 ledgerRoot, bytes32 dataHash);
 
-    /// @notice `epoch` is closed without what it was opened with: no ranking of it counts, its bundle has this hash.
+    /// @notice `epoch` is closed, or stays so, and no ranking of it counts; its bundle has this hash. What an earlier
+    /// `EpochClosed` of it said holds no more.
     event EpochAbandoned(uint64 indexed epoch, bytes32 dataHash);
 
     /// @notice The bundle of `epoch` was made anew, from the same rankings.
@@ -111,8 +112,14 @@ interface IEpochLedger {
     )
         external;
 
-    /// @notice Closes the open epoch without revealing anything, for when that is no longer possible: the secret is lost,
-    /// or somebody with a stolen poster's key opened it. No ranking of it counts. Poster only, after its end.
+    /// @notice Gives up an epoch for good: no ranking of it counts. Poster only.
+    ///
+    /// The open one is closed by it, after its end, without revealing anything, for when that is no longer possible:
+    /// the secret is lost, or somebody with a stolen poster's key opened it. A closed one can be given up while no root
+    /// of it waits or pays, for when somebody with a stolen key saw the seed on its way to the chain and closed it
+    /// first, with false rankings. To give one up again only replaces the bundle's hash.
+    /// @dev An operator gains nothing but time by the latter: what an epoch comes to it knows before it closes it, when
+    /// it could abandon it too. It drops all rankings or none, and everybody sees it for good.
     /// @param epoch its number
     /// @param dataHash keccak256 of the published bundle
     function abandon(uint64 epoch, bytes32 dataHash) external;

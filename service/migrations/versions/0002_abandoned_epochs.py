@@ -12,10 +12,13 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add when an epoch was given up."""
+    """Add when an epoch was given up, and the price of stake that followed from its close."""
     op.add_column("epoch", sa.Column("abandoned_at", sa.Integer(), nullable=True))
+    for name in ("next_num", "next_den"):
+        op.add_column("epoch", sa.Column(name, sa.String(), nullable=True))
 
 
 def downgrade() -> None:
     """Forget it."""
-    op.drop_column("epoch", "abandoned_at")
+    for name in ("next_den", "next_num", "abandoned_at"):
+        op.drop_column("epoch", name)
