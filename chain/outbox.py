@@ -30,7 +30,7 @@ class TransactionKey(NamedTuple):
     """What a stored transaction is for: there is never a second one for the same."""
 
     kind: str
-    """post, activate, veto; open, close, abandon or amend."""
+    """post or activate; open, close, abandon or amend."""
     epoch: int
     about: Hash32
     """keccak256 of what it says; while one is on its way, no other for this kind and epoch is sent."""

@@ -156,7 +156,7 @@ class TransactionRow(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     kind: str = Field(max_length=16)
-    """post, activate, veto; open, close, abandon or amend."""
+    """post or activate; open, close, abandon or amend."""
     epoch: int = Field(sa_type=BigInteger, index=True)
     turn: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     """So many of its kind and epoch were made before: two processes at once cannot both make the next."""

@@ -181,7 +181,7 @@ def main() -> None:
     small = "--small" in sys.argv
     times = 3
     bench("dense", 500 if small else 5000, 8 if small else 64, 0, 50, times)
-    bench("sparse", 200, 8 if small else 30, 40 if small else 1000, 10_000, times)
+    bench("sparse", 200, 8 if small else 30, 40 if small else 333, 10_000, times)
 
 
 if __name__ == "__main__":
