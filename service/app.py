@@ -5,24 +5,29 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from importlib import resources
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from chain.errors import HapticError, RpcError
 from service import jobs
 from service.context import Context
 from service.errors import ServiceError
+from service.leader import Leader, clock_lock
 from service.routes import contributor, health, public
 
 log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 256 * 1024
 """No signed message with its comment is larger."""
+BUSY = (
+    "the database is busy, full or away, so this was not recorded for certain; send it again, it counts once"
+)
+"""A connection that was lost during a commit leaves open whether it was done."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -50,7 +55,7 @@ async def _on_service_error(_request: Request, error: Exception) -> JSONResponse
 
 async def _on_busy(_request: Request, error: Exception) -> JSONResponse:
     log.error("the database refused: %s", error)
-    return problem(503, "Unavailable", "the database is busy, so nothing was recorded; try again")
+    return problem(503, "Unavailable", BUSY)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -80,13 +85,15 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
-        scheduler = jobs.schedule(ctx, ctx.pulse) if clock else None
-        if scheduler:
-            scheduler.start()
-        yield
-        if scheduler:
-            scheduler.shutdown(wait=True)
-        ctx.close()
+        with ExitStack() as ending:
+            ending.callback(ctx.close)
+            if clock:
+                leader = ending.enter_context(Leader(clock_lock(ctx.db, ctx.deployment), ctx.pulse))
+                scheduler = jobs.schedule(ctx, leader)
+                scheduler.start()
+                # The steps that run end before the lock is let go.
+                ending.callback(scheduler.shutdown, wait=True)
+            yield
 
     app = FastAPI(
         title="Haptic", version="1", lifespan=life,
@@ -96,7 +103,8 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     app.state.context = ctx
     app.add_exception_handler(HapticError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
-    for busy in (OperationalError, PoolTimeoutError):
+    # Locked, full, gone, its disk broken, being restarted, or a standby that only reads.
+    for busy in (OperationalError, InternalError, PoolTimeoutError):
         app.add_exception_handler(busy, _on_busy)
     app.include_router(contributor.router, prefix="/v1")
     app.include_router(public.router, prefix="/v1")

@@ -13,6 +13,7 @@ from chain.errors import SignatureError
 from chain.evidence import check_session
 from chain.messages import Domain, Session
 from chain.types import Hash32
+from service.database import alone
 from service.errors import ConflictError, ExpiredError, RejectedError, UnauthorizedError
 from service.ledger import queries
 from service.ledger.tables import SessionRow
@@ -55,6 +56,7 @@ def log_in(db: Db, signed: SignedSession, domain: Domain, epoch: int, now: int, 
         )
     digest = session.digest(domain)
     token = _token(master, digest)
+    alone(db.connection(), f"sessions of {session.wallet}")
     known = queries.sessions(db, session.epoch, session.wallet)
     if digest not in {row.digest for row in known}:
         if len(known) >= MAX_SESSIONS:

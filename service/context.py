@@ -50,6 +50,13 @@ class Pulse:
     """How long each job's last run took."""
     failures: dict[str, int] = field(default_factory=dict)
     """How often each job failed since the start."""
+    leads: bool = False
+    """Of several replicas this one runs the clock."""
+
+    def forget(self, job: str) -> None:
+        """Forget what became of a job here: another replica runs it."""
+        for known in (self.ran_at, self.errors, self.waits, self.seconds):
+            known.pop(job, None)
 
 
 class Unit(NamedTuple):

@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, event
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, NullPool, event, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, create_engine
 
 from service.errors import ConfigError
 
 LOCK_TIMEOUT_S = 30
-"""How long a transaction waits for SQLite's write lock."""
+"""How long a transaction waits for a lock: SQLite's one write lock, or a row's on PostgreSQL."""
 THREADS = 48
-"""Connections kept open: one for each thread that serves requests or runs a job."""
-BEGIN = {"write": "BEGIN IMMEDIATE", "read": "BEGIN", "stepwise": ""}
-"""How a session of each kind begins on SQLite; without a BEGIN, each statement is a transaction of its own."""
+"""Connections kept open to SQLite: one for each thread that serves requests or runs a job."""
+KEPT, AT_MOST = 10, 30
+"""Connections to PostgreSQL, kept open and in all: three replicas find room in the 100 that it allows by default."""
+LEASE_S = 12
+"""A session that holds a SessionLock and is silent for so long is ended by PostgreSQL, and the lock is free."""
+LIBPQ: Mapping[str, Any] = {
+    "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}  # fmt: skip
+"""With these we notice within seconds that the server is gone; SERVER lets it notice that we are."""
+SERVER = {
+    "tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3, "tcp_user_timeout": 10_000,
+}  # fmt: skip
+"""Settings of each session: what a host that died had locked is free within seconds, not two hours."""
+KINDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    # A read that turns into a write would fail with "database is locked" if another writer came between.
+    # Without a BEGIN, each statement is a transaction of its own.
+    "sqlite": {"write": {"begin": "BEGIN IMMEDIATE"}, "read": {"begin": "BEGIN"}, "stepwise": {"begin": ""}},
+    # A reader sees one state of the database on either, however many statements it takes to read it.
+    "postgresql": {
+        "write": {"isolation_level": "READ COMMITTED"},
+        "read": {"isolation_level": "REPEATABLE READ"},
+        "stepwise": {"isolation_level": "AUTOCOMMIT"},
+    },
+}
+"""How a session of each kind begins."""
 
 
 def open_engine(url: str) -> Engine:
-    """Return an engine; on SQLite every transaction takes the write lock at its start and waits for it."""
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    """Return an engine for SQLite or PostgreSQL (`postgresql://`, `postgres://`: psycopg is its driver)."""
+    parsed = make_url(url)
+    if parsed.drivername in {"postgres", "postgresql"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    backend = parsed.get_backend_name()
+    if backend not in KINDS:
+        raise ValueError(f"{backend} is neither sqlite nor postgresql")
+    if backend == "sqlite":
+        return _open_sqlite(parsed)
+    return _open_postgresql(parsed, pool_size=KEPT, max_overflow=AT_MOST - KEPT)
+
+
+def _open_sqlite(url: URL) -> Engine:
+    """Return an engine whose transactions take the write lock at their start and wait for it."""
     locked = {"timeout": LOCK_TIMEOUT_S, "check_same_thread": False}
     # Parameters stay out of errors: they reach public routes, and may hold gold answers or origins.
     engine = create_engine(url, connect_args=locked, pool_size=THREADS, hide_parameters=True)
@@ -37,8 +73,7 @@ def open_engine(url: str) -> Engine:
             connection.execute(f"PRAGMA {pragma}")
 
     def begin(connection: Any) -> None:
-        # A read that turns into a write would fail with "database is locked" if another writer came between.
-        if begins := BEGIN[connection.get_execution_options().get("haptic", "write")]:
+        if begins := connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"):
             connection.exec_driver_sql(begins)
 
     event.listen(engine, "connect", configure)
@@ -46,13 +81,81 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
+def _open_postgresql(url: URL, lease_s: int = 0, **options: Any) -> Engine:
+    """Return an engine; with `lease_s`, the server ends a session of it that is silent for so long."""
+    settings = SERVER | {"lock_timeout": int(LOCK_TIMEOUT_S * 1000), "idle_session_timeout": lease_s * 1000}
+    ours = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    # What the URL itself says prevails: of two options of one name the last counts.
+    arguments = {name: value for name, value in LIBPQ.items() if name not in url.query}
+    arguments["options"] = f"{ours} {url.query.get('options', '')}"
+    engine = create_engine(url, connect_args=arguments, pool_pre_ping=True, hide_parameters=True, **options)
+    event.listen(engine, "handle_error", _hide_rows)
+    return engine
+
+
+def _hide_rows(context: ExceptionContext) -> None:
+    """Cut from PostgreSQL's errors what it quotes of a row: as with parameters, it may be secret."""
+    error = context.sqlalchemy_exception
+    if error is not None and error.args:
+        error.args = (str(error.args[0]).partition("\nDETAIL:")[0], *error.args[1:])
+
+
 def migrate(engine: Engine) -> None:
     """Bring the database to the newest schema; running it again changes nothing."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.begin() as connection:
+        alone(connection, "migrations")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def alone(connection: Connection, name: str) -> None:
+    """Wait until no other transaction is alone under this name, and be it until this one ends.
+
+    For what no row's lock covers, such as rows that are not there yet. On SQLite every writer is alone.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_key(name))))
+
+
+def _key(name: str) -> int:
+    """Return the number that a name has among PostgreSQL's advisory locks."""
+    return int.from_bytes(hashlib.sha256(f"haptic {name}".encode()).digest()[:8], signed=True)
+
+
+class SessionLock:
+    """A name that at most one session of a PostgreSQL database holds, on a connection that is used for nothing else.
+
+    It is free again when that session ends: with its process, with its host, or because it was silent for LEASE_S.
+    """
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        options = {"poolclass": NullPool, "isolation_level": "AUTOCOMMIT"}
+        self._engine = _open_postgresql(engine.url, LEASE_S, **options)
+        self._ask = select(func.pg_try_advisory_lock(_key(name)))
+        self._connection: Connection | None = None
+
+    def take(self) -> bool:
+        """Tell whether the lock is held here, taking it if it is free.
+
+        A SQLAlchemyError, and not held, where the server does not answer.
+        """
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            # The server says yes to the session that holds it already, and to no other.
+            return bool(self._connection.execute(self._ask).scalar_one())
+        except SQLAlchemyError:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Let the lock go by ending its session."""
+        gone, self._connection = self._connection, None
+        if gone is not None:
+            gone.invalidate()
+            gone.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +163,31 @@ class Database:
     """Opens sessions; rows stay readable after a commit."""
 
     engine: Engine
+    _kinds: Mapping[str, Engine] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        kinds = KINDS[self.engine.dialect.name].items()
+        # Made once, because each listens for connections.
+        made = {name: self.engine.execution_options(**options) for name, options in kinds}
+        object.__setattr__(self, "_kinds", made)
 
     def write(self) -> Session:
-        """Return a session that may write; on SQLite it waits for the one write lock at its first statement."""
-        return Session(self.engine, expire_on_commit=False)
+        """Return a session that may write; on SQLite it waits for the one write lock at its first statement.
+
+        On PostgreSQL what is read before it is written has to be locked: a row, or a name by `alone`.
+        """
+        return Session(self._kinds["write"], expire_on_commit=False)
 
     def read(self) -> Session:
-        """Return a session that only reads, and never waits for a writer."""
-        return Session(self.engine.execution_options(haptic="read"), expire_on_commit=False)
+        """Return a session that only reads, all of it from one moment, and never waits for a writer."""
+        return Session(self._kinds["read"], expire_on_commit=False)
 
     def stepwise(self) -> Session:
         """Return a session for work that waits for the chain between its statements: it holds no lock meanwhile.
 
-        On SQLite each statement is a transaction of its own, so a rollback takes nothing back.
+        Each statement is a transaction of its own, so a rollback takes nothing back.
         """
-        return Session(self.engine.execution_options(haptic="stepwise"), expire_on_commit=False)
+        return Session(self._kinds["stepwise"], expire_on_commit=False)
 
 
 def open_database(url: str) -> Database:

@@ -40,6 +40,7 @@ from chain.rules import Rules
 from chain.stake import fold, stake_seconds
 from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
 from service.arena import Plan, gold_of, task_of
+from service.database import alone
 from service.errors import ConfigError, ConflictError, NotFoundError
 from service.ledger import queries
 from service.ledger.tables import (
@@ -53,6 +54,9 @@ from service.ledger.tables import (
     ShareRow,
     TaskRow,
 )
+
+EPOCHS = "epochs"
+"""Under this name one transaction at a time opens, closes or reopens an epoch: each follows from the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ def standing(db: Db, rules: Rules) -> Standing:
 
 def open_epoch(db: Db, place: Place, epoch: int, plans: Iterable[Plan], rules: Rules, now: int) -> EpochRow:
     """Open an epoch with its tasks, committing to seed, gold, rules and lambda before anybody sees one."""
+    alone(db.connection(), EPOCHS)
     if queries.epoch_row(db, epoch) is not None:
         raise ConflictError(f"epoch {epoch} was opened already; its tasks stay as they are")
     if (last := queries.last_closed(db)) != epoch - 1:
@@ -361,6 +366,7 @@ def reopen(db: Db, place: Place, epoch: int) -> None:
     ConflictError where an epoch after it was given its λ, and the chain does not know of that yet; ConfigError where
     the secret that one of them was opened with is gone, so that it could never be closed again.
     """
+    alone(db.connection(), EPOCHS)
     for row in queries.epochs(db):
         if row.epoch > epoch and row.committed_at is None:
             raise ConflictError(
@@ -376,9 +382,11 @@ def reopen(db: Db, place: Place, epoch: int) -> None:
     chain_ledger.forget_epoch_reports(db, epoch)
 
 
-def check_abandoned(db: Db, place: Place, epoch: int, known: EpochRecord, now: int) -> EpochRow:
+def check_abandoned(
+    db: Db, place: Place, epoch: int, known: EpochRecord, now: int, *, lock: bool = False
+) -> EpochRow:
     """Return the epoch if it can be given up; ConflictError where it is not over, not opened, or paid already."""
-    row = queries.epoch_row(db, epoch, lock=True)
+    row = queries.epoch_row(db, epoch, lock=lock)
     if row is None:
         raise NotFoundError(f"epoch {epoch} was not opened")
     if now < place.start(epoch + 1):
@@ -400,7 +408,8 @@ def abandon(db: Db, place: Place, epoch: int, known: EpochRecord, now: int) -> N
 
     `known` is what the chain knows of it. Raises as `check_abandoned` does.
     """
-    row = check_abandoned(db, place, epoch, known, now)
+    alone(db.connection(), EPOCHS)
+    row = check_abandoned(db, place, epoch, known, now, lock=True)
     # Epochs that were opened here and not on the chain: nobody was asked anything in them, and they are opened anew.
     queries.forget_uncommitted(db, epoch)
     queries.forget_results(db, epoch)
@@ -425,6 +434,7 @@ def _check_current(db: Db, item: Draft, row: EpochRow) -> None:
 
 def store(db: Db, place: Place, item: Draft, now: int) -> None:
     """Write a closed epoch: bundle file first, then all rows; the caller commits once."""
+    alone(db.connection(), EPOCHS)
     row = queries.epoch_row(db, item.epoch, lock=True)
     if row is None or row.closed_at is not None:
         return

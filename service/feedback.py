@@ -125,6 +125,8 @@ def accept(
     known = queries.ranking_by_digest(db, ranking.epoch, digest)
     if known is not None and known.signature == signature:
         return _accepted(desk, known, replayed=True)
+    if "\0" in comment:
+        raise RejectedError("the comment holds a NUL character, which no text column of PostgreSQL can hold")
     if len(comment) > MAX_COMMENT or text_hash(comment) != ranking.comment_hash:
         raise RejectedError(f"commentHash is not the hash of the comment (at most {MAX_COMMENT} characters)")
     if ranking.signed_at > now + CLOCK_SKEW_S:

@@ -31,6 +31,7 @@ from service import arena, epochs, training
 from service.context import Context, Pulse
 from service.epochs import Draft
 from service.errors import ConfigError, ConflictError
+from service.leader import Leader
 from service.ledger import queries
 from service.ledger.tables import EpochRow
 from trainer import corpus
@@ -140,7 +141,8 @@ def _note(ctx: Context, epoch: int) -> None:
     """Note what the chain's ledger knows of an epoch."""
     known = committer.epoch_record(ctx.rpc, ctx.deployment, epoch)
     with ctx.db.write() as db:
-        row, report = queries.epoch_row(db, epoch), chain_ledger.epoch_report(db, epoch)
+        row = queries.epoch_row(db, epoch, lock=True)
+        report = chain_ledger.epoch_report(db, epoch)
         if row is not None:
             row.committed_at = known.opened_at or None
             anchored = report is not None and known.data_hash == report.data_hash
@@ -246,6 +248,7 @@ def _vetoed(epoch: int) -> ChainError:
 def _mark(ctx: Context, row: EpochReport, status: str) -> str:
     if row.status != status:
         with ctx.db.write() as db:
+            queries.epoch_row(db, row.epoch, lock=True)
             report = chain_ledger.epoch_report(db, row.epoch)
             if report is not None:
                 report.status = status
@@ -389,12 +392,20 @@ def run_step(ctx: Context, pulse: Pulse, name: str) -> None:
         pulse.seconds[name] = time.monotonic() - began
 
 
-def schedule(ctx: Context, pulse: Pulse) -> BackgroundScheduler:
-    """Return the clock, not yet started; a step that is still running is not started again."""
+def _tick(ctx: Context, leader: Leader, name: str) -> None:
+    """Run one step if this replica leads."""
+    if leader.leads():
+        run_step(ctx, ctx.pulse, name)
+    else:
+        ctx.pulse.forget(name)
+
+
+def schedule(ctx: Context, leader: Leader) -> BackgroundScheduler:
+    """Return the clock, not yet started; a step that is still running is not started again, nor without the lock."""
     clock = BackgroundScheduler(
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
     arguments: dict[str, Any] = {"trigger": "interval", "seconds": ctx.settings.tick_s}
     for name in STEPS:
-        clock.add_job(run_step, args=(ctx, pulse, name), id=name, **arguments)
+        clock.add_job(_tick, args=(ctx, leader, name), id=name, **arguments)
     return clock

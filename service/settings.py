@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".haptic")
     """Folder for the database, bundles, models, snapshots and logs."""
     database_url: str = ""
-    """SQLAlchemy URL; empty means SQLite inside data_dir."""
+    """SQLite or PostgreSQL (14 or newer), such as postgresql://user@host/name; empty means SQLite inside data_dir."""
     log: Literal["text", "json"] = "text"
     """Form of the log: lines for people, or a JSON object a line."""
     host: str = "127.0.0.1"

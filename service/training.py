@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlmodel import Session as Db
 
 from service.arena import Answer
+from service.database import alone
 from service.epochs import Place, write_bundle
 from service.errors import ConfigError, ConflictError
 from service.ledger import queries
@@ -18,6 +19,8 @@ from service.ledger.tables import JobRow, RunRow
 from service.settings import Settings
 from trainer.registry import Registry
 
+JOBS = "jobs"
+"""Under this name one transaction at a time asks for work: a run's number and its data file are made once."""
 ANSWERS_PER_MODEL = 4
 """Samples that each model gives to each prompt."""
 
@@ -38,6 +41,7 @@ def contenders(found: Registry) -> list[str]:
 
 def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
     """Return the job of this name, queued if it is new; the caller commits."""
+    alone(db.connection(), JOBS)
     found = queries.job(db, name)
     if found is None:
         found = JobRow(name=name, arguments=list(arguments))
@@ -47,7 +51,7 @@ def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
 
 def requeue(db: Db, name: str) -> None:
     """Put a job that failed for good into the queue again, with all its attempts; the caller commits."""
-    found = queries.job(db, name)
+    found = queries.job(db, name, lock=True)
     if found is None or found.state != "failed":
         state = "there is none of that name" if found is None else f"it is {found.state}"
         raise ConflictError(f"job {name!r} cannot be tried again: {state}; /v1/jobs lists the jobs")
@@ -86,6 +90,7 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
     The data file is the preference lines of those epochs, one after the other; its sha256 goes into the next
     bundle, so that a stranger can make the same file.
     """
+    alone(db.connection(), JOBS)
     found = due(db, place, settings)
     if found is None:
         return None

@@ -131,7 +131,7 @@ class Worker:
     def _update(self, job: JobRow, change: Callable[[JobRow], None]) -> bool:
         """Apply a change to the job if it is still this worker's, with a heartbeat; say whether it is."""
         with self.db.write() as db:
-            row = db.get(JobRow, job.id)
+            row = queries.job_row(db, job.id)
             mine = row is not None and row.worker == job.worker and row.state == "running"
             if row is not None and mine:
                 row.heartbeat_at = time.time()

@@ -287,9 +287,15 @@ def run_records(rows: Iterable[RunRow]) -> dict[int, Run]:
     return {r.run: Run(r.run, Epoch(r.first), Epoch(r.last), Hash32(r.snapshot)) for r in rows}
 
 
-def job(session: Session, name: str) -> JobRow | None:
-    """Return a job by its name."""
-    return session.exec(select(JobRow).where(JobRow.name == name)).first()
+def job(session: Session, name: str, *, lock: bool = False) -> JobRow | None:
+    """Return a job by its name; with `lock`, nobody else changes it until this transaction ends."""
+    found = select(JobRow).where(JobRow.name == name)
+    return session.exec(found.with_for_update() if lock else found).first()
+
+
+def job_row(session: Session, number: int | None) -> JobRow | None:
+    """Return a job by its number; nobody else changes it until this transaction ends."""
+    return session.get(JobRow, number, with_for_update=True)
 
 
 def jobs(session: Session) -> Sequence[JobRow]:
@@ -308,20 +314,16 @@ def bury_jobs(session: Session, now: float, stale_s: float, max_attempts: int) -
 def claim_job(session: Session, worker: str, now: float, stale_s: float) -> JobRow | None:
     """Give the oldest job that waits, or whose worker has been silent for `stale_s`, to this worker.
 
-    The update repeats the condition, so that of two workers that saw the same job one gets it.
+    Of two workers that ask at once, one waits for the other and gets the next job.
     """
     silent = and_(col(JobRow.state) == "running", col(JobRow.heartbeat_at) < now - stale_s)
     free = or_(col(JobRow.state) == "queued", silent)
-    found = session.exec(select(JobRow).where(free).order_by(col(JobRow.id))).first()
+    oldest = select(JobRow).where(free).order_by(col(JobRow.id)).limit(1)
+    found = session.exec(oldest.with_for_update()).first()
     if found is None:
         return None
-    taken = update(JobRow).where(col(JobRow.id) == found.id, free)
-    died = f"attempt {found.attempts}: its worker died or fell silent"
-    values = {
-        "state": "running", "worker": worker, "heartbeat_at": now, "attempts": JobRow.attempts + 1,
-        "error": died if found.state == "running" else found.error,
-    }  # fmt: skip
-    if session.connection().execute(taken.values(**values)).rowcount == 0:
-        return None
-    session.refresh(found)
+    if found.state == "running":
+        found.error = f"attempt {found.attempts}: its worker died or fell silent"
+    found.state, found.worker, found.heartbeat_at, found.attempts = "running", worker, now, found.attempts + 1
+    session.flush()
     return found

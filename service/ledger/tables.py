@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from chain.ledger import Uint
@@ -31,17 +31,17 @@ class EpochRow(SQLModel, table=True):
     lambda_num: str
     lambda_den: str
     """The price of stake that the chain was told; it is scored by what follows from the epoch before."""
-    opened_at: int
+    opened_at: int = Field(sa_type=BigInteger)
     """Block time, Unix seconds."""
-    committed_at: int | None = None
+    committed_at: int | None = Field(default=None, sa_type=BigInteger)
     """When the chain learned what was committed to; nobody is asked anything before."""
-    abandoned_at: int | None = None
+    abandoned_at: int | None = Field(default=None, sa_type=BigInteger)
     """When its operator gave it up, because what it was opened with cannot be revealed: no ranking of it counts."""
-    closed_at: int | None = None
+    closed_at: int | None = Field(default=None, sa_type=BigInteger)
     next_num: str | None = None
     next_den: str | None = None
     """The price of stake that followed from its close."""
-    anchored_at: int | None = None
+    anchored_at: int | None = Field(default=None, sa_type=BigInteger)
     """When the chain learned what came of it; nothing is posted before."""
 
 
@@ -70,7 +70,7 @@ class LeaseRow(SQLModel, table=True):
     epoch: int = Field(primary_key=True)
     wallet: str = Field(primary_key=True)
     task: str = Field(primary_key=True, index=True)
-    expires_at: int
+    expires_at: int = Field(sa_type=BigInteger)
     done: bool = False
     staked: bool = False
     """The wallet had stake when it was handed the task; only then it counts among the judgements wanted."""
@@ -108,7 +108,7 @@ class RankingRow(SQLModel, table=True):
     message: dict[str, Any] = _json()
     signature: str
     comment: str = ""
-    received_at: int
+    received_at: int = Field(sa_type=BigInteger)
     receipt: str
     """The service's signature on the Receipt."""
 

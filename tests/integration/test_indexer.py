@@ -30,7 +30,7 @@ from chain.rpc import Rpc
 from chain.types import Address, Epoch, Hash32, Wei
 
 TOKEN = 10**18
-NOTHING = [[], [], [], [], []]
+NOTHING = [[], [], [], [], [], []]
 Sessions = Callable[[], Session]
 Dump = Callable[[], list[Any]]
 

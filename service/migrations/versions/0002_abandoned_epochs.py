@@ -13,7 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Add when an epoch was given up, and the price of stake that followed from its close."""
-    op.add_column("epoch", sa.Column("abandoned_at", sa.Integer(), nullable=True))
+    op.add_column("epoch", sa.Column("abandoned_at", sa.BigInteger(), nullable=True))
     for name in ("next_num", "next_den"):
         op.add_column("epoch", sa.Column(name, sa.String(), nullable=True))
 

@@ -6,10 +6,12 @@ import json
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from chain.contracts import Contract
@@ -72,33 +74,57 @@ class Story:
             self.step("payout")
 
 
-def _watch(story: Story) -> Callable[..., Any]:
-    """Return the way to the node, with a look at the database's lock at each request."""
-    transport = story.net.ctx.rpc._nodes.nodes[0].transport
-    ask = transport.results
-    path = story.net.ctx.settings.database.removeprefix("sqlite:///")
+@contextmanager
+def _watched(story: Story) -> Iterator[None]:
+    """Look at the database's locks whenever the node is asked something."""
+    transport, url = story.net.ctx.rpc._nodes.nodes[0].transport, story.net.ctx.settings.database
+    ask, held = transport.results, _sqlite_lock if url.startswith("sqlite") else _postgresql_locks
+    with held(url) as is_locked:
 
-    def results(calls: Any, retries: int) -> Any:
-        probe = sqlite3.connect(path, timeout=0, isolation_level=None)
+        def results(calls: Any, retries: int) -> Any:
+            if is_locked():
+                story.locked += [method for method, _ in calls]
+            return ask(calls, retries)
+
+        transport.results = results
+        yield
+        transport.results = ask
+
+
+@contextmanager
+def _sqlite_lock(url: str) -> Iterator[Callable[[], bool]]:
+    def is_locked() -> bool:
+        probe = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0, isolation_level=None)
         try:
             probe.execute("BEGIN IMMEDIATE")
             probe.execute("ROLLBACK")
         except sqlite3.OperationalError:
-            story.locked += [method for method, _ in calls]
+            return True
         finally:
             probe.close()
-        return ask(calls, retries)
+        return False
 
-    return results
+    yield is_locked
+
+
+@contextmanager
+def _postgresql_locks(url: str) -> Iterator[Callable[[], bool]]:
+    """Yield the way to tell whether any session holds what others wait for: a row, a name, a transaction's end."""
+    held = (
+        "SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE datname = current_database() "
+        "AND (locktype IN ('transactionid', 'advisory') OR mode IN ('RowShareLock', 'RowExclusiveLock'))"
+    )
+    with psycopg.connect(url, autocommit=True) as probe:
+        yield lambda: probe.execute(held).fetchone() is not None
 
 
 @pytest.fixture(scope="module")
-def story(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    folder = tmp_path_factory.mktemp("net")
-    with network(folder, Rules(methods=("ranking",)), tasks_per_epoch=24, retrain_after=20) as net:
+def story(network: Any, module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    folder, options = tmp_path_factory.mktemp("net"), {"tasks_per_epoch": 24, "retrain_after": 20}
+    with network(folder, Rules(methods=("ranking",)), database_url=module_url, **options) as net:
         s = Story(net)
-        net.ctx.rpc._nodes.nodes[0].transport.results = _watch(s)
-        _play(s)
+        with _watched(s):
+            _play(s)
         yield s
 
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import SQLModel, select
 
 from service import database
 from service.database import Database, migrate, open_database, open_engine
 from service.errors import ConfigError
 from service.ledger import queries
-from service.ledger.tables import JobRow, PoolRow
+from service.ledger.tables import JobRow, PoolRow, TaskRow
+from tests.postgres import Postgres
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path / 'haptic.db'}")
+def db(url: str) -> Iterator[Database]:
+    opened = open_database(url)
     yield opened
     opened.engine.dispose()
 
@@ -33,12 +35,12 @@ def test_the_migrations_make_exactly_the_tables(db: Database) -> None:
 
 
 def test_migrating_again_changes_nothing(db: Database) -> None:
-    def schema() -> list[tuple[str, ...]]:
-        with db.read() as session:
-            return [
-                tuple(map(str, r))
-                for r in session.connection().exec_driver_sql("SELECT * FROM sqlite_master")
-            ]
+    def schema() -> list[str]:
+        found = inspect(db.engine)
+        return [
+            f"{t} {found.get_columns(t)} {found.get_indexes(t)} {found.get_unique_constraints(t)}"
+            for t in sorted(found.get_table_names())
+        ]
 
     before = schema()
     migrate(db.engine)
@@ -63,17 +65,61 @@ def test_a_reader_neither_waits_for_a_writer_nor_sees_what_it_has_not_committed(
         assert queries.jobs(reader) == []
 
 
-def test_of_two_writers_the_second_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_writers_the_second_waits(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.05)
-    engine = open_engine(f"sqlite:///{tmp_path / 'haptic.db'}")
-    migrate(engine)
-    db = Database(engine)
+    db = open_database(url)
+    with db.write() as before:
+        queries.add(before, JobRow(name="one", arguments=[]))
+        before.commit()
     with db.write() as first, db.write() as second:
-        queries.jobs(first)
-        with pytest.raises(OperationalError, match="locked"):
-            queries.jobs(second)
+        assert queries.job_row(first, 1) is not None
+        with pytest.raises(OperationalError, match="lock"):
+            queries.job_row(second, 1)
+        second.rollback()
         first.commit()
-        assert queries.jobs(second) == []
+        assert queries.job_row(second, 1) is not None
+    db.engine.dispose()
+
+
+def test_a_reader_sees_one_moment_however_often_it_looks(db: Database) -> None:
+    with db.read() as reader, db.write() as writer:
+        assert queries.jobs(reader) == []
+        queries.add(writer, JobRow(name="one", arguments=[]))
+        writer.commit()
+        assert queries.jobs(reader) == []
+
+
+def test_an_error_quotes_nothing_of_a_row(db: Database) -> None:
+    task = TaskRow(
+        epoch=0, task="t", prompt=None, responses=["s3cret"], methods=[], origins=["s3cret"], assignees=[],
+        gold_ranks=[], gold_salt="s3cret",
+    )  # fmt: skip
+    with db.write() as writer, pytest.raises(IntegrityError) as caught:
+        queries.add(writer, task)
+    assert "prompt" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_a_postgresql_is_opened_by_each_of_its_usual_names(postgres: Postgres, scheme: str) -> None:
+    engine = open_engine(scheme + postgres.new().removeprefix("postgresql"))
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    engine.dispose()
+
+
+def test_what_the_url_sets_prevails_over_our_own_settings(postgres: Postgres) -> None:
+    engine = open_engine(
+        postgres.new() + "&connect_timeout=7&options=-c%20lock_timeout%3D7s%20-c%20search_path%3Dhaptic"
+    )
+    with engine.connect() as connection:
+        shown = [
+            connection.exec_driver_sql(f"SHOW {name}").scalar() for name in ("lock_timeout", "search_path")
+        ]
+        libpq: Any = connection.connection.dbapi_connection
+        parameters = libpq.info.get_parameters()
+    assert shown == ["7s", "haptic"]
+    assert (parameters["connect_timeout"], parameters["keepalives_idle"]) == ("7", "5")
     engine.dispose()
 
 
@@ -100,7 +146,9 @@ def test_a_run_of_any_uint64_can_be_kept(db: Database) -> None:
         assert writer.exec(select(PoolRow.run)).one() == 2**64 - 1
 
 
-@pytest.mark.parametrize("url", ["nonsense", "oracle+none://x", "sqlite:////no/such/folder/haptic.db"])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "oracle+none://x", "mysql://x", "sqlite:////no/such/folder/haptic.db"]
+)
 def test_a_database_that_cannot_be_opened_is_a_setting_to_mend(url: str) -> None:
     with pytest.raises(ConfigError, match="HAPTIC_DATABASE_URL"):
         open_database(url)

@@ -189,6 +189,12 @@ def test_a_comment_that_is_too_long_is_refused_with_the_limit(net: Any, held: An
     net.refused_ranking(422, "4000", ranking=signed, by=who.signer, comment=long)
 
 
+def test_a_comment_that_not_every_database_can_hold_is_refused(net: Any, held: Any) -> None:
+    who, ranking = held
+    signed = replace(ranking, comment_hash=text_hash("a\0b"))
+    net.refused_ranking(422, "NUL", ranking=signed, by=who.signer, comment="a\0b")
+
+
 def test_a_comment_of_another_hash_is_refused(net: Any, held: Any) -> None:
     who, ranking = held
     net.refused_ranking(422, "commentHash", ranking=ranking, by=who.signer, comment="never signed")

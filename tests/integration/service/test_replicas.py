@@ -22,9 +22,9 @@ from service.database import open_database
 
 
 @pytest.fixture
-def pair(network: Any, tmp_path: Path) -> Iterator[Any]:
-    """Yield a service whose epoch 0 has ended, and a second one in the same folder."""
-    with network(tmp_path, Rules(methods=("ranking",))) as net:
+def pair(network: Any, url: str, tmp_path: Path) -> Iterator[Any]:
+    """Yield a service whose epoch 0 has ended, and a second one on the same database and folder."""
+    with network(tmp_path, Rules(methods=("ranking",)), database_url=url) as net:
         net.go_to(net.start(0) + 1)
         net.open(0, net.plans(0, 3))
         net.judge(net.person(50))
@@ -64,8 +64,7 @@ def test_two_services_close_post_and_activate_an_epoch_once(pair: Any) -> None:
     assert found.active
 
 
-def test_services_that_start_together_make_one_schema(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'new.db'}"
+def test_services_that_start_together_make_one_schema(url: str) -> None:
     with ThreadPoolExecutor(6) as pool:
         opened = list(pool.map(open_database, [url] * 6))
     tables = {tuple(inspect(db.engine).get_table_names()) for db in opened}
