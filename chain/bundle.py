@@ -1,26 +1,21 @@
-"""An epoch's bundle: canonical lines (RFC 8785) from which a stranger recomputes all scores and payouts.
-
-The first kinds are evidence (what people signed and what the operator committed to); the rest follows from
-them and from the chain, and is written down so that a difference can be named row by row.
-"""
+"""An epoch's evidence, what people signed and what the operator committed to, as records and as bundle lines."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import chain, repeat
+from typing import Any, Final, NamedTuple
 
-from chain.canonical import canonical
+from chain.collector import paused
 from chain.errors import BundleError, HapticError
 from chain.feedback import Task
+from chain.lines import Line
 from chain.messages import Ranking, Session, parse_address, parse_hash
 from chain.rules import Rules
 from chain.types import Address, Epoch, Hash32, Ratio
 
-KINDS = ("epoch", "task", "gold", "session", "ranking", "run", "pair", "wallet", "pool", "share", "leaf")
-"""Line kinds in the order in which they stand in the file."""
 ZERO_HASH = Hash32("0x" + 64 * "0")
 
 
@@ -107,9 +102,6 @@ class Evidence:
     """Retrainings declared since the bundle before."""
 
 
-Line = dict[str, Any]
-
-
 def _header_line(h: Header) -> Line:
     return {
         "kind": "epoch", "epoch": h.epoch, "chainId": h.chain_id, "vault": h.vault,
@@ -120,13 +112,19 @@ def _header_line(h: Header) -> Line:
     }  # fmt: skip
 
 
-def _task_line(name: Hash32, t: Task) -> Line:
+def _task_line(named: tuple[Hash32, Task]) -> Line:
+    name, t = named
     texts, methods = list(t.responses), list(t.methods)
     return {"kind": "task", "task": name, "prompt": t.prompt, "responses": texts, "methods": methods}
 
 
-def _gold_line(g: Gold) -> Line:
-    return {"kind": "gold", "task": g.task, "ranks": list(g.ranks), "salt": g.salt}
+def _gold_line(named: tuple[Hash32, Gold]) -> Line:
+    name, g = named
+    return {"kind": "gold", "task": name, "ranks": list(g.ranks), "salt": g.salt}
+
+
+def _session_line(s: SignedSession) -> Line:
+    return {"kind": "session", "session": s.session.to_json(), "signature": s.signature}
 
 
 def _ranking_line(r: SignedRanking) -> Line:
@@ -138,22 +136,20 @@ def _run_line(r: Run) -> Line:
     return {"kind": "run", "run": str(r.run), "first": r.first, "last": r.last, "snapshot": r.snapshot}
 
 
-def evidence_lines(e: Evidence) -> list[Line]:
-    """Return the evidence as lines in their canonical order."""
-    sessions = sorted(e.sessions, key=lambda s: (s.session.wallet, s.session.key, s.signature))
-    return [
-        _header_line(e.header),
-        *(_task_line(h, e.tasks[h]) for h in sorted(e.tasks)),
-        *(_gold_line(e.gold[h]) for h in sorted(e.gold)),
-        *({"kind": "session", "session": s.session.to_json(), "signature": s.signature} for s in sessions),
-        *(_ranking_line(r) for r in sorted(e.rankings, key=lambda r: r.position)),
-        *(_run_line(r) for r in sorted(e.runs, key=lambda r: r.run)),
-    ]
+def _records(e: Evidence) -> Iterator[tuple[str, Any]]:
+    """Yield kind and record of each line of evidence, in canonical order."""
+    yield "epoch", e.header
+    yield from (("task", (h, e.tasks[h])) for h in sorted(e.tasks))
+    yield from (("gold", (h, e.gold[h])) for h in sorted(e.gold))
+    by_key = sorted(e.sessions, key=lambda s: (s.session.wallet, s.session.key, s.signature))
+    yield from (("session", s) for s in by_key)
+    yield from (("ranking", r) for r in sorted(e.rankings, key=lambda r: r.position))
+    yield from (("run", r) for r in sorted(e.runs, key=lambda r: r.run))
 
 
-def to_bytes(lines: Iterable[Line]) -> bytes:
-    """Return the bundle's bytes: one canonical JSON object a line, each line ended by a newline."""
-    return b"".join(canonical(line) + b"\n" for line in lines)
+def evidence_lines(e: Evidence) -> Iterator[Line]:
+    """Yield the evidence as lines in their canonical order."""
+    return (_FORMS[kind].write(record) for kind, record in _records(e))
 
 
 def _exact(line: Line, *names: str) -> list[Any]:
@@ -219,9 +215,8 @@ def _task(line: Line) -> tuple[Hash32, Task]:
 
 def _gold(line: Line) -> tuple[Hash32, Gold]:
     task, ranks, salt = _exact(line, "task", "ranks", "salt")
-    return task, Gold(
-        parse_hash(task, "task"), tuple(_int(r, "rank") for r in ranks), parse_hash(salt, "salt")
-    )
+    name = parse_hash(task, "task")
+    return name, Gold(name, tuple(_int(r, "rank") for r in ranks), parse_hash(salt, "salt"))
 
 
 def _session(line: Line) -> SignedSession:
@@ -249,47 +244,50 @@ def _run(line: Line) -> Run:
     )
 
 
-_PARSERS: Final[Mapping[str, Callable[[Line], Any]]] = {
-    "epoch": _header,
-    "task": _task,
-    "gold": _gold,
-    "session": _session,
-    "ranking": _ranking,
-    "run": _run,
+class _Form(NamedTuple):
+    """How a kind of evidence is read from a line, and written as one."""
+
+    read: Callable[[Line], Any]
+    write: Callable[[Any], Line]
+
+
+_FORMS: Final[Mapping[str, _Form]] = {
+    "epoch": _Form(_header, _header_line),
+    "task": _Form(_task, _task_line),
+    "gold": _Form(_gold, _gold_line),
+    "session": _Form(_session, _session_line),
+    "ranking": _Form(_ranking, _ranking_line),
+    "run": _Form(_run, _run_line),
 }
 
 
-def read_lines(data: bytes) -> list[Line]:
-    """Return a bundle's lines; BundleError names the first that is no canonical object of a known kind."""
-    lines: list[Line] = []
-    *whole, rest = data.split(b"\n")
-    for number, raw in enumerate(whole, start=1):
-        try:
-            line = json.loads(raw)
-            same = canonical(line) == raw
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"line {number} is not JSON: {error}") from error
-        if not isinstance(line, dict) or line.get("kind") not in KINDS:
-            raise BundleError(f"line {number} is not an object of a known kind: {raw[:80]!r}")
-        if not same:
-            raise BundleError(f"line {number} ({line['kind']}) is not in canonical form (RFC 8785)")
-        lines.append(line)
-    if rest:
-        raise BundleError(f"line {len(whole) + 1} is cut off: it does not end with a newline")
-    if not lines or lines[0]["kind"] != "epoch":
-        raise BundleError("a bundle begins with its epoch line; this file does not")
-    return lines
+class _Read(NamedTuple):
+    """A line of evidence that was read."""
+
+    number: int
+    kind: str
+    record: Any
+    same: bool
+    """It is what its record is written as."""
 
 
-def read_evidence(lines: list[Line]) -> Evidence:
+def _read_record(number: int, line: Line) -> _Read:
+    kind = line["kind"]
+    try:
+        record = _FORMS[kind].read(line)
+        return _Read(number, kind, record, _FORMS[kind].write(record) == line)
+    except (HapticError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise BundleError(f"line {number} ({kind}): {error}") from error
+
+
+@paused()
+def read_evidence(lines: Iterable[Line]) -> Evidence:
     """Return the evidence in a bundle's lines, every field parsed; BundleError names the wrong line."""
-    found: dict[str, list[Any]] = {kind: [] for kind in _PARSERS}
-    for number, line in enumerate(lines, start=1):
-        if parser := _PARSERS.get(line["kind"]):
-            try:
-                found[line["kind"]].append(parser(line))
-            except (HapticError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-                raise BundleError(f"line {number} ({line['kind']}): {error}") from error
+    numbered = enumerate(lines, start=1)
+    read = [_read_record(number, line) for number, line in numbered if line["kind"] in _FORMS]
+    found: dict[str, list[Any]] = {kind: [] for kind in _FORMS}
+    for line in read:
+        found[line.kind].append(line.record)
     if len(found["epoch"]) != 1:
         raise BundleError(f"a bundle has one epoch line; this one has {len(found['epoch'])}")
     evidence = Evidence(
@@ -297,14 +295,12 @@ def read_evidence(lines: list[Line]) -> Evidence:
         sessions=tuple(dict.fromkeys(found["session"])), rankings=tuple(found["ranking"]),
         runs=tuple({r.run: r for r in found["run"]}.values()),
     )  # fmt: skip
-    _check_places(lines, evidence)
+    _check_places(read, evidence)
     return evidence
 
 
-def _check_places(lines: Sequence[Line], evidence: Evidence) -> None:
+def _check_places(read: Sequence[_Read], evidence: Evidence) -> None:
     """Evidence is written in one way: refuse a line that repeats another or stands in another place."""
-    given = [(number, line) for number, line in enumerate(lines, start=1) if line["kind"] in _PARSERS]
-    expected = evidence_lines(evidence)
-    for place, (number, line) in enumerate(given):
-        if line not in expected[place : place + 1]:
-            raise BundleError(f"line {number} ({line['kind']}) repeats another, or is out of order")
+    for line, (_, expected) in zip(read, chain(_records(evidence), repeat(("", None))), strict=False):
+        if not line.same or line.record != expected:
+            raise BundleError(f"line {line.number} ({line.kind}) repeats another, or is out of order")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from chain import payout, score, spec
-from chain.bundle import ZERO_HASH, Evidence, Gold, Line, Run, evidence_lines, to_bytes
-from chain.canonical import canonical, hash_of
+from chain.bundle import ZERO_HASH, Evidence, Gold, Run, evidence_lines
+from chain.canonical import RunningHash, canonical, hash_of
+from chain.collector import paused
 from chain.feedback import Comparisons, PairKey, Task, comparisons
+from chain.lines import Line, line_bytes
 from chain.merkle import ledger_root
 from chain.stake import mean_stake
 from chain.tree import SumTree
@@ -24,7 +28,6 @@ from chain.types import (
     PairResult,
     Params,
     Ratio,
-    Row,
     WalletState,
     Wei,
 )
@@ -36,21 +39,25 @@ NO_RUN = 0
 class Engine(NamedTuple):
     """The arithmetic of SPEC 3 and 4; two implementations exist so that one can check the other."""
 
-    score: Callable[[Sequence[Row], Sequence[Pair], Sequence[WalletState], Params], EpochScore]
+    score: Callable[[Comparisons, Sequence[WalletState], Params], EpochScore]
     haptic_score: Callable[[int, int, Ratio, Params], int]
     lambda_next: Callable[[Mapping[Address, int], Mapping[Address, int], Ratio], Ratio]
     allocate: Callable[[Wei, Mapping[Address, int]], Allocation]
 
 
-def _fast_score(
-    rows: Sequence[Row], pairs: Sequence[Pair], states: Sequence[WalletState], params: Params
-) -> EpochScore:
-    return score.score(score.Rows.of(rows), score.Pairs.of(pairs), states, params)
+def _fast_score(found: Comparisons, states: Sequence[WalletState], params: Params) -> EpochScore:
+    c = found.columns
+    rows = score.Rows.of_columns(c.judgement, c.wallet, c.pair, c.x, c.w)
+    return score.score(rows, score.Pairs.of(found.pairs), states, params)
+
+
+def _spec_score(found: Comparisons, states: Sequence[WalletState], params: Params) -> EpochScore:
+    return spec.score(found.rows, found.pairs, states, params)
 
 
 FAST = Engine(_fast_score, score.haptic_score, score.lambda_next, payout.allocate)
 """numpy columns, for the operator."""
-SPEC = Engine(spec.score, spec.haptic_score, spec.lambda_next, spec.allocate)
+SPEC = Engine(_spec_score, spec.haptic_score, spec.lambda_next, spec.allocate)
 """Plain Python, the readable specification, for whoever checks the operator."""
 
 
@@ -102,8 +109,8 @@ class Closed:
     pools: tuple[Pool, ...]
     tree: SumTree
     ledger_root: Hash32
-    bundle: bytes
     data_hash: Hash32
+    """Of the bundle."""
     standing: Standing
 
 
@@ -119,28 +126,28 @@ def gold_root(gold: Iterable[Gold]) -> Hash32:
 
 def preference_lines(
     tasks: Mapping[Hash32, Task], found: Comparisons, result: EpochScore, epoch: int
-) -> bytes:
-    """Return what the trainer learns from this epoch: a canonical line per labelled pair, in order."""
-    votes: dict[int, int] = {}
-    for row in found.rows:
-        votes[row.pair] = votes.get(row.pair, 0) + 1
+) -> Iterator[bytes]:
+    """Yield what the trainer learns from this epoch: a canonical line per labelled pair, in order."""
+    votes = Counter(found.columns.pair)
     texts = {(t, h): x for t, task in tasks.items() for h, x in zip(task.hashes, task.responses, strict=True)}
-    return to_bytes(
-        {
-            "prompt": tasks[key.task].prompt,
-            "chosen": texts[key.task, key.a if known.label > 0 else key.b],
-            "rejected": texts[key.task, key.b if known.label > 0 else key.a],
-            "confidence_ppm": known.confidence,
-            "judgements": votes[i],
-            "epoch": epoch,
-        }
+    return (
+        line_bytes(
+            {
+                "prompt": tasks[key.task].prompt,
+                "chosen": texts[key.task, key.a if known.label > 0 else key.b],
+                "rejected": texts[key.task, key.b if known.label > 0 else key.a],
+                "confidence_ppm": known.confidence,
+                "judgements": votes[i],
+                "epoch": epoch,
+            }
+        )
         for i, (key, known) in enumerate(zip(found.keys, result.pairs, strict=True))
         if known.label
     )
 
 
 def snapshot_hash(preferences: Iterable[bytes]) -> Hash32:
-    """Return the sha256 of a run's data file: the preference lines of its epochs, one after the other."""
+    """Return the sha256 of a run's data file, in parts: the preference lines of its epochs, one after the other."""
     digest = hashlib.sha256()
     for part in preferences:
         digest.update(part)
@@ -212,20 +219,37 @@ def _payout_lines(pools: Sequence[Pool], cumulative: Mapping[Address, Wei]) -> I
         yield {"kind": "leaf", "account": account, "cumulative": str(total)}
 
 
+def _nowhere(_line: bytes) -> None:
+    """Keep nothing."""
+
+
+def _quietly(_stage: str) -> None:
+    """Say nothing."""
+
+
+@paused()
 def close(
-    evidence: Evidence, facts: Facts, standing: Standing, engine: Engine, domain_digests: Mapping[int, Hash32]
+    evidence: Evidence,
+    facts: Facts,
+    standing: Standing,
+    engine: Engine,
+    domain_digests: Mapping[int, Hash32],
+    write: Callable[[bytes], object] = _nowhere,
+    begin: Callable[[str], object] = _quietly,
 ) -> Closed:
     """Return the closed epoch. Pure: the same arguments give the same bytes.
 
     `domain_digests` maps the position of each ranking to its EIP-712 digest, which whoever checked the
-    signatures has at hand.
+    signatures has at hand. `write` is given the bundle, line by line in order: it is large, and never held whole.
+    `begin` is told each stage of the work.
     """
     header, params = evidence.header, evidence.header.rules.params
+    begin("comparisons")
     gold = {t: g.ranks for t, g in evidence.gold.items()}
     found = comparisons((r.ranking for r in evidence.rankings), evidence.tasks, gold)
-    result = engine.score(
-        found.rows, found.pairs, [standing.states.get(w, WalletState()) for w in found.wallets], params
-    )
+    begin("score")
+    result = engine.score(found, [standing.states.get(w, WalletState()) for w in found.wallets], params)
+    begin("payouts")
     stakes = tuple(
         mean_stake(facts.stake_start.get(w, 0), facts.stake_end.get(w, 0), header.length)
         for w in found.wallets
@@ -237,16 +261,23 @@ def close(
     known = Standing(lam=standing.lam, carried=standing.carried, runs=runs)
     pools = _pools(facts, known, (*standing.scores, scores), engine)
     cumulative = payout.accumulate(standing.cumulative, [p.shares for p in pools])
+    lam = engine.lambda_next(proven, by_wallet, header.lam)
+    begin("trees")
     tree = SumTree.build([Leaf(a, v) for a, v in sorted(cumulative.items())])
-    entries = [(domain_digests[r.position], r.ranking.wallet) for r in evidence.rankings]
-    pair_lines = (_pair_line(k, p, r) for k, p, r in zip(found.keys, found.pairs, result.pairs, strict=True))
-    wallet_lines = _wallet_lines(found, result, stakes, scores, facts)
-    bundle = to_bytes(
-        [*evidence_lines(evidence), *pair_lines, *wallet_lines, *_payout_lines(pools, cumulative)]
+    root = ledger_root((domain_digests[r.position], r.ranking.wallet) for r in evidence.rankings)
+    begin("bundle")
+    data_hash = _write(
+        chain(
+            evidence_lines(evidence),
+            (_pair_line(k, p, r) for k, p, r in zip(found.keys, found.pairs, result.pairs, strict=True)),
+            _wallet_lines(found, result, stakes, scores, facts),
+            _payout_lines(pools, cumulative),
+        ),
+        write,
     )
     after = Standing(
-        lam=engine.lambda_next(proven, by_wallet, header.lam),
-        previous=hash_of(bundle),
+        lam=lam,
+        previous=data_hash,
         states={
             **standing.states,
             **{w: r.state for w, r in zip(found.wallets, result.wallets, strict=True)},
@@ -256,5 +287,14 @@ def close(
         scores=(*standing.scores, scores),
         runs=runs,
     )
-    root = ledger_root(entries)
-    return Closed(found, result, stakes, scores, pools, tree, root, bundle, after.previous, after)
+    return Closed(found, result, stakes, scores, pools, tree, root, data_hash, after)
+
+
+def _write(lines: Iterable[Line], write: Callable[[bytes], object]) -> Hash32:
+    """Write lines one by one, and return the hash of their bytes."""
+    running = RunningHash()
+    for line in lines:
+        data = line_bytes(line)
+        running.update(data)
+        write(data)
+    return running.value()

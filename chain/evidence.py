@@ -32,15 +32,22 @@ def check_session(signed: SignedSession, domain: Domain, epoch: int) -> Session:
 
 def check_signer(ranking: Ranking, signature: str, domain: Domain, sessions: Iterable[Session]) -> Hash32:
     """Return the ranking's digest if its wallet, or a session key that the wallet signed in, signed it."""
+    return _signed(ranking, signature, domain, sessions)[0]
+
+
+def _signed(
+    ranking: Ranking, signature: str, domain: Domain, sessions: Iterable[Session]
+) -> tuple[Hash32, Address]:
+    """Return the ranking's digest and who signed it, or say why that one may not."""
     digest = ranking.digest(domain)
     signer = recover(digest, signature)
     if signer == ranking.wallet:
-        return digest
+        return digest, signer
     ends = [s.not_after for s in sessions if s.wallet == ranking.wallet and s.key == signer]
     if ends and ranking.signed_at > max(ends):
         raise SignatureError(f"session key {signer} ended at {max(ends)}; sign a new session")
     if ends:
-        return digest
+        return digest, signer
     raise SignatureError(
         f"ranking of {ranking.wallet} was signed by {signer}, which is neither the wallet nor one of its "
         f"session keys: check the key, the chain id ({domain.chain_id}) and the verifying contract "
@@ -50,8 +57,8 @@ def check_signer(ranking: Ranking, signature: str, domain: Domain, sessions: Ite
 
 def _check_one(
     signed: SignedRanking, evidence: Evidence, domain: Domain, sessions: Mapping[Address, list[Session]]
-) -> Hash32:
-    """Return a ranking's digest after every check that a stranger can repeat."""
+) -> tuple[Hash32, Address]:
+    """Return a ranking's digest and signer after every check that a stranger can repeat but that of the budgets."""
     header, ranking = evidence.header, signed.ranking
     if ranking.epoch != header.epoch:
         raise ScoreInputError(f"it is for epoch {ranking.epoch}, not {header.epoch}")
@@ -67,15 +74,14 @@ def _check_one(
     if ranking.signed_at > signed.received_at + CLOCK_SKEW_S:
         raise ScoreInputError(f"signed at {ranking.signed_at}, after it was received at {signed.received_at}")
     known = sessions.get(ranking.wallet, [])
-    digest = check_signer(ranking, signed.signature, domain, known)
-    signer = recover(digest, signed.signature)
+    digest, signer = _signed(ranking, signed.signature, domain, known)
     # The time that counts is the chain's at arrival: signedAt is the signer's own word.
     ends = max((s.not_after for s in known if s.key == signer), default=signed.received_at + 1)
     if signer != ranking.wallet and ends <= signed.received_at:
         raise SignatureError(
             f"session key {signer} ended at {ends}, the ranking came at {signed.received_at}"
         )
-    return digest
+    return digest, signer
 
 
 def _check_order(evidence: Evidence) -> None:
@@ -126,23 +132,23 @@ def check_evidence(evidence: Evidence, domain: Domain) -> dict[int, Hash32]:
             raise VerifyError(f"session of {signed.session.wallet}: {error}") from error
         sessions.setdefault(session.wallet, []).append(session)
     digests: dict[int, Hash32] = {}
+    used: Counter[tuple[Address, Address]] = Counter()
     for item in evidence.rankings:
         try:
-            digests[item.position] = _check_one(item, evidence, domain, sessions)
+            digests[item.position], signer = _check_one(item, evidence, domain, sessions)
         except HapticError as error:
             raise VerifyError(
                 f"ranking at position {item.position} by {item.ranking.wallet}: {error}"
             ) from error
-    _check_budgets(evidence, domain, sessions)
+        used[item.ranking.wallet, signer] += 1
+    _check_budgets(used, sessions)
     return digests
 
 
-def _check_budgets(evidence: Evidence, domain: Domain, sessions: Mapping[Address, list[Session]]) -> None:
-    """No session key signs more rankings than its wallet allowed it."""
-    used: Counter[tuple[Address, Address]] = Counter()
-    for item in evidence.rankings:
-        signer = recover(item.ranking.digest(domain), item.signature)
-        used[item.ranking.wallet, signer] += 1
+def _check_budgets(
+    used: Mapping[tuple[Address, Address], int], sessions: Mapping[Address, list[Session]]
+) -> None:
+    """No session key signs more rankings than its wallet allowed it; `used` counts them by wallet and signer."""
     for (wallet, signer), count in used.items():
         limits = [s.max_judgements for s in sessions.get(wallet, []) if s.key == signer]
         if signer != wallet and count > max(limits):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations
+from typing import NamedTuple
 
 from chain.canonical import canonical, hash_of, text_hash
 from chain.errors import ScoreInputError
@@ -25,6 +28,11 @@ class Task:
     """Texts, in the order of their hashes."""
     methods: tuple[str, ...]
     """Methods by which it may be judged, sorted."""
+    hashes: tuple[Hash32, ...] = field(init=False, repr=False, compare=False)
+    """The responses' hashes, ascending; taken once, because every ranking of the task is held against them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hashes", tuple(map(text_hash, self.responses)))
 
     @classmethod
     def of(cls, prompt: str, texts: Iterable[str], methods: Iterable[str]) -> Task:
@@ -41,11 +49,6 @@ class Task:
             raise ScoreInputError(f"{unfit.pop()!r} cannot judge {len(responses)} responses: {prompt[:60]!r}")
         return cls(prompt, responses, allowed)
 
-    @property
-    def hashes(self) -> tuple[Hash32, ...]:
-        """The responses' hashes, ascending."""
-        return tuple(text_hash(t) for t in self.responses)
-
     def hash(self) -> Hash32:
         """Return keccak256 of the task's canonical JSON: prompt, response hashes, method set."""
         value = {"methods": list(self.methods), "prompt": self.prompt, "responses": list(self.hashes)}
@@ -61,6 +64,21 @@ class PairKey:
     b: Hash32
 
 
+def _column() -> array[int]:
+    return array("q")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Rows as columns of one length; the fields are those of `chain.types.Row`. A million of them take 40 MB."""
+
+    judgement: array[int] = field(default_factory=_column)
+    wallet: array[int] = field(default_factory=_column)
+    pair: array[int] = field(default_factory=_column)
+    x: array[int] = field(default_factory=_column)
+    w: array[int] = field(default_factory=_column)
+
+
 @dataclass(frozen=True, slots=True)
 class Comparisons:
     """An epoch's feedback as the score wants it: plain records with indices into the two name lists."""
@@ -70,7 +88,14 @@ class Comparisons:
     keys: tuple[PairKey, ...]
     """Every pair with at least one row, ascending."""
     pairs: tuple[Pair, ...]
-    rows: tuple[Row, ...]
+    columns: Columns = field(default_factory=Columns)
+    """Its rows: by wallet, task, pair."""
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows as records."""
+        c = self.columns
+        return tuple(map(Row, c.judgement, c.wallet, c.pair, c.x, c.w))
 
 
 def summary_of(ranks: Sequence[int]) -> str:
@@ -128,12 +153,47 @@ def _check_method(ranking: Ranking) -> None:
         raise ScoreInputError(f"ranks {list(ranks)} do not follow the marks {list(likert)}")
 
 
-def _signs(ranking: Ranking) -> Iterable[tuple[PairKey, int]]:
-    """Yield each pair that is not tied with +1 when its first response (by hash) was ranked better."""
+@lru_cache(4096)
+def _signs(ranks: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return which of the pairs are not tied, and for each +1 when its first response was ranked better, else -1.
+
+    Pairs count in the order of `combinations`; the same few orders are given again and again.
+    """
+    signs = ((a < b) - (a > b) for a, b in combinations(ranks, 2))
+    untied = [(place, x) for place, x in enumerate(signs) if x]
+    return tuple(place for place, _ in untied), tuple(x for _, x in untied)
+
+
+class _Judgement(NamedTuple):
+    """What a ranking comes to: which of the pairs of what was shown it orders, and how."""
+
+    wallet: Address
+    shown: tuple[Hash32, tuple[Hash32, ...]]
+    """The task, and the responses by hash in ascending order; their pairs count as `combinations` gives them."""
+    places: tuple[int, ...]
+    signs: tuple[int, ...]
+
+
+def _judgement(ranking: Ranking) -> _Judgement:
     placed = sorted(zip(ranking.shown, ranking.ranks, strict=True))
-    for (a, rank_a), (b, rank_b) in combinations(placed, 2):
-        if rank_a != rank_b:
-            yield PairKey(ranking.task, a, b), 1 if rank_a < rank_b else -1
+    ranks = () if ranking.flag else tuple(rank for _, rank in placed)
+    return _Judgement(ranking.wallet, (ranking.task, tuple(h for h, _ in placed)), *_signs(ranks))
+
+
+def _pair_keys(
+    judgements: Iterable[_Judgement],
+) -> dict[tuple[Hash32, tuple[Hash32, ...]], list[PairKey | None]]:
+    """Return the pairs of all that was shown; None for one that nobody ordered."""
+    ordered: dict[tuple[Hash32, tuple[Hash32, ...]], set[int]] = {}
+    for judgement in judgements:
+        ordered.setdefault(judgement.shown, set()).update(judgement.places)
+    return {
+        (task, hashes): [
+            PairKey(task, a, b) if place in places else None
+            for place, (a, b) in enumerate(combinations(hashes, 2))
+        ]
+        for (task, hashes), places in ordered.items()
+    }
 
 
 def _pairs(
@@ -169,14 +229,20 @@ def comparisons(
         known = final.get((ranking.wallet, ranking.task))
         if known is None or known.revision < ranking.revision:
             final[ranking.wallet, ranking.task] = ranking
-    judgements = [final[k] for k in sorted(final)]
-    signs = [list(_signs(j)) if not j.flag else [] for j in judgements]
-    keys = tuple(sorted({key for rows in signs for key, _ in rows}, key=lambda k: (k.task, k.a, k.b)))
+    judgements = [_judgement(final[k]) for k in sorted(final)]
+    named = _pair_keys(judgements)
+    keys = tuple(
+        sorted({k for known in named.values() for k in known if k}, key=lambda k: (k.task, k.a, k.b))
+    )
     wallets = tuple(sorted({w for w, _ in final}))
     pair_at, wallet_at = {k: i for i, k in enumerate(keys)}, {w: i for i, w in enumerate(wallets)}
-    rows = tuple(
-        Row(judgement=j, wallet=wallet_at[ranking.wallet], pair=pair_at[key], x=x, w=12 // len(ranking.shown))
-        for j, (ranking, found) in enumerate(zip(judgements, signs, strict=True))
-        for key, x in found
-    )
-    return Comparisons(wallets, keys, _pairs(keys, tasks, gold), rows)
+    numbers = {shown: [pair_at[k] if k else -1 for k in known] for shown, known in named.items()}
+    columns = Columns()
+    for number, found in enumerate(judgements):
+        count, pairs = len(found.places), numbers[found.shown]
+        columns.judgement.extend([number] * count)
+        columns.wallet.extend([wallet_at[found.wallet]] * count)
+        columns.pair.extend([pairs[place] for place in found.places])
+        columns.x.extend(found.signs)
+        columns.w.extend([12 // len(found.shown[1])] * count)
+    return Comparisons(wallets, keys, _pairs(keys, tasks, gold), columns)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from functools import lru_cache
+from sys import intern
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from coincurve import PublicKey
 from eth_account.signers.local import LocalAccount
@@ -35,7 +37,7 @@ def parse_address(value: object, name: str = "address") -> Address:
         raise SignatureError(f"{name}: {value!r} is not an address (0x and 40 hex digits)")
     if value != value.lower() and value != checksum(Address(value.lower())):
         raise SignatureError(f"{name}: {value} has a wrong EIP-55 checksum; copy it again, or use lowercase")
-    return Address(value.lower())
+    return Address(intern(str(value.lower())))
 
 
 def checksum(address: Address) -> str:
@@ -49,7 +51,7 @@ def parse_hash(value: object, name: str = "hash") -> Hash32:
     """Return `value` as a 32-byte hash in lowercase hex."""
     if not isinstance(value, str) or not _HEX32.fullmatch(value):
         raise SignatureError(f"{name}: {value!r} is not 32 bytes in lowercase hex (0x and 64 digits)")
-    return Hash32(value)
+    return Hash32(intern(str(value)))
 
 
 def _parse_uint(value: object, bits: int, name: str) -> int:
@@ -73,7 +75,10 @@ def _parse(kind: str, value: object, name: str) -> Any:
     if kind.endswith("[]"):
         if not isinstance(value, list | tuple) or len(value) > 255:
             raise SignatureError(f"{name}: {str(value)[:40]!r} is not a list of at most 255 values")
-        return tuple(_parse(kind[:-2], v, f"{name}[{i}]") for i, v in enumerate(value))
+        try:
+            return tuple([_parse(kind[:-2], v, name) for v in value])
+        except SignatureError:  # said again by the one that is wrong; names cost more than parsing
+            return tuple(_parse(kind[:-2], v, f"{name}[{i}]") for i, v in enumerate(value))
     if kind == "address":
         return parse_address(value, name)
     if kind == "bytes32":
@@ -85,13 +90,27 @@ def _parse(kind: str, value: object, name: str) -> Any:
 
 def _encode(kind: str, value: Any) -> bytes:
     """Return the 32 bytes that stand for one field in `encodeData` (EIP-712)."""
+    if kind == "uint8[]":
+        return _numbers_word(value)
     if kind.endswith("[]"):
-        return keccak256(b"".join(_encode(kind[:-2], v) for v in value))
+        return keccak256(b"".join([_encode(kind[:-2], v) for v in value]))
     if kind == "string":
-        return keccak256(value.encode())
+        return _text_word(value)
     if kind in {"address", "bytes32"}:
         return bytes.fromhex(value[2:]).rjust(32, b"\0")
     return int(value).to_bytes(32, "big")
+
+
+@lru_cache(1024)
+def _text_word(text: str) -> bytes:
+    """Return keccak256 of a text; methods, summaries and flags repeat from ranking to ranking."""
+    return keccak256(text.encode())
+
+
+@lru_cache(4096)
+def _numbers_word(numbers: tuple[int, ...]) -> bytes:
+    """Return keccak256 of small numbers, 32 bytes each; ranks repeat too."""
+    return keccak256(b"".join([n.to_bytes(32, "big") for n in numbers]))
 
 
 def _camel(name: str) -> str:
@@ -108,9 +127,7 @@ class Domain:
 
     def separator(self) -> bytes:
         """Return `hashStruct` of the domain, 32 bytes."""
-        kind = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
-        head = keccak256(kind) + keccak256(b"Haptic") + keccak256(b"1")
-        return keccak256(head + _encode("uint256", self.chain_id) + _encode("address", self.vault))
+        return _separator(self.chain_id, self.vault)
 
     def typed_data(self, message: Message) -> dict[str, Any]:
         """Return the whole message as `eth_signTypedData_v4` wants it, for a wallet to show and sign."""
@@ -128,6 +145,32 @@ class Domain:
         return {"types": kinds, "primaryType": primary, "domain": domain, "message": message.to_json()}
 
 
+@lru_cache(64)
+def _separator(chain_id: int, vault: Address) -> bytes:
+    kind = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+    head = keccak256(kind) + keccak256(b"Haptic") + keccak256(b"1")
+    return keccak256(head + _encode("uint256", chain_id) + _encode("address", vault))
+
+
+class _Field(NamedTuple):
+    """A field of a struct: its name in Python, its name in EIP-712, its Solidity type."""
+
+    attribute: str
+    name: str
+    kind: str
+
+
+class _Struct(NamedTuple):
+    """What of a struct is the same for all its messages."""
+
+    fields: tuple[_Field, ...]
+    names: frozenset[str]
+    type_hash: bytes
+
+
+_STRUCTS: Final[dict[type[Message], _Struct]] = {}
+
+
 class Message:
     """One signed struct; a subclass is a frozen dataclass whose `KINDS` are its Solidity types in order."""
 
@@ -141,29 +184,39 @@ class Message:
         return {cls.__name__: list(zip(names, cls.KINDS, strict=True))}
 
     @classmethod
+    def _struct(cls) -> _Struct:
+        if cls not in _STRUCTS:
+            ((struct, rows),) = cls.eip712_types().items()
+            attributes = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # as above
+            found = tuple(_Field(a, n, t) for a, (n, t) in zip(attributes, rows, strict=True))
+            kind = f"{struct}({','.join(f'{f.kind} {f.name}' for f in found)})".encode()
+            _STRUCTS[cls] = _Struct(found, frozenset(f.name for f in found), keccak256(kind))
+        return _STRUCTS[cls]
+
+    @classmethod
     def parse(cls, value: object) -> Self:
         """Return the message in a JSON object that has exactly this struct's fields, each in range."""
-        rows = cls.eip712_types()[cls.__name__]
+        struct = cls._struct()
         if not isinstance(value, Mapping):
-            raise SignatureError(f"{cls.__name__}: expected an object with {', '.join(n for n, _ in rows)}")
-        if wrong := sorted({n for n, _ in rows} ^ {str(k) for k in value}):
+            raise SignatureError(
+                f"{cls.__name__}: expected an object with {', '.join(f.name for f in struct.fields)}"
+            )
+        if value.keys() != struct.names:
+            wrong = sorted(struct.names ^ {str(k) for k in value})
             raise SignatureError(f"{cls.__name__}: missing or unknown field {', '.join(wrong)}")
-        return cls(*(_parse(kind, value[name], f"{cls.__name__}.{name}") for name, kind in rows))
+        return cls(*[_parse(f.kind, value[f.name], f"{cls.__name__}.{f.name}") for f in struct.fields])
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields by their EIP-712 names."""
-        rows = self.eip712_types()[type(self).__name__]
-        values = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]  # as above
-        return {n: list(v) if isinstance(v, tuple) else v for (n, _), v in zip(rows, values, strict=True)}
+        values = ((f.name, getattr(self, f.attribute)) for f in self._struct().fields)
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in values}
 
     def digest(self, domain: Domain) -> Hash32:
         """Return keccak256(0x1901 ‖ domainSeparator ‖ hashStruct(message)), what is signed (EIP-712)."""
-        ((name, rows),) = self.eip712_types().items()
-        kind = f"{name}({','.join(f'{t} {n}' for n, t in rows)})".encode()
-        values = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]  # as above
-        data = b"".join(_encode(t, v) for (_, t), v in zip(rows, values, strict=True))
-        struct = keccak256(keccak256(kind) + data)
-        return Hash32("0x" + keccak256(b"\x19\x01" + domain.separator() + struct).hex())
+        struct = self._struct()
+        words = [_encode(f.kind, getattr(self, f.attribute)) for f in struct.fields]
+        content = keccak256(b"".join([struct.type_hash, *words]))
+        return Hash32("0x" + keccak256(b"\x19\x01" + domain.separator() + content).hex())
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,21 @@ Why int64 cannot overflow on input that the checks let through (rows <= 10**7, w
 - a judgement is worth at most five comparisons (K = 6), so its |Σ w·x·r| <= 30 · 2·10**6, its square in
   thousands <= 3.6·10**9, and ΔV <= 10**7 · 3.6·10**9.
 All below 2**63 = 9.2·10**18. G, V and Hmax, which grow from epoch to epoch, are Python ints.
+A single row's lw, y, w·y² in ppm and w·x·r are below 1.3·10**7: columns of them are int32, their sums int64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cmp_to_key
+from functools import cmp_to_key, partial
 from math import isqrt
 from typing import Final, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from chain.collector import paused
 from chain.errors import ScoreInputError
 from chain.tables import LOGIT, TANH
 from chain.types import (
@@ -37,12 +39,17 @@ from chain.types import (
 )
 
 Ints: TypeAlias = npt.NDArray[np.int64]
+Narrow: TypeAlias = npt.NDArray[np.int8] | npt.NDArray[np.int32]
+"""What was checked to be small: a column of ten million rows is read many times, and memory is what takes time."""
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
 MAX_ROWS: Final = 10_000_000
 """Comparisons in one epoch up to which int64 is shown to hold."""
 MAX_HISTORY: Final = MAX_ROWS * 6 * ONE
 """Bound on |N| and D of a label history; an epoch within MAX_ROWS keeps it."""
+
+_PIECE: Final = 1 << 15
+"""Rows that are computed with at a time: their numbers stay in the processor's cache."""
 
 _LOGIT: Final[Ints] = np.array(LOGIT, dtype=np.int64)
 _TANH: Final[Ints] = np.array(TANH, dtype=np.int64)
@@ -70,6 +77,11 @@ class Rows:
     w: Ints
 
     @classmethod
+    def of_columns(cls, *columns: Sequence[int]) -> Self:
+        """Take columns of 64-bit integers in the order of the fields, without a copy where they are an `array`."""
+        return cls(*(np.asarray(c, dtype=np.int64) for c in columns))
+
+    @classmethod
     def of(cls, rows: Iterable[Row]) -> Self:
         """Turn records into columns; ScoreInputError when a number is beyond 64 bits."""
         return cls(*_columns("row", list(rows), ("judgement", "wallet", "pair", "x", "w")))
@@ -93,15 +105,26 @@ class Pairs:
         return cls(*_columns("pair", list(pairs), ("gold", "bucket", "longer")))
 
 
+def _column(size: int, value: Callable[[slice], Ints | Narrow]) -> npt.NDArray[np.int32]:
+    """Return a column that is computed piece by piece: whole, each step of its formula would go through memory."""
+    column = np.empty(size, dtype=np.int32)
+    for start in range(0, size, _PIECE):
+        piece = slice(start, start + _PIECE)
+        column[piece] = value(piece)
+    return column
+
+
 def _is_sorted(keys: Ints) -> bool:
     return bool(np.all(keys[1:] >= keys[:-1]))
 
 
 def _order(keys: Ints) -> Ints:
     """Return the stable sorting order of non-negative keys, 16 bits at a time: there numpy sorts by radix."""
-    order: Ints = np.arange(len(keys), dtype=np.int64)
-    shift = 0
-    while not _is_sorted(keys) and int(keys.max()) >> shift:
+    if _is_sorted(keys):
+        return np.arange(len(keys), dtype=np.int64)
+    order: Ints = np.argsort(keys.astype(np.uint16), kind="stable")
+    shift = 16
+    while int(keys.max()) >> shift:
         order = order[np.argsort((keys[order] >> shift).astype(np.uint16), kind="stable")]
         shift += 16
     return order
@@ -127,17 +150,18 @@ class _Groups:
     """Number of keys, with and without rows."""
 
     @classmethod
-    def of(cls, keys: Ints, size: int) -> Self:
-        order = None if _is_sorted(keys) else _order(keys)
-        ordered = keys if order is None else keys[order]
+    def of(cls, keys: Ints | Narrow, size: int) -> Self:
+        wide: Ints = keys.astype(np.int64)
+        order = None if _is_sorted(wide) else _order(wide)
+        ordered = wide if order is None else wide[order]
         starts = _starts(ordered)
         return cls(order, starts, ordered[starts], size)
 
-    def sum(self, values: Ints) -> Ints:
+    def sum(self, values: Ints | Narrow) -> Ints:
         """Sum one value per row over each key; 0 where a key has no row."""
         sums = np.zeros(self.size, dtype=np.int64)
         ordered = values if self.order is None else values[self.order]
-        sums[self.keys] = np.add.reduceat(ordered, self.starts)
+        sums[self.keys] = np.add.reduceat(ordered, self.starts, dtype=np.int64)
         return sums
 
 
@@ -152,8 +176,9 @@ def _refuse(bad: Bools, names: Ints | None, noun: str, rule: str, *found: Ints) 
 def _check_range(noun: str, name: str, column: Ints, like: Ints, allowed: range) -> None:
     if column.dtype != np.int64 or column.shape != (len(like),):
         raise ScoreInputError(f"{noun}s: {name} is {column.dtype} {column.shape}, not int64 ({len(like)},)")
-    bad = (column < allowed.start) | (column >= allowed.stop)
-    _refuse(bad, None, noun, f"{name} must be {allowed.start}..{allowed.stop - 1}", column)
+    if len(column) and (column.min() < allowed.start or column.max() >= allowed.stop):
+        bad = (column < allowed.start) | (column >= allowed.stop)
+        _refuse(bad, None, noun, f"{name} must be {allowed.start}..{allowed.stop - 1}", column)
 
 
 def _check(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Params) -> None:
@@ -179,11 +204,19 @@ def _check(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Para
         raise ScoreInputError(f"reliabilities must be 0 <= amin_em <= amin <= amax <= {ONE}: {params}")
 
 
-def _judgements(rows: Rows) -> Rows:
-    """Return the rows by (judgement, pair); refuse judgements that no ranking gives."""
+def _by_judgement(rows: Rows) -> tuple[Rows, Ints]:
+    """Return the rows by (judgement, pair), which is how an epoch gives them, and the number that each had."""
+    later, same = rows.judgement[1:] > rows.judgement[:-1], rows.judgement[1:] == rows.judgement[:-1]
+    if np.all(later | (same & (rows.pair[1:] >= rows.pair[:-1]))):
+        return rows, np.arange(len(rows.x), dtype=np.int64)
     names = _order(rows.pair)
     names = names[_order(rows.judgement[names])]
-    rows = rows.take(names)
+    return rows.take(names), names
+
+
+def _judgements(rows: Rows) -> Rows:
+    """Return the rows by (judgement, pair); refuse judgements that no ranking gives."""
+    rows, names = _by_judgement(rows)
     starts = _starts(rows.judgement)
     counts = np.diff(starts, append=len(rows.x))
     too_many = counts > _MOST_ROWS[rows.w[starts]]
@@ -215,6 +248,12 @@ def _rel(agreed: Ints, weight: Ints, lo: int, params: Params) -> Ints:
     return reliability
 
 
+def _weighed_squares(w: Narrow, y: Narrow, rows: slice) -> Ints:
+    """Return w·y² of some rows, ppm."""
+    wide: Ints = y[rows].astype(np.int64)
+    return w[rows] * (wide * wide // ONE)
+
+
 def _style_bias(pairs: Pairs, truth: Ints) -> Ints:
     """Return m_b of the five style buckets, ppm; `truth` is Y_p."""
     by_bucket = _Groups.of(pairs.bucket, 5)
@@ -230,6 +269,7 @@ def _result(state: WalletState, params: Params, sums: Sequence[int]) -> WalletRe
     return WalletResult(n, d, Ppm(a), delta_g, delta_v, h, max(0, h - state.pay_hmax), comparisons, after)
 
 
+@paused()
 def score(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Params) -> EpochScore:
     """Return the score of one epoch, steps 1-6 of `chain.spec.score`; rows may come in any order.
 
@@ -238,47 +278,55 @@ def score(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Param
     """
     _check(rows, pairs, states, params)
     rows = _judgements(rows)
-    rows = rows.take(_order(rows.wallet))
-    judgements = _starts(rows.judgement)
+    if not _is_sorted(rows.wallet):
+        rows = rows.take(_order(rows.wallet))
+    judgements, size = _starts(rows.judgement), len(rows.x)
+    x, w = rows.x.astype(np.int8), rows.w.astype(np.int8)
+    wallet, pair = rows.wallet.astype(np.int32), rows.pair.astype(np.int32)
+    del rows
 
-    by_wallet, by_pair = _Groups.of(rows.wallet, len(states)), _Groups.of(rows.pair, len(pairs.gold))
-    wx, gold = rows.w * rows.x, pairs.gold[rows.pair] * ONE
+    by_wallet, by_pair = _Groups.of(wallet, len(states)), _Groups.of(pair, len(pairs.gold))
+    wx, gold = w * x, _column(size, lambda i: pairs.gold[pair[i]] * ONE)
     N = np.array([s.label_n for s in states], dtype=np.int64)
     D = np.array([s.label_d for s in states], dtype=np.int64)
 
-    def consensus(a: Ints) -> tuple[Ints, Ints]:
-        votes = rows.x * _LOGIT[a // 1000][rows.wallet]
+    def consensus(a: Ints) -> tuple[Ints, Narrow]:
+        lw = _LOGIT[a // 1000]
+        votes = _column(size, lambda i: x[i] * lw[wallet[i]])
         L = by_pair.sum(votes)
-        return L, np.where(gold != 0, gold, _cons(L[rows.pair] - votes))
+        return L, _column(size, lambda i: np.where(gold[i] != 0, gold[i], _cons(L[pair[i]] - votes[i])))
 
     # 1. Seed
-    D0 = D + by_wallet.sum(rows.w * np.abs(gold))
+    D0 = D + by_wallet.sum(w * np.abs(gold))
     a = _rel(N + by_wallet.sum(wx * gold), D0, params.amin_em, params)
     if not D0.any():
         a = np.full(len(states), 650_000, dtype=np.int64)
 
     n = d = np.zeros(len(states), dtype=np.int64)
+    y: Narrow
     for _ in range(2):  # 2. Twice
         _, y = consensus(a)
-        n, d = by_wallet.sum(wx * y), by_wallet.sum(rows.w * (y * y // ONE))
+        n = by_wallet.sum(wx * y)
+        d = by_wallet.sum(_column(size, partial(_weighed_squares, w, y)))
         a = _rel(N + n, D + d, params.amin_em, params)
 
     # 3. Labels
     a = _rel(N + n, D + d, params.amin, params)
     L, y = consensus(a)
-    label = np.where(L != 0, np.sign(L), np.sign(by_pair.sum(rows.x)))
+    label = np.where(L != 0, np.sign(L), np.sign(by_pair.sum(x)))
     confidence = (ONE + np.abs(_cons(L))) // 2  # sigmoid(|L|) = (1 + tanh(|L|/2))/2
 
     # 4. Style control
     m = _style_bias(pairs, np.where(pairs.gold != 0, pairs.gold * ONE, _cons(L)))
-    surplus = wx * (y - (pairs.longer * m[pairs.bucket])[rows.pair])
+    bias = pairs.longer * m[pairs.bucket]
+    surplus = _column(size, lambda i: wx[i] * (y[i] - bias[pair[i]]))
 
     # 5. Surplus
-    squares = _div(np.add.reduceat(surplus, judgements), 1000) ** 2
-    delta_v = _Groups.of(rows.wallet[judgements], len(states)).sum(squares)
+    squares = _div(np.add.reduceat(surplus, judgements, dtype=np.int64), 1000) ** 2
+    delta_v = _Groups.of(wallet[judgements], len(states)).sum(squares)
 
     # 6. Paid when proven
-    sums = (n, d, a, by_wallet.sum(surplus), delta_v, by_wallet.sum(rows.w), _div(N + n, 2), _div(D + d, 2))
+    sums = (n, d, a, by_wallet.sum(surplus), delta_v, by_wallet.sum(w), _div(N + n, 2), _div(D + d, 2))
     wallets = map(_result, states, [params] * len(states), zip(*(s.tolist() for s in sums), strict=True))
     labelled = map(PairResult, L.tolist(), label.tolist(), confidence.tolist())
     return EpochScore(tuple(wallets), tuple(labelled), tuple(m.tolist()))

@@ -20,6 +20,7 @@ Names are the protocol's. Lists run over rows (`y`), pairs (`L`, `Y`) or wallets
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cmp_to_key
 from math import isqrt
 
 from chain.tables import LOGIT, TANH
@@ -199,15 +200,15 @@ def lambda_next(ws: Mapping[Address, int], stakes: Mapping[Address, int], previo
     then of wallet, the median is the first wallet with which half of all W is reached. The ratio is not
     reduced.
     """
-    both = [c for c, W in ws.items() if W > 0 and stakes.get(c, 0) > 0]
 
-    def precedes(q: Address, c: Address) -> bool:
-        left, right = stakes[q] * ws[c], stakes[c] * ws[q]
-        return left < right or (left == right and q < c)
+    def compare(q: Address, c: Address) -> int:
+        return sign(stakes[q] * ws[c] - stakes[c] * ws[q]) or (q > c) - (q < c)
 
+    both = sorted((c for c, W in ws.items() if W > 0 and stakes.get(c, 0) > 0), key=cmp_to_key(compare))
+    total, reached = sum(ws[c] for c in both), 0
     for c in both:
-        before = sum(ws[q] for q in both if precedes(q, c))
-        if 2 * before < sum(ws[q] for q in both) <= 2 * (before + ws[c]):
+        reached += ws[c]
+        if 2 * reached >= total:
             return Ratio(stakes[c], ws[c])
     return previous
 

@@ -6,36 +6,32 @@ specification, not the operator's vectorised one.
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Final
-
-import httpx
+from typing import IO, Any
 
 from chain.assignment import seed_commitment
-from chain.bundle import KINDS, ZERO_HASH, Evidence, Line, read_evidence, read_lines
-from chain.canonical import canonical, hash_of
+from chain.bundle import ZERO_HASH, Evidence, Run, read_evidence
 from chain.committer import EpochRecord, committed_lambda, epoch_record
-from chain.deployment import Deployment
+from chain.deployment import Deployment, check_deployment, read_deployment
+from chain.difference import Comparison
 from chain.epoch import SPEC, Closed, Standing, close, gold_root, preference_lines, snapshot_hash
 from chain.errors import BundleError, VerifyError
 from chain.events import Posted
 from chain.evidence import check_evidence
+from chain.lines import raw_lines, read_lines
 from chain.messages import Domain
 from chain.opening import Opening
 from chain.record import Record, facts_of, read_record
 from chain.rpc import Rpc
+from chain.served import Source, bundle_source, parts_of, spool
 from chain.types import BlockRef, Hash32, Params, Ratio, Wei
 
-Source = Callable[[int], bytes]
+__all__ = ["NothingPostedError", "Source", "Verified", "bundle_source", "verify", "verify_at"]
+
 Progress = Callable[[str], None]
-MAX_BUNDLE_BYTES = 1 << 30
-SLOWEST = 10
-"""A server that drips bytes must not hold whoever checks until a challenge window is over."""
 
 
 class NothingPostedError(VerifyError):
@@ -58,50 +54,6 @@ class Verified:
     """The root is the one that claims are paid by, or an older one that was."""
     notes: tuple[str, ...] = ()
     """What is no fault, and whoever relies on the epoch should know, in words."""
-
-
-def bundle_source(where: str, timeout_s: float = 60.0) -> Source:
-    """Return a reader of bundles at a service's URL, a URL with {epoch}, a folder or one file of it."""
-    if re.match(r"https?://", where):
-        url = where if "{epoch}" in where else where.rstrip("/") + "/v1/epochs/{epoch}/bundle"
-        return lambda epoch: _fetch(url.replace("{epoch}", str(epoch)), timeout_s)
-    path = Path(where)
-
-    def read(epoch: int) -> bytes:
-        named = re.sub(r"\d+(?=\D*$)", str(epoch), path.name)
-        file = path / f"epoch-{epoch}.jsonl" if path.is_dir() else path.with_name(named)
-        try:
-            return file.read_bytes()
-        except OSError as error:
-            raise BundleError(
-                f"{file}: {error.strerror}. Every epoch builds on those before: put the bundles of epochs "
-                "0 to N beside each other, or give the service's URL"
-            ) from error
-
-    return read
-
-
-def _fetch(url: str, timeout_s: float) -> bytes:
-    """Return what a URL gives, at most MAX_BUNDLE_BYTES, in at most SLOWEST times the timeout of one read."""
-    data = bytearray()
-    deadline = time.monotonic() + SLOWEST * timeout_s
-    try:
-        with httpx.stream("GET", url, timeout=timeout_s, follow_redirects=False) as response:
-            if response.status_code != httpx.codes.OK:
-                raise BundleError(
-                    f"{url} answered {response.status_code}; is the epoch closed, and the URL right?"
-                )
-            for part in response.iter_bytes():
-                data += part
-                if len(data) > MAX_BUNDLE_BYTES:
-                    raise BundleError(f"{url} sends more than {MAX_BUNDLE_BYTES} bytes")
-                if time.monotonic() > deadline:
-                    raise BundleError(
-                        f"{url} sends too slowly: {len(data)} bytes in {SLOWEST * timeout_s:g} s"
-                    )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise BundleError(f"{url} cannot be read: {error}") from error
-    return bytes(data)
 
 
 def _check_header(
@@ -133,7 +85,33 @@ def _check_header(
     return block
 
 
-def _check_runs(evidence: Evidence, standing: Standing, preferences: Sequence[bytes]) -> None:
+class _Learned:
+    """What the trainer learns from each epoch, kept until a run is declared to have learned from it."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, IO[bytes]] = {}
+
+    def add(self, epoch: int, lines: Iterable[bytes]) -> None:
+        """Keep an epoch's preference lines."""
+        self._files[epoch] = spool()
+        self._files[epoch].writelines(lines)
+
+    def hash(self, run: Run) -> Hash32:
+        """Return the hash of a run's data file."""
+        files = (self._files[epoch] for epoch in range(run.first, run.last + 1))
+        return snapshot_hash(part for file in files for part in parts_of(file))
+
+    def forget(self, until: int) -> None:
+        """Let go of all epochs up to one: the next run begins after it."""
+        for epoch in [e for e in self._files if e <= until]:
+            self._files.pop(epoch).close()
+
+    def close(self) -> None:
+        """Let go of all."""
+        self.forget(max(self._files, default=0))
+
+
+def _check_runs(evidence: Evidence, standing: Standing, learned: _Learned) -> None:
     """Runs follow each other without gap or overlap and learn from exactly the file that their epochs give.
 
     Otherwise an operator could choose, knowing the scores, by which epochs a run's revenue is shared.
@@ -146,64 +124,16 @@ def _check_runs(evidence: Evidence, standing: Standing, preferences: Sequence[by
         if not run.first <= run.last < evidence.header.epoch:
             raise VerifyError(f"{where}: epochs {run.first} to {run.last} are not closed ones")
         known.append(run)
-        expected = snapshot_hash(preferences[run.first : run.last + 1])
+        expected = learned.hash(run)
         if run.snapshot != expected:
             raise VerifyError(f"{where}: snapshot is {run.snapshot}, expected {expected}")
+        learned.forget(run.last)
 
 
-_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "epoch": ("epoch",),
-    "task": ("task",),
-    "gold": ("task",),
-    "session": ("wallet", "key"),
-    "ranking": ("position", "wallet", "task"),
-    "run": ("run",),
-    "pair": ("task", "a", "b"),
-    "wallet": ("wallet",),
-    "pool": ("run",),
-    "share": ("run", "wallet"),
-    "leaf": ("account",),
-}
-"""The fields that name a row of each kind; no two rows have all of them in common."""
-
-
-def _name(line: Line) -> str:
-    """Return a line's kind and key in words."""
-    kind, body = line["kind"], line | line.get("ranking", {}) | line.get("session", {})
-    return " ".join([kind, *(f"{k} {body.get(k)}".removeprefix(f"{kind} ") for k in _KEYS[kind])])
-
-
-def _differ(epoch: int, found: Line | None, expected: Line | None) -> VerifyError:
-    if found is None or expected is None:
-        there = _name(found or expected or {"kind": "?"})
-        return VerifyError(
-            f"epoch {epoch}: the row '{there}' is {'too many' if expected is None else 'missing'}"
-        )
-    if _name(found) != _name(expected):
-        earlier = min((found, expected), key=lambda x: (KINDS.index(x["kind"]), _name(x)))
-        return VerifyError(
-            f"epoch {epoch}: found the row '{_name(found)}' where '{_name(expected)}' belongs "
-            f"(see {_name(earlier)})"
-        )
-    fields = [k for k in sorted(set(found) | set(expected)) if found.get(k) != expected.get(k)]
-    said = "; ".join(f"{k} is {found.get(k)}, recomputed {expected.get(k)}" for k in fields)
-    return VerifyError(f"epoch {epoch}, {_name(expected)}: {said or 'it is not in canonical form'}")
-
-
-def _compare(epoch: int, data: bytes, closed: Closed) -> None:
-    """Raise for the first row of the bundle that is not what was recomputed."""
-    if data == closed.bundle:
-        return
-    for found, expected in zip_longest(read_lines(data), read_lines(closed.bundle)):
-        if found is None or expected is None or canonical(found) != canonical(expected):
-            raise _differ(epoch, found, expected)
-    raise VerifyError(f"epoch {epoch}: the bundle says the same in other bytes: it is not in canonical form")
-
-
-def _check_posted(posted: Posted, data: bytes, closed: Closed) -> None:
-    """Raise unless the report on the chain is of these bytes and of what was recomputed."""
+def _check_posted(posted: Posted, closed: Closed) -> None:
+    """Raise unless the report on the chain is of what was recomputed, of which the bundle has every byte."""
     for name, found, expected in (
-        ("dataHash", posted.data_hash, hash_of(data)), ("root", posted.root, closed.tree.root_hash),
+        ("dataHash", posted.data_hash, closed.data_hash), ("root", posted.root, closed.tree.root_hash),
         ("sum", posted.sum, closed.tree.sum), ("depth", posted.depth, closed.tree.depth),
         ("ledgerRoot", posted.ledger_root, closed.ledger_root),
     ):  # fmt: skip
@@ -295,20 +225,18 @@ class _Before:
     """What the epochs so far hand on to the next."""
 
     standing: Standing
-    preferences: tuple[bytes, ...]
-    """What the trainer learns from each epoch."""
     snapshot: int
     """Block up to which revenue has been divided."""
 
     @classmethod
     def first(cls, params: Params, deployment: Deployment) -> _Before:
         """Return what epoch 0 begins with."""
-        return cls(Standing(Ratio(params.lambda0_num, params.lambda0_den)), (), deployment.from_block - 1)
+        return cls(Standing(Ratio(params.lambda0_num, params.lambda0_den)), deployment.from_block - 1)
 
 
-def _read(epoch: int, data: bytes) -> Evidence:
+def _read(epoch: int, file: IO[bytes]) -> Evidence:
     try:
-        return read_evidence(read_lines(data))
+        return read_evidence(read_lines(raw_lines(file)))
     except BundleError as error:
         raise BundleError(f"bundle of epoch {epoch}, {error}") from error
 
@@ -325,32 +253,34 @@ def _recompute(
     deployment: Deployment,
     record: Record,
     posted: Posted,
-    data: bytes,
+    file: IO[bytes],
     before: _Before | None,
+    learned: _Learned,
     progress: Progress,
 ) -> tuple[Verified, _Before]:
     """Return what an epoch was found to be and hands on; an error names the first row that differs."""
-    epoch, evidence = posted.epoch, _read(posted.epoch, data)
+    epoch, evidence = posted.epoch, _read(posted.epoch, file)
     if before is None:
         before = _Before.first(evidence.header.rules.params, deployment)
     snapshot = _check_header(rpc, deployment, evidence, before.standing, posted)
-    _check_runs(evidence, before.standing, before.preferences)
+    _check_runs(evidence, before.standing, learned)
     progress(f"epoch {epoch}: checking {len(evidence.rankings)} signatures")
     digests = _check_evidence(evidence, Domain(deployment.chain_id, deployment.vault))
     progress(f"epoch {epoch}: recomputing scores and payouts")
     facts = facts_of(rpc, deployment, record, epoch, before.snapshot, snapshot)
-    closed = close(evidence, facts, before.standing, SPEC, digests)
-    _compare(epoch, data, closed)
-    _check_posted(posted, data, closed)
+    given = Comparison(epoch, file)
+    closed = close(evidence, facts, before.standing, SPEC, digests, given.expect)
+    given.expect_end()
+    _check_posted(posted, closed)
     notes = _check_anchored(rpc, deployment, evidence, posted)
     _check_conservation(epoch, closed, record, snapshot.number)
-    learned = preference_lines(evidence.tasks, closed.comparisons, closed.result, epoch)
+    learned.add(epoch, preference_lines(evidence.tasks, closed.comparisons, closed.result, epoch))
     found = Verified(
         epoch=epoch, rankings=len(evidence.rankings), wallets=len(closed.scores),
         paid_to=len(closed.standing.cumulative), sum=Wei(closed.tree.sum),
         carried=Wei(sum(closed.standing.carried.values())), active=epoch in record.active, notes=notes,
     )  # fmt: skip
-    return found, _Before(closed.standing, (*before.preferences, learned), snapshot.number)
+    return found, _Before(closed.standing, snapshot.number)
 
 
 def _no_progress(_text: str) -> None:
@@ -378,11 +308,37 @@ def verify(
         )
     before: _Before | None = None
     result = []
-    for epoch in range(last + 1):
-        if epoch not in record.posted:
-            raise VerifyError(f"epoch {epoch} has no report on the chain; the last posted one is {newest}")
-        progress(f"epoch {epoch}: reading the bundle")
-        data = source(epoch)
-        found, before = _recompute(rpc, deployment, record, record.posted[epoch], data, before, progress)
-        result.append(found)
+    with closing(_Learned()) as learned:
+        for epoch in range(last + 1):
+            if epoch not in record.posted:
+                raise VerifyError(
+                    f"epoch {epoch} has no report on the chain; the last posted one is {newest}"
+                )
+            progress(f"epoch {epoch}: reading the bundle")
+            posted = record.posted[epoch]
+            with source(epoch) as file:
+                found, before = _recompute(rpc, deployment, record, posted, file, before, learned, progress)
+            result.append(found)
     return result
+
+
+def verify_at(
+    rpc_url: str,
+    deployment: Deployment | Path | str,
+    bundles: str,
+    until: int | None = None,
+    progress: Progress = _no_progress,
+) -> list[Verified]:
+    """Recompute epochs 0 to `until` (default: the last one posted), as `haptic verify` does, in one call.
+
+    `deployment` is a deployment or the path of its file, and is compared with the chain first; `bundles` is a
+    service's URL, a URL with {epoch}, a folder, or one file of it. Raises as `verify` does, and a DeploymentError
+    where the contracts are not those of the deployment:
+
+        for epoch in verify_at("https://node", "deployment.json", "https://service"):
+            print(epoch.epoch, epoch.wallets, epoch.sum)
+    """
+    known = deployment if isinstance(deployment, Deployment) else read_deployment(Path(deployment))
+    with Rpc(rpc_url) as rpc:
+        check_deployment(rpc, known)
+        return verify(rpc, known, bundle_source(bundles), until, progress)

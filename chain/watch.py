@@ -8,28 +8,27 @@ takes a second and needs nothing but the leaves.
 
 from __future__ import annotations
 
-import json
 import logging
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from eth_account.signers.local import LocalAccount
 
-from chain.canonical import hash_of
 from chain.challenge import Fault, PostedTree, Show, find_fault
 from chain.committer import epoch_record
 from chain.contracts import call, is_revert, revert_reason
 from chain.deployment import Deployment
 from chain.errors import BundleError, ChainError, HapticError, NodeError, RevertError
 from chain.memory import Memory
-from chain.messages import parse_address
 from chain.rpc import Rpc
+from chain.served import Served, Source, hash_served, published_leaves
 from chain.transactions import price, submit
 from chain.transport import RpcAnswerError
 from chain.types import Address, BlockRef, Hash32, Leaf, Wei
-from chain.verify import Source, verify
+from chain.verify import verify
 
 log = logging.getLogger(__name__)
 NOTHING: Final = Wei(0)
@@ -104,36 +103,30 @@ class _Bundles:
     pending: int
     last: int = -1
     """The epoch that was asked for last, which is the one being checked."""
-    _kept: bytes | None = None
+    _kept: IO[bytes] | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
 
-    def __call__(self, epoch: int) -> bytes:
+    def __call__(self, epoch: int) -> Served:
         self.last = epoch
         if epoch == self.pending and self._kept is not None:
-            return self._kept
+            return nullcontext(self._kept)
         try:
-            data = self.source(epoch)
+            served = self.source(epoch)
         except BundleError as error:
             raise _UnreadError(f"the bundle of epoch {epoch} cannot be read: {error}") from error
-        if epoch == self.pending:
-            self._kept = data
-        return data
+        if epoch != self.pending:
+            return served
+        self._kept = self._stack.enter_context(served)
+        return nullcontext(self._kept)
+
+    def close(self) -> None:
+        """Let go of the pending epoch's bundle."""
+        self._stack.close()
 
 
-def published_leaves(data: bytes) -> list[Leaf]:
-    """Return the `leaf` lines of a bundle in their order, whatever else is wrong with it; the root says if they count."""
-    found = []
-    for raw in data.split(b"\n"):
-        if b'"leaf"' not in raw and b"\\u" not in raw:
-            continue
-        try:
-            line = json.loads(raw)
-            leaf = Leaf(parse_address(line["account"]), Wei(int(str(line["cumulative"]))))
-            leaf.cumulative.to_bytes(12, "big")
-        except (HapticError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            continue
-        if line.get("kind") == "leaf":
-            found.append(leaf)
-    return found
+def _leaves(bundles: _Bundles, epoch: int) -> list[Leaf]:
+    with bundles(epoch) as file:
+        return published_leaves(file)
 
 
 @dataclass(slots=True)
@@ -192,8 +185,11 @@ class Watcher:
             return self._idle(head)
         if pending == self._right:
             return Finding(Verdict.RIGHT, f"epoch {pending.epoch}: root {pending.root} is right", pending)
-        bundles = _Bundles(self.source, pending.epoch)
-        leaves = published_leaves(bundles(pending.epoch))
+        with closing(_Bundles(self.source, pending.epoch)) as bundles:
+            return self._check(head, pending, bundles)
+
+    def _check(self, head: BlockRef, pending: Pending, bundles: _Bundles) -> Finding:
+        leaves = _leaves(bundles, pending.epoch)
         posted = PostedTree.of(pending.root, pending.sum, pending.depth, leaves)
         try:
             paying = self._paying(head, bundles)
@@ -253,7 +249,7 @@ class Watcher:
         kept = self._memory.recall(committed, total, depth)
         if kept is not None:
             return kept
-        leaves = published_leaves(bundles(following - 1))
+        leaves = _leaves(bundles, following - 1)
         tree = self._memory.keep(committed, total, depth, leaves)
         if tree is None:
             raise _UnreadError(
@@ -270,7 +266,8 @@ class Watcher:
         an earlier epoch that is wrong.
         """
         known = epoch_record(self.rpc, self.deployment, pending.epoch)
-        served = hash_of(bundles(pending.epoch))
+        with bundles(pending.epoch) as file:
+            served = hash_served(file)
         if known.closed_at and served != known.data_hash:
             # A bad mirror must not cost an honest root: a person can still veto what is withheld.
             raise _UnreadError(
@@ -325,7 +322,9 @@ class Watcher:
                 pending,
             )
         # A veto stops an honest root as well, and a node that lags for a moment makes one look wrong.
-        if self._recompute(pending, _Bundles(self.source, pending.epoch)) != wrong:
+        with closing(_Bundles(self.source, pending.epoch)) as bundles:
+            again = self._recompute(pending, bundles)
+        if again != wrong:
             raise ChainError(f"epoch {pending.epoch}, recomputed twice, gave two results; the first: {wrong}")
         if self._is_gone(pending):
             return Finding(Verdict.GONE, f"{wrong}. It is not pending any more", pending)

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
+from weakref import finalize
 
 from sqlmodel import Session as Db
 
 from chain import ledger as chain_ledger
 from chain.assignment import epoch_seed, seed_commitment
-from chain.bundle import (
-    ZERO_HASH,
-    Evidence,
-    Gold,
-    Header,
-    SignedRanking,
-    SignedSession,
-    read_evidence,
-    read_lines,
-)
+from chain.bundle import ZERO_HASH, Evidence, Gold, Header, SignedRanking, SignedSession, read_evidence
 from chain.committer import EpochRecord
 from chain.contracts import call
 from chain.deployment import Deployment
@@ -31,12 +25,14 @@ from chain.evidence import check_evidence
 from chain.feedback import Task
 from chain.indexer import check_stake, snapshot_block
 from chain.ledger import EpochReport
+from chain.lines import Line, raw_lines, read_line, read_lines
 from chain.merkle import EMPTY_ROOT
 from chain.messages import Domain, Ranking, Session
 from chain.opening import Opening
 from chain.quorum import agree
 from chain.rpc import Rpc
 from chain.rules import Rules
+from chain.served import parts_of, spool
 from chain.stake import fold, stake_seconds
 from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
 from service.arena import Plan, gold_of, task_of
@@ -256,13 +252,17 @@ def _check_funded(db: Db, rpc: Rpc, place: Place, snapshot: BlockRef) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Draft:
     """A closed epoch that is not yet written down."""
 
     epoch: int
     snapshot: BlockRef
     closed: Closed
+    bundle: IO[bytes]
+    """Its bytes, on disk beyond some megabytes; gone when this is."""
+    rankings: int
+    """Rankings in it, revisions included."""
     rules_hash: Hash32
     previous: Hash32
     """dataHash of the epoch before, as it was then."""
@@ -288,11 +288,17 @@ def draft(db: Db, rpc: Rpc, place: Place, epoch: int) -> Draft | None:
     before = standing(db, Rules.from_json(row.rules))
     found = evidence(db, place, row, snapshot, before)
     digests = check_evidence(found, place.domain)
-    closed = close(found, facts(db, rpc, place, epoch, snapshot), before, FAST, digests)
-    _check_readable(closed.bundle, found.header.gold_root, epoch)
-    return Draft(
-        epoch, snapshot, closed, Hash32(row.rules_hash), before.previous, row.abandoned_at is not None
-    )
+    known = facts(db, rpc, place, epoch, snapshot)
+    with ExitStack() as held:
+        bundle = held.enter_context(spool())
+        closed = close(found, known, before, FAST, digests, bundle.write)
+        _check_readable(bundle, found.header.gold_root, epoch)
+        item = Draft(
+            epoch, snapshot, closed, bundle, len(found.rankings), Hash32(row.rules_hash), before.previous,
+            row.abandoned_at is not None,
+        )  # fmt: skip
+        finalize(item, held.pop_all().close)
+    return item
 
 
 def check_secret(db: Db, place: Place) -> None:
@@ -309,9 +315,9 @@ def check_secret(db: Db, place: Place) -> None:
             )
 
 
-def _check_readable(bundle: bytes, committed: Hash32, epoch: int) -> None:
+def _check_readable(bundle: IO[bytes], committed: Hash32, epoch: int) -> None:
     """Read a bundle as a stranger will, so that nothing is posted that nobody can verify."""
-    found = read_evidence(read_lines(bundle))
+    found = read_evidence(read_lines(raw_lines(bundle)))
     if (root := gold_root(found.gold[t] for t in sorted(found.gold))) != committed:
         raise VerifyError(
             f"the gold of epoch {epoch} has root {root}, committed was {committed}: a row was changed"
@@ -328,12 +334,12 @@ def _report(item: Draft, place: Place, now: int) -> EpochReport:
     )  # fmt: skip
 
 
-def write_bundle(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never half of it."""
+def write_bundle(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file, part by part, so that a crash leaves the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        file.write(data)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
@@ -342,6 +348,13 @@ def write_bundle(path: Path, data: bytes) -> None:
         os.fsync(folder)  # or a power cut takes the name back
     finally:
         os.close(folder)
+
+
+def _wallet_lines(bundle: IO[bytes]) -> Iterator[Line]:
+    """Yield the lines of a bundle that say what became of a wallet."""
+    for number, raw in enumerate(raw_lines(bundle), start=1):
+        if b'"kind":"wallet"' in raw:  # a quotation mark inside a text is written with a backslash before it
+            yield read_line(number, raw)
 
 
 def _matches(db: Db, item: Draft) -> list[MatchRow]:
@@ -421,9 +434,8 @@ def _check_current(db: Db, item: Draft, row: EpochRow) -> None:
     """Raise a ConflictError where anything that a draft was made of has changed since."""
     last, report = queries.last_closed(db), chain_ledger.epoch_report(db, item.epoch - 1)
     previous = ZERO_HASH if report is None else report.data_hash
-    rankings = sum(1 for r in read_lines(item.closed.bundle) if r["kind"] == "ranking")
     came = 0 if item.abandoned else queries.judgement_count(db, item.epoch)
-    if (last, previous, rankings) != (item.epoch - 1, item.previous, came) or item.abandoned != (
+    if (last, previous, item.rankings) != (item.epoch - 1, item.previous, came) or item.abandoned != (
         row.abandoned_at is not None
     ):
         raise ConflictError(
@@ -439,13 +451,13 @@ def store(db: Db, place: Place, item: Draft, now: int) -> None:
     if row is None or row.closed_at is not None:
         return
     _check_current(db, item, row)
-    write_bundle(place.bundle_path(item.epoch), item.closed.bundle)
+    write_bundle(place.bundle_path(item.epoch), parts_of(item.bundle))
     known = {Hash32(t.task): task_of(t) for t in queries.tasks(db, item.epoch)}
     learned = preference_lines(known, item.closed.comparisons, item.closed.result, item.epoch)
     write_bundle(place.preferences_path(item.epoch), learned)
     row.closed_at = now
     row.next_num, row.next_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)
-    lines = [x for x in read_lines(item.closed.bundle) if x["kind"] == "wallet"]
+    lines = _wallet_lines(item.bundle)
     queries.add(db, *(ScoreRow(epoch=item.epoch, wallet=x["wallet"], line=x) for x in lines))
     for pool in item.closed.pools:
         queries.add(

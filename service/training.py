@@ -103,7 +103,7 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
     tried = {j.name for j in queries.jobs(db)}
     tag = next(t for t in _tags(number) if f"retrain/{t}" not in tried)
     path = settings.folder("snapshots").resolve() / f"run-{tag}.jsonl"
-    write_bundle(path, data)
+    write_bundle(path, [data])
     digest = hashlib.sha256(data).hexdigest()
     model = f"policy-{tag}"
     arguments = [
@@ -144,7 +144,7 @@ def ask_answers(
     for model in models:
         asked, answers = answer_files(settings, epoch, model)
         if not asked.exists():
-            write_bundle(asked, "".join(json.dumps({"prompt": p}) + "\n" for p in prompts).encode())
+            write_bundle(asked, (json.dumps({"prompt": p}).encode() + b"\n" for p in prompts))
         arguments = [
             "answer",
             "--registry",

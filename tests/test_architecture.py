@@ -14,15 +14,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PURE = frozenset({
-    "assignment", "bloom", "bundle", "canonical", "challenge", "continuity", "epoch", "errors", "events", "evidence",
-    "feedback", "fees", "hashing", "merkle", "messages", "opening", "payout", "refusals", "rules", "score", "spec",
-    "stake", "tables", "tree", "types", "wire",
+    "assignment", "bloom", "bundle", "canonical", "challenge", "collector", "continuity", "difference", "epoch", "errors",
+    "events", "evidence", "feedback", "fees", "hashing", "lines", "merkle", "messages", "opening", "payout", "refusals",
+    "rules", "score", "spec", "stake", "tables", "tree", "types", "wire",
 })  # fmt: skip
 """Files of chain that compute from their arguments and nothing else."""
 EDGE = frozenset({
     "committer", "contracts", "deploy", "deployment", "devnet", "head", "indexer", "keys", "ledger", "memory", "outbox",
-    "providers", "publisher", "quorum", "ranges", "record", "rpc", "signer", "step", "transactions", "transport",
-    "verify", "watch",
+    "providers", "publisher", "quorum", "ranges", "record", "rpc", "served", "signer", "step", "transactions",
+    "transport", "verify", "watch",
 })  # fmt: skip
 """Files of chain that talk to a node, a disk or a database."""
 OUTSIDE = frozenset({

@@ -95,9 +95,11 @@ class Story:
         assert snapshot is not None
         found = self._evidence(epoch, snapshot)
         digests = check_evidence(found, Domain(d.chain_id, d.vault))
-        closed = close(found, self._facts(epoch, snapshot), self.standing, FAST, digests)
-        (self.folder / f"epoch-{epoch}.jsonl").write_bytes(closed.bundle)
-        self.preferences.append(preference_lines(found.tasks, closed.comparisons, closed.result, epoch))
+        facts = self._facts(epoch, snapshot)
+        with (self.folder / f"epoch-{epoch}.jsonl").open("wb") as file:
+            closed = close(found, facts, self.standing, FAST, digests, file.write)
+        learned = preference_lines(found.tasks, closed.comparisons, closed.result, epoch)
+        self.preferences.append(b"".join(learned))
         self.standing, self.after, self.evidence[epoch] = closed.standing, snapshot.number, found
         self.anchor(epoch, closed)
         self.open(epoch + 1)

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from chain.bundle import ZERO_HASH, Line, read_lines, to_bytes
+from chain.bundle import ZERO_HASH
 from chain.canonical import hash_of, text_hash
 from chain.deploy import deploy
 from chain.devnet import Devnet
 from chain.errors import BundleError, ChainError, RpcError, VerifyError
 from chain.feedback import summary_of
 from chain.keys import address_of, devnet_accounts
+from chain.lines import Line, raw_lines, read_lines, to_bytes
 from chain.messages import Domain
 from chain.publisher import Report
 from chain.rpc import Rpc
@@ -91,7 +92,8 @@ def _verify(story: Story, folder: Path, until: int | None = None) -> list[Any]:
 
 
 def _lines(folder: Path, epoch: int) -> list[Line]:
-    return read_lines((folder / f"epoch-{epoch}.jsonl").read_bytes())
+    with (folder / f"epoch-{epoch}.jsonl").open("rb") as file:
+        return list(read_lines(raw_lines(file)))
 
 
 def _rewrite(folder: Path, epoch: int, lines: list[Line]) -> None:
@@ -251,7 +253,8 @@ def test_a_missing_older_bundle_is_asked_for(story: Story, copy: Path) -> None:
 
 def test_one_file_stands_for_the_folder_that_it_is_in(story: Story) -> None:
     source = bundle_source(str(story.folder / "epoch-2.jsonl"))
-    assert source(0) == (story.folder / "epoch-0.jsonl").read_bytes()
+    with source(0) as file:
+        assert file.read() == (story.folder / "epoch-0.jsonl").read_bytes()
     assert len(verify(story.chain.rpc, story.chain.deployment, source)) == 3
 
 
@@ -264,7 +267,8 @@ def test_bundles_can_come_by_http(story: Story) -> None:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
-        assert bundle_source(url + "/epoch-{epoch}.jsonl")(1) == (story.folder / "epoch-1.jsonl").read_bytes()
+        with bundle_source(url + "/epoch-{epoch}.jsonl")(1) as file:
+            assert file.read() == (story.folder / "epoch-1.jsonl").read_bytes()
         with pytest.raises(BundleError, match=f"{url}/v1/epochs/1/bundle answered 404; is the epoch closed"):
             bundle_source(url + "/")(1)
         server.shutdown()
@@ -426,7 +430,7 @@ def _hang_up(_calls: list[dict[str, Any]]) -> None:
 
 
 def test_a_server_that_drips_bytes_does_not_hold_a_verifier_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chain.verify.SLOWEST", 1)
+    monkeypatch.setattr("chain.served.SLOWEST", 1)
 
     class Dripping(http.server.BaseHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:

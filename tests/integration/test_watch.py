@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from eth_account.signers.local import LocalAccount
 from typer.testing import CliRunner, Result
 
 from chain import watch as watching
-from chain.bundle import read_lines, to_bytes
 from chain.canonical import hash_of, text_hash
 from chain.committer import epoch_record
 from chain.contracts import Contract
@@ -30,12 +30,14 @@ from chain.devnet import Devnet
 from chain.errors import RevertError, VerifyError
 from chain.hashing import keccak256
 from chain.keys import address_of, devnet_accounts
+from chain.lines import raw_lines, read_lines, to_bytes
 from chain.publisher import Report
 from chain.rpc import Rpc
+from chain.served import Served, Source, published_leaves
 from chain.tree import preimages
 from chain.types import Hash32, Leaf, Wei
 from chain.verify import bundle_source
-from chain.watch import Verdict, Watcher, published_leaves
+from chain.watch import Verdict, Watcher
 from service.cli import watch
 from tests.integration.conftest import BOND, COOLDOWN_S, EPOCH_S, GENESIS, WINDOW_S, Chain, Liar
 from tests.integration.story import Story
@@ -45,6 +47,11 @@ PASSWORD = "correct horse"
 app = typer.Typer()
 watch.register(app)
 LAUNCH = "import typer; from service.cli import watch; app = typer.Typer(); watch.register(app); app()"
+
+
+def _leaves(bundle: Path) -> list[Leaf]:
+    with bundle.open("rb") as file:
+        return published_leaves(file)
 
 
 @dataclass
@@ -71,7 +78,8 @@ class Site:
 
     def post(self, leaves: Sequence[Leaf], **changes: Any) -> Report:
         """Publish a bundle with these leaves, anchor it, and post their root, or what `changes` make of it."""
-        lines = [x for x in read_lines(self._bundle.read_bytes()) if x["kind"] != "leaf"]
+        with self._bundle.open("rb") as file:
+            lines = [x for x in read_lines(raw_lines(file)) if x["kind"] != "leaf"]
         lines += [{"kind": "leaf", "account": x.account, "cumulative": str(x.cumulative)} for x in leaves]
         data = to_bytes(lines)
         self._bundle.write_bytes(data)
@@ -97,7 +105,7 @@ class Site:
     def next(self) -> Site:
         """Let the pending root become active, close the epoch after it, and return what is to be posted then."""
         self.told.activate()
-        t, active = self.told, published_leaves(self._bundle.read_bytes())
+        t, active = self.told, _leaves(self._bundle)
         # What is told here is undone on the chain when the test ends.
         told = replace(
             t,
@@ -108,7 +116,7 @@ class Site:
         )
         self.chain.fund(4, 1, 2_000)
         _, report = told.close(self.report.epoch + 1)
-        leaves = published_leaves((self.folder / f"epoch-{report.epoch}.jsonl").read_bytes())
+        leaves = _leaves(self.folder / f"epoch-{report.epoch}.jsonl")
         return Site(told, report, tuple(leaves), {x.account: x.cumulative for x in active}, self.folder)
 
     @property
@@ -182,7 +190,7 @@ def site(
     for epoch in range(2):
         file = f"epoch-{epoch}.jsonl"
         (tmp_path / file).write_bytes((story.folder / file).read_bytes())
-    leaves = tuple(published_leaves((tmp_path / "epoch-1.jsonl").read_bytes()))
+    leaves = tuple(_leaves(tmp_path / "epoch-1.jsonl"))
     state = story.chain.rpc.request("evm_snapshot")
     yield Site(story, report, leaves, paid, tmp_path)
     assert story.chain.rpc.request("evm_revert", state)
@@ -443,13 +451,13 @@ def test_rejected_roots_do_not_drive_out_the_tree_that_pays(site: Site) -> None:
 def test_the_active_tree_is_tried_until_it_is_learned_and_asked_for_no_more(site: Site) -> None:
     asked: list[int] = []
     there = bundle_source(str(site.folder))
-    serve: list[Callable[[int], bytes]] = [
+    serve: list[Source] = [
         bundle_source("http://127.0.0.1:9"),
-        lambda _: b"not a leaf",
+        lambda _: BytesIO(b"not a leaf"),
         there,
     ]
 
-    def source(epoch: int) -> bytes:
+    def source(epoch: int) -> Served:
         asked.append(epoch)
         return serve[min(len(asked), len(serve)) - 1](epoch)
 
@@ -579,7 +587,7 @@ def test_somebody_who_is_faster_is_no_error(site: Site) -> None:
     site.post(_dropping(site))
     read, rival = bundle_source(str(site.folder)), site.watcher(site.chain.accounts[5])
 
-    def late(epoch: int) -> bytes:
+    def late(epoch: int) -> Served:
         if site.pending[-1]:
             assert rival.look().verdict is Verdict.CHALLENGED
         return read(epoch)
@@ -594,7 +602,7 @@ def test_a_root_is_recomputed_once_and_anew_when_it_is_posted_again(site: Site) 
     site.post(site.leaves)
     read, asked = bundle_source(str(site.folder)), []
 
-    def counted(epoch: int) -> bytes:
+    def counted(epoch: int) -> Served:
         asked.append(epoch)
         return read(epoch)
 
@@ -649,9 +657,11 @@ def test_a_mirror_that_lags_for_a_moment_does_not_cost_an_honest_root(site: Site
     site.post(site.leaves)
     read, asked = bundle_source(str(site.folder)), []
 
-    def lagging(epoch: int) -> bytes:
+    def lagging(epoch: int) -> Served:
         asked.append(epoch)
-        return read(epoch).replace(b'"kind":"share"', b'"kind":"shore"') if len(asked) == 1 else read(epoch)
+        with read(epoch) as file:
+            data = file.read()
+        return BytesIO(data.replace(b'"kind":"share"', b'"kind":"shore"') if len(asked) == 1 else data)
 
     watcher = site.watcher(site.chain.accounts[1], lagging)
     found = watcher.look()

@@ -117,7 +117,7 @@ def test_who_only_flags_or_ties_takes_part_without_a_row(epoch: Epoch) -> None:
     found = comparisons(rankings, tasks, gold)
     assert found.wallets == tuple(sorted({r.wallet for r in rankings}))
     tied = [replace(r, ranks=(1,) * len(r.ranks), flag="broken") for r in rankings]
-    assert comparisons(tied, tasks, gold) == Comparisons(found.wallets, (), (), ())
+    assert comparisons(tied, tasks, gold) == Comparisons(found.wallets, (), ())
 
 
 @given(epochs())

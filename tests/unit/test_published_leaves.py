@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import pytest
 
-from chain.watch import published_leaves
+from chain.served import published_leaves
 
 A, B = "0x" + 40 * "a", "0x" + 40 * "b"
 GOOD = b'{"account":"%s","cumulative":"7","kind":"leaf"}' % A.encode()
@@ -12,7 +14,7 @@ GOOD = b'{"account":"%s","cumulative":"7","kind":"leaf"}' % A.encode()
 
 def test_leaves_keep_the_order_in_which_they_were_published_and_their_repetitions() -> None:
     lines = [b'{"account":"%s","cumulative":"1","kind":"leaf"}' % B.encode(), GOOD, GOOD]
-    found = published_leaves(b"\n".join(lines) + b"\n")
+    found = published_leaves(BytesIO(b"\n".join(lines) + b"\n"))
     assert [(x.account, x.cumulative) for x in found] == [(B, 1), (A, 7), (A, 7)]
 
 
@@ -26,9 +28,9 @@ def test_leaves_keep_the_order_in_which_they_were_published_and_their_repetition
     ],
 )  # fmt: skip
 def test_what_is_no_leaf_is_passed_over(line: bytes) -> None:
-    assert [x.cumulative for x in published_leaves(b"\n".join([line, GOOD, line]))] == [7]
+    assert [x.cumulative for x in published_leaves(BytesIO(b"\n".join([line, GOOD, line])))] == [7]
 
 
 def test_the_largest_amount_there_can_be_is_read() -> None:
     most = 2**96 - 1
-    assert published_leaves(GOOD.replace(b'"7"', b'"%d"' % most))[0].cumulative == most
+    assert published_leaves(BytesIO(GOOD.replace(b'"7"', b'"%d"' % most)))[0].cumulative == most

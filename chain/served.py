@@ -1,0 +1,122 @@
+"""Where a stranger gets bundles: a service's URL, a folder, a file; read line by line and never whole in memory."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, Final, TypeAlias
+
+import httpx
+
+from chain.canonical import RunningHash
+from chain.errors import BundleError, HapticError
+from chain.lines import MAX_BUNDLE_BYTES, MAX_LINE_BYTES
+from chain.messages import parse_address
+from chain.types import Hash32, Leaf, Wei
+
+Served: TypeAlias = AbstractContextManager[IO[bytes]]
+"""A bundle as it is served: an open file, which is closed when it has been read; `io.BytesIO` is one too."""
+Source = Callable[[int], Served]
+"""Gives an epoch's bundle, or raises a BundleError; what it gave does not change while it is open."""
+SPOOL_BYTES: Final = 1 << 24
+"""What is fetched is kept in memory up to here, and beyond it in a file that is gone when it is closed."""
+SLOWEST = 10
+"""A server that drips bytes must not hold whoever checks until a challenge window is over."""
+_STEP: Final = 1 << 20
+
+
+def bundle_source(where: str, timeout_s: float = 60.0) -> Source:
+    """Return a reader of bundles at a service's URL, a URL with {epoch}, a folder or one file of it."""
+    if re.match(r"https?://", where):
+        url = where if "{epoch}" in where else where.rstrip("/") + "/v1/epochs/{epoch}/bundle"
+        return lambda epoch: _fetch(url.replace("{epoch}", str(epoch)), timeout_s)
+    path = Path(where)
+
+    def read(epoch: int) -> Served:
+        named = re.sub(r"\d+(?=\D*$)", str(epoch), path.name)
+        file = path / f"epoch-{epoch}.jsonl" if path.is_dir() else path.with_name(named)
+        try:
+            return file.open("rb")
+        except OSError as error:
+            raise BundleError(
+                f"{file}: {error.strerror}. Every epoch builds on those before: put the bundles of epochs "
+                "0 to N beside each other, or give the service's URL"
+            ) from error
+
+    return read
+
+
+def hash_served(file: IO[bytes]) -> Hash32:
+    """Return the keccak256 of a whole file, which `dataHash` of a bundle is."""
+    running = RunningHash()
+    for part in parts_of(file):
+        running.update(part)
+    return running.value()
+
+
+def published_leaves(file: IO[bytes]) -> list[Leaf]:
+    """Return the `leaf` lines of a bundle in their order, whatever else is wrong with it; the root says if they count."""
+    found, whole = [], True
+    file.seek(0)
+    while raw := file.readline(MAX_LINE_BYTES):
+        begins, whole = whole, raw.endswith(b"\n") or len(raw) < MAX_LINE_BYTES
+        # A name may be written with escapes, which must hide no leaf from a proof.
+        if not (begins and whole) or (b'"leaf"' not in raw and b"\\u" not in raw):
+            continue
+        try:
+            line = json.loads(raw)
+            leaf = Leaf(parse_address(line["account"]), Wei(int(str(line["cumulative"]))))
+            leaf.cumulative.to_bytes(12, "big")
+        except (HapticError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            continue
+        if line.get("kind") == "leaf":
+            found.append(leaf)
+    return found
+
+
+def parts_of(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield a file from its beginning, a part at a time."""
+    file.seek(0)
+    while part := file.read(_STEP):
+        yield part
+
+
+def spool() -> IO[bytes]:
+    """Return an empty file of nobody else's; who asked for it closes it."""
+    return tempfile.SpooledTemporaryFile(SPOOL_BYTES)
+
+
+def _fetch(url: str, timeout_s: float) -> IO[bytes]:
+    """Return what a URL gives, at most MAX_BUNDLE_BYTES, in at most SLOWEST times the timeout of one read."""
+    file = spool()
+    try:
+        _download(url, timeout_s, file)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        file.close()
+        raise BundleError(f"{url} cannot be read: {error}") from error
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
+    return file
+
+
+def _download(url: str, timeout_s: float, to: IO[bytes]) -> None:
+    deadline = time.monotonic() + SLOWEST * timeout_s
+    with httpx.stream("GET", url, timeout=timeout_s, follow_redirects=False) as response:
+        if response.status_code != httpx.codes.OK:
+            raise BundleError(
+                f"{url} answered {response.status_code}; is the epoch closed, and the URL right?"
+            )
+        size = 0
+        for part in response.iter_bytes():
+            size += to.write(part)
+            if size > MAX_BUNDLE_BYTES:
+                raise BundleError(f"{url} sends more than {MAX_BUNDLE_BYTES} bytes")
+            if time.monotonic() > deadline:
+                raise BundleError(f"{url} sends too slowly: {size} bytes in {SLOWEST * timeout_s:g} s")
