@@ -7,16 +7,16 @@ Why int64 cannot overflow on input that the checks let through (rows <= 10**7, w
 - a judgement is worth at most five comparisons (K = 6), so its |Σ w·x·r| <= 30 · 2·10**6, its square in
   thousands <= 3.6·10**9, and ΔV <= 10**7 · 3.6·10**9.
 All below 2**63 = 9.2·10**18. G, V and Hmax, which grow from epoch to epoch, are Python ints.
-A single row's lw, y, w·y² in ppm and w·x·r are below 1.3·10**7: columns of them are int32, their sums int64.
+A single row's y is up to 10**6, its surplus below 1.3·10**7: columns of them are int32, what is summed is int64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cmp_to_key, partial
 from math import isqrt
-from typing import Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ from chain.types import (
 Ints: TypeAlias = npt.NDArray[np.int64]
 Narrow: TypeAlias = npt.NDArray[np.int8] | npt.NDArray[np.int32]
 """What was checked to be small: a column of ten million rows is read many times, and memory is what takes time."""
+Column: TypeAlias = npt.NDArray[Any]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
 MAX_ROWS: Final = 10_000_000
@@ -105,20 +106,36 @@ class Pairs:
         return cls(*_columns("pair", list(pairs), ("gold", "bucket", "longer")))
 
 
-def _column(size: int, value: Callable[[slice], Ints | Narrow]) -> npt.NDArray[np.int32]:
-    """Return a column that is computed piece by piece: whole, each step of its formula would go through memory."""
-    column = np.empty(size, dtype=np.int32)
-    for start in range(0, size, _PIECE):
-        piece = slice(start, start + _PIECE)
+def _pieces(size: int) -> Iterator[slice]:
+    """Yield the places of a column, a piece at a time.
+
+    Computed whole, every step of a formula would go through memory, and through fresh memory at that: of ten
+    million rows that takes longer than to compute.
+    """
+    return (slice(start, min(start + _PIECE, size)) for start in range(0, size, _PIECE))
+
+
+def _fill(column: Column, value: Callable[[slice], Column]) -> Column:
+    """Fill a column, and return it."""
+    for piece in _pieces(len(column)):
         column[piece] = value(piece)
     return column
 
 
-def _is_sorted(keys: Ints) -> bool:
+def _sums(keys: Column, size: int, value: Callable[[slice], Column]) -> Ints:
+    """Return the sum of one value per row over each of `size` keys, exact in any order of the rows."""
+    sums = np.zeros(size, dtype=np.int64)
+    for piece in _pieces(len(keys)):
+        # Of the same width, or numpy takes a way that is ten times slower.
+        np.add.at(sums, keys[piece], value(piece).astype(np.int64, copy=False))
+    return sums
+
+
+def _is_sorted(keys: Ints | Narrow) -> bool:
     return bool(np.all(keys[1:] >= keys[:-1]))
 
 
-def _order(keys: Ints) -> Ints:
+def _order(keys: Ints | Narrow) -> Ints:
     """Return the stable sorting order of non-negative keys, 16 bits at a time: there numpy sorts by radix."""
     if _is_sorted(keys):
         return np.arange(len(keys), dtype=np.int64)
@@ -130,55 +147,34 @@ def _order(keys: Ints) -> Ints:
     return order
 
 
-def _starts(keys: Ints) -> Ints:
+def _starts(keys: Ints | Narrow) -> Ints:
     """Return where each run of equal keys begins; equal ones must stand together."""
     changed = np.ones(len(keys), dtype=np.bool_)
     changed[1:] = keys[1:] != keys[:-1]
     return np.flatnonzero(changed)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Groups:
-    """Rows by key, for exact sums by sort and `add.reduceat`; `add.at` is exact too, but slow."""
-
-    order: Ints | None
-    """Row numbers sorted by key; None when the rows already are."""
-    starts: Ints
-    keys: Ints
-    """The key of each group that has rows."""
-    size: int
-    """Number of keys, with and without rows."""
-
-    @classmethod
-    def of(cls, keys: Ints | Narrow, size: int) -> Self:
-        wide: Ints = keys.astype(np.int64)
-        order = None if _is_sorted(wide) else _order(wide)
-        ordered = wide if order is None else wide[order]
-        starts = _starts(ordered)
-        return cls(order, starts, ordered[starts], size)
-
-    def sum(self, values: Ints | Narrow) -> Ints:
-        """Sum one value per row over each key; 0 where a key has no row."""
-        sums = np.zeros(self.size, dtype=np.int64)
-        ordered = values if self.order is None else values[self.order]
-        sums[self.keys] = np.add.reduceat(ordered, self.starts, dtype=np.int64)
-        return sums
-
-
-def _refuse(bad: Bools, names: Ints | None, noun: str, rule: str, *found: Ints) -> None:
-    """Raise ScoreInputError for the first `bad` record, by its name, with the values that broke the rule."""
-    if bad.any():
-        index = int(bad.argmax())
-        values = ", ".join(str(v[index]) for v in found)
-        raise ScoreInputError(f"{noun} {index if names is None else names[index]}: {rule}; found {values}")
+def _refuse(
+    bad: Callable[[slice], Bools], count: int, rule: str, *found: Column, name: Callable[[int], str]
+) -> None:
+    """Raise ScoreInputError for the first of `count` records that is bad, by its name, with the values that are."""
+    for piece in _pieces(count):
+        wrong = bad(piece)
+        if wrong.any():
+            index = piece.start + int(wrong.argmax())
+            values = ", ".join(str(v[index]) for v in found)
+            raise ScoreInputError(f"{name(index)}: {rule}; found {values}")
 
 
 def _check_range(noun: str, name: str, column: Ints, like: Ints, allowed: range) -> None:
     if column.dtype != np.int64 or column.shape != (len(like),):
         raise ScoreInputError(f"{noun}s: {name} is {column.dtype} {column.shape}, not int64 ({len(like)},)")
-    if len(column) and (column.min() < allowed.start or column.max() >= allowed.stop):
-        bad = (column < allowed.start) | (column >= allowed.stop)
-        _refuse(bad, None, noun, f"{name} must be {allowed.start}..{allowed.stop - 1}", column)
+
+    def beyond(i: slice) -> Bools:
+        return (column[i] < allowed.start) | (column[i] >= allowed.stop)
+
+    rule = f"{name} must be {allowed.start}..{allowed.stop - 1}"
+    _refuse(beyond, len(column), rule, column, name=f"{noun} {{}}".format)
 
 
 def _check(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Params) -> None:
@@ -190,8 +186,9 @@ def _check(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Para
     _check_range("row", "pair", rows.pair, rows.x, range(len(pairs.gold)))
     _check_range("row", "x", rows.x, rows.x, range(-1, 2))
     _check_range("row", "w", rows.w, rows.x, range(2, 7))
-    _refuse(rows.x == 0, None, "row", "a tie gives no row, x must be +1 or -1", rows.x)
-    _refuse(_MOST_ROWS[rows.w] == 0, None, "row", "w must be 12/K for K = 2, 3, 4, 6", rows.w)
+    x, w, name = rows.x, rows.w, "row {}".format
+    _refuse(lambda i: x[i] == 0, len(x), "a tie gives no row, x must be +1 or -1", x, name=name)
+    _refuse(lambda i: _MOST_ROWS[w[i]] == 0, len(w), "w must be 12/K for K = 2, 3, 4, 6", w, name=name)
     _check_range("pair", "gold", pairs.gold, pairs.gold, range(-1, 2))
     _check_range("pair", "bucket", pairs.bucket, pairs.gold, range(5))
     _check_range("pair", "longer", pairs.longer, pairs.gold, range(-1, 2))
@@ -204,30 +201,42 @@ def _check(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Para
         raise ScoreInputError(f"reliabilities must be 0 <= amin_em <= amin <= amax <= {ONE}: {params}")
 
 
-def _by_judgement(rows: Rows) -> tuple[Rows, Ints]:
-    """Return the rows by (judgement, pair), which is how an epoch gives them, and the number that each had."""
-    later, same = rows.judgement[1:] > rows.judgement[:-1], rows.judgement[1:] == rows.judgement[:-1]
-    if np.all(later | (same & (rows.pair[1:] >= rows.pair[:-1]))):
-        return rows, np.arange(len(rows.x), dtype=np.int64)
-    names = _order(rows.pair)
-    names = names[_order(rows.judgement[names])]
-    return rows.take(names), names
+def _is_by_judgement(rows: Rows) -> bool:
+    """Tell whether the rows stand by (judgement, pair), as an epoch gives them."""
+    (a, b), (p, q) = ((c[:-1], c[1:]) for c in (rows.judgement, rows.pair))
+    return all(bool(np.all((a[i] < b[i]) | ((a[i] == b[i]) & (p[i] <= q[i])))) for i in _pieces(len(a)))
 
 
 def _judgements(rows: Rows) -> Rows:
     """Return the rows by (judgement, pair); refuse judgements that no ranking gives."""
-    rows, names = _by_judgement(rows)
+    names: Ints | None = None
+    if not _is_by_judgement(rows):
+        names = _order(rows.pair)
+        names = names[_order(rows.judgement[names])]
+        rows = rows.take(names)
+
+    def name(index: int) -> str:
+        return f"row {index if names is None else names[index]}"
+
     starts = _starts(rows.judgement)
-    counts = np.diff(starts, append=len(rows.x))
-    too_many = counts > _MOST_ROWS[rows.w[starts]]
-    _refuse(too_many, names[starts], "row", "its judgement has more rows than K has pairs", counts)
-    same, names = rows.judgement[1:] == rows.judgement[:-1], names[1:]
-    for name, column in (("weight", rows.w), ("wallet", rows.wallet)):
-        differs = same & (column[1:] != column[:-1])
-        _refuse(differs, names, "row", f"a judgement has one {name}", column[:-1], column[1:])
-    twice = same & (rows.pair[1:] == rows.pair[:-1])
-    _refuse(twice, names, "row", "a judgement has each pair once", rows.pair[1:])
+    counts, most = np.diff(starts, append=len(rows.x)), _MOST_ROWS[rows.w[starts]]
+    rule = "its judgement has more rows than K has pairs"
+    _refuse(lambda i: counts[i] > most[i], len(starts), rule, counts, name=lambda i: name(int(starts[i])))
+    before, after = rows.judgement[:-1], rows.judgement[1:]
+    for noun, column in (("weight", rows.w), ("wallet", rows.wallet)):
+        differs = partial(_differs, before, after, column[:-1], column[1:])
+        rule = f"a judgement has one {noun}"
+        _refuse(differs, len(before), rule, column[:-1], column[1:], name=lambda i: name(i + 1))
+    p, q = rows.pair[:-1], rows.pair[1:]
+    rule = "a judgement has each pair once"
+    _refuse(lambda i: (before[i] == after[i]) & (p[i] == q[i]), len(p), rule, q, name=lambda i: name(i + 1))
     return rows
+
+
+def _differs(before: Ints, after: Ints, a: Ints, b: Ints, i: slice) -> Bools:
+    """Tell of neighbours in one judgement whether they differ."""
+    differs: Bools = (before[i] == after[i]) & (a[i] != b[i])
+    return differs
 
 
 def _div(values: Ints, divisor: Ints | int) -> Ints:
@@ -248,16 +257,17 @@ def _rel(agreed: Ints, weight: Ints, lo: int, params: Params) -> Ints:
     return reliability
 
 
-def _weighed_squares(w: Narrow, y: Narrow, rows: slice) -> Ints:
-    """Return w·y² of some rows, ppm."""
-    wide: Ints = y[rows].astype(np.int64)
-    return w[rows] * (wide * wide // ONE)
+def _square(y: Narrow) -> Ints:
+    """Return y², ppm."""
+    wide: Ints = y.astype(np.int64)
+    return wide * wide // ONE
 
 
 def _style_bias(pairs: Pairs, truth: Ints) -> Ints:
     """Return m_b of the five style buckets, ppm; `truth` is Y_p."""
-    by_bucket = _Groups.of(pairs.bucket, 5)
-    return _div(by_bucket.sum(pairs.longer * truth), np.maximum(by_bucket.sum(np.abs(pairs.longer)), 1))
+    bucket, longer = pairs.bucket, pairs.longer
+    leaning = _sums(bucket, 5, lambda i: longer[i] * truth[i])
+    return _div(leaning, np.maximum(_sums(bucket, 5, lambda i: np.abs(longer[i])), 1))
 
 
 def _result(state: WalletState, params: Params, sums: Sequence[int]) -> WalletResult:
@@ -278,55 +288,56 @@ def score(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Param
     """
     _check(rows, pairs, states, params)
     rows = _judgements(rows)
-    if not _is_sorted(rows.wallet):
-        rows = rows.take(_order(rows.wallet))
     judgements, size = _starts(rows.judgement), len(rows.x)
     x, w = rows.x.astype(np.int8), rows.w.astype(np.int8)
-    wallet, pair = rows.wallet.astype(np.int32), rows.pair.astype(np.int32)
+    wallet, pair, wx = rows.wallet.astype(np.int32), rows.pair.astype(np.int32), w * x
     del rows
 
-    by_wallet, by_pair = _Groups.of(wallet, len(states)), _Groups.of(pair, len(pairs.gold))
-    wx, gold = w * x, _column(size, lambda i: pairs.gold[pair[i]] * ONE)
+    gold, y = _fill(np.empty(size, np.int32), lambda i: pairs.gold[pair[i]] * ONE), np.empty(size, np.int32)
     N = np.array([s.label_n for s in states], dtype=np.int64)
     D = np.array([s.label_d for s in states], dtype=np.int64)
+    per_wallet = partial(_sums, wallet, len(states))
+    per_pair = partial(_sums, pair, len(pairs.gold))
 
-    def consensus(a: Ints) -> tuple[Ints, Narrow]:
+    def consensus(a: Ints) -> Ints:
+        """Return L, and leave in `y` the truth of each row's pair as it is known without the row."""
         lw = _LOGIT[a // 1000]
-        votes = _column(size, lambda i: x[i] * lw[wallet[i]])
-        L = by_pair.sum(votes)
-        return L, _column(size, lambda i: np.where(gold[i] != 0, gold[i], _cons(L[pair[i]] - votes[i])))
+        L = per_pair(lambda i: x[i] * lw[wallet[i]])
+        _fill(y, lambda i: np.where(gold[i] != 0, gold[i], _cons(L[pair[i]] - x[i] * lw[wallet[i]])))
+        return L
 
     # 1. Seed
-    D0 = D + by_wallet.sum(w * np.abs(gold))
-    a = _rel(N + by_wallet.sum(wx * gold), D0, params.amin_em, params)
+    D0 = D + per_wallet(lambda i: w[i] * np.abs(gold[i]))
+    a = _rel(N + per_wallet(lambda i: wx[i] * gold[i]), D0, params.amin_em, params)
     if not D0.any():
         a = np.full(len(states), 650_000, dtype=np.int64)
 
     n = d = np.zeros(len(states), dtype=np.int64)
-    y: Narrow
     for _ in range(2):  # 2. Twice
-        _, y = consensus(a)
-        n = by_wallet.sum(wx * y)
-        d = by_wallet.sum(_column(size, partial(_weighed_squares, w, y)))
+        consensus(a)
+        n, d = per_wallet(lambda i: wx[i] * y[i]), per_wallet(lambda i: w[i] * _square(y[i]))
         a = _rel(N + n, D + d, params.amin_em, params)
 
     # 3. Labels
     a = _rel(N + n, D + d, params.amin, params)
-    L, y = consensus(a)
-    label = np.where(L != 0, np.sign(L), np.sign(by_pair.sum(x)))
+    L = consensus(a)
+    label = np.where(L != 0, np.sign(L), np.sign(per_pair(lambda i: x[i])))
     confidence = (ONE + np.abs(_cons(L))) // 2  # sigmoid(|L|) = (1 + tanh(|L|/2))/2
 
     # 4. Style control
     m = _style_bias(pairs, np.where(pairs.gold != 0, pairs.gold * ONE, _cons(L)))
     bias = pairs.longer * m[pairs.bucket]
-    surplus = _column(size, lambda i: wx[i] * (y[i] - bias[pair[i]]))
+    surplus = _fill(
+        y, lambda i: wx[i] * (y[i] - bias[pair[i]])
+    )  # in the place of y, which was needed till here
 
     # 5. Surplus
-    squares = _div(np.add.reduceat(surplus, judgements, dtype=np.int64), 1000) ** 2
-    delta_v = _Groups.of(wallet[judgements], len(states)).sum(squares)
+    squares, whose = _div(np.add.reduceat(surplus, judgements, dtype=np.int64), 1000) ** 2, wallet[judgements]
+    delta_v = _sums(whose, len(states), lambda i: squares[i])
+    delta_g, comparisons = per_wallet(lambda i: surplus[i]), per_wallet(lambda i: w[i])
 
     # 6. Paid when proven
-    sums = (n, d, a, by_wallet.sum(surplus), delta_v, by_wallet.sum(w), _div(N + n, 2), _div(D + d, 2))
+    sums = (n, d, a, delta_g, delta_v, comparisons, _div(N + n, 2), _div(D + d, 2))
     wallets = map(_result, states, [params] * len(states), zip(*(s.tolist() for s in sums), strict=True))
     labelled = map(PairResult, L.tolist(), label.tolist(), confidence.tolist())
     return EpochScore(tuple(wallets), tuple(labelled), tuple(m.tolist()))

@@ -31,7 +31,8 @@ from chain.types import BlockRef, Hash32, Params, Ratio, Wei
 
 __all__ = ["NothingPostedError", "Source", "Verified", "bundle_source", "verify", "verify_at"]
 
-Progress = Callable[[str], None]
+Progress = Callable[[str, float], None]
+"""Told what is done now, in words, and the part of all that is done, from 0 to 1."""
 
 
 class NothingPostedError(VerifyError):
@@ -264,9 +265,9 @@ def _recompute(
         before = _Before.first(evidence.header.rules.params, deployment)
     snapshot = _check_header(rpc, deployment, evidence, before.standing, posted)
     _check_runs(evidence, before.standing, learned)
-    progress(f"epoch {epoch}: checking {len(evidence.rankings)} signatures")
+    progress(f"checking {len(evidence.rankings)} signatures", 0.1)
     digests = _check_evidence(evidence, Domain(deployment.chain_id, deployment.vault))
-    progress(f"epoch {epoch}: recomputing scores and payouts")
+    progress("recomputing scores and payouts", 0.6)
     facts = facts_of(rpc, deployment, record, epoch, before.snapshot, snapshot)
     given = Comparison(epoch, file)
     closed = close(evidence, facts, before.standing, SPEC, digests, given.expect)
@@ -283,7 +284,7 @@ def _recompute(
     return found, _Before(closed.standing, snapshot.number)
 
 
-def _no_progress(_text: str) -> None:
+def _no_progress(_what: str, _part: float) -> None:
     """Say nothing."""
 
 
@@ -314,10 +315,14 @@ def verify(
                 raise VerifyError(
                     f"epoch {epoch} has no report on the chain; the last posted one is {newest}"
                 )
-            progress(f"epoch {epoch}: reading the bundle")
+
+            def tell(what: str, part: float, epoch: int = epoch) -> None:
+                progress(f"epoch {epoch}: {what}", (epoch + part) / (last + 1))
+
+            tell("reading the bundle", 0.0)
             posted = record.posted[epoch]
             with source(epoch) as file:
-                found, before = _recompute(rpc, deployment, record, posted, file, before, learned, progress)
+                found, before = _recompute(rpc, deployment, record, posted, file, before, learned, tell)
             result.append(found)
     return result
 

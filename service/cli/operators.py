@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chain.deploy import deploy as deploy_contracts
 from chain.deployment import write_deployment
@@ -182,8 +183,13 @@ def verify(
     node, d = shared.connect(rpc, deployment)
     coin = shared.read_coin(node, d.payment_token)
     try:
-        with out.status("reading the chain") as status:
-            found = verify_epochs(node, d, bundle_source(bundle), epoch, status.update)
+        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+        with Progress(*columns, console=out, transient=True) as bars:
+            bar = bars.add_task("reading the chain", total=1.0)
+            found = verify_epochs(
+                node, d, bundle_source(bundle), epoch,
+                lambda what, part: bars.update(bar, description=what, completed=part),
+            )  # fmt: skip
     except NothingPostedError:
         left = d.epoch_end(0) - node.block("latest").timestamp
         when = f"ends in {show_wait(left)}" if left > 0 else "has ended"

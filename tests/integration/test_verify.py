@@ -101,9 +101,12 @@ def _rewrite(folder: Path, epoch: int, lines: list[Line]) -> None:
 
 
 def test_what_was_published_is_found_as_posted(story: Story) -> None:
-    said: list[str] = []
+    said: list[tuple[str, float]] = []
     found = verify(
-        story.chain.rpc, story.chain.deployment, bundle_source(str(story.folder)), progress=said.append
+        story.chain.rpc,
+        story.chain.deployment,
+        bundle_source(str(story.folder)),
+        progress=lambda what, part: said.append((what, part)),
     )
     assert [(v.epoch, v.active) for v in found] == [(0, True), (1, True), (2, False)]
     assert [v.rankings for v in found] == [len(story.evidence[e].rankings) for e in range(3)]
@@ -114,7 +117,9 @@ def test_what_was_published_is_found_as_posted(story: Story) -> None:
     assert [v.sum for v in found] == [1000, 1808, 1885]
     assert [v.carried for v in found] == [501, 0, 5]
     assert found[2].paid_to == len([x for x in _lines(story.folder, 2) if x["kind"] == "leaf"])
-    assert "epoch 2: recomputing scores and payouts" in said
+    assert [part for _, part in said] == sorted(part for _, part in said)
+    assert 0 <= said[0][1] < said[-1][1] < 1
+    assert said[-1][0] == "epoch 2: recomputing scores and payouts"
     assert dict(story.standing.carried) == {STRANGE_RUN: 5}
 
 

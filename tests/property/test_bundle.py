@@ -18,8 +18,9 @@ from chain.bundle import Evidence, Run, evidence_lines, read_evidence
 from chain.canonical import canonical, hash_of, text_hash
 from chain.epoch import FAST, close
 from chain.errors import BundleError
-from chain.lines import KINDS, Line, raw_lines, read_lines, to_bytes
+from chain.lines import KINDS, MAX_LINE_BYTES, Line, raw_lines, read_lines, to_bytes
 from chain.rules import Rules
+from chain.served import hash_served
 from chain.types import Epoch
 from tests.worlds import DOMAIN, evidence_of, facts_of, first_standing
 
@@ -57,6 +58,65 @@ def test_a_bundle_that_is_read_is_written_with_the_same_bytes(seed: int) -> None
     again = read_evidence(lines)
     assert again == found
     assert _bundle(again) == data
+
+
+def test_the_bytes_are_those_of_the_first_bundle_that_was_ever_written_of_this_evidence() -> None:
+    """What is posted rests on them: faster ways to write a bundle may come, other bytes may not."""
+    data = _bundle(EVIDENCE)
+    assert (len(data), hash_of(data)) == (
+        28_540,
+        "0x577dafc890a198085ee07578adc98ad5ded99fc286f6418f905b7ff3a8afe42c",
+    )
+
+
+def test_a_bundle_is_handed_over_one_line_at_a_time() -> None:
+    digests = {r.position: r.ranking.digest(DOMAIN) for r in EVIDENCE.rankings}
+    lines: list[bytes] = []
+    close(EVIDENCE, facts_of(0, {0: 1}), first_standing(), FAST, digests, lines.append)
+    assert len(lines) > len(LINES)
+    assert [x.find(b"\n") for x in lines] == [len(x) - 1 for x in lines]
+
+
+class _Sipped(BytesIO):
+    """A file of which nobody may ask for all at once."""
+
+    asked = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert size > 0
+        self.asked = max(self.asked, size)
+        return super().read(size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert size > 0
+        self.asked = max(self.asked, size)
+        return super().readline(size)
+
+
+def test_a_bundle_is_read_one_line_at_a_time() -> None:
+    data = _bundle(EVIDENCE)
+    file = _Sipped(data)
+    assert read_evidence(read_lines(raw_lines(file))) == EVIDENCE
+    assert hash_served(file) == hash_of(data)
+    assert 0 < file.asked <= MAX_LINE_BYTES + 1
+
+
+def test_a_bundle_or_a_line_of_it_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _bundle(EVIDENCE)
+    longest = max(map(len, data.splitlines(keepends=True)))
+    monkeypatch.setattr("chain.lines.MAX_LINE_BYTES", longest)
+    monkeypatch.setattr("chain.lines.MAX_BUNDLE_BYTES", len(data))
+    assert len(_read(data)) == data.count(b"\n")
+    monkeypatch.setattr("chain.lines.MAX_BUNDLE_BYTES", len(data) - 1)
+    with pytest.raises(
+        BundleError, match=rf"line {data.count(bytes([10]))} ends beyond {len(data) - 1} bytes"
+    ):
+        _read(data)
+    monkeypatch.setattr("chain.lines.MAX_LINE_BYTES", longest - 1)
+    with pytest.raises(BundleError, match=rf"line \d+ is longer than {longest - 1} bytes"):
+        _read(data)
 
 
 @given(st.randoms(use_true_random=False))

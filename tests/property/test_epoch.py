@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
 
@@ -77,6 +79,15 @@ def test_both_engines_close_chained_epochs_with_the_same_bytes(
         assert said == said_too
         assert fast.tree.commitment == spec.tree.commitment
         assert fast.standing == spec.standing
+
+
+def test_chained_epochs_have_the_hashes_that_they_had_when_they_were_first_closed() -> None:
+    told = _story(6, [{0: 1000, 2**64 - 1: 7}, {1: 500}, {2: 9}], FAST)
+    assert [closed.data_hash for _, closed in told] == [
+        "0x6e1e47d1f4c75c96186f8d18e8ff1ade5f9edc694e0dccba0d1dd9ff6c2eb5ef",
+        "0x396fadcf80c8a7369af851139f5415bd13660958d9004036ee5ab5b1b816171d",
+        "0x9db5e3805255eced61d3d6195438992e6e72c1a81e33bef300bd497b51064d72",
+    ]
 
 
 @given(st.integers(0, 2**32), fundings)
@@ -187,6 +198,34 @@ def test_the_preferences_of_an_epoch_name_the_better_text_of_every_labelled_pair
         assert line["prompt"] == found.tasks[key.task].prompt
         rows = [r for r in closed.comparisons.rows if closed.comparisons.keys[r.pair] == key]
         assert line["judgements"] == len(rows)
+
+
+def test_a_close_says_its_stages_and_leaves_the_collector_as_it_was() -> None:
+    found, stages = evidence_of(Random(7), first_standing()), []
+    digests = {r.position: r.ranking.digest(DOMAIN) for r in found.rankings}
+
+    def begin(stage: str) -> None:
+        stages.append((stage, gc.isenabled()))
+
+    close(found, facts_of(0, {}), first_standing(), FAST, digests, begin=begin)
+    assert stages == [(s, False) for s in ("comparisons", "score", "payouts", "trees", "bundle")]
+    assert gc.isenabled()
+    with pytest.raises(KeyError):
+        close(found, facts_of(0, {}), first_standing(), FAST, {})
+    assert gc.isenabled()
+    with off():
+        close(found, facts_of(0, {}), first_standing(), FAST, digests)
+        assert not gc.isenabled()
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """Do without the collector, as a caller may."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def test_the_snapshot_of_a_run_is_the_sha256_of_its_epochs_one_after_the_other() -> None:

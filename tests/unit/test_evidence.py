@@ -17,9 +17,9 @@ from chain.errors import SignatureError, VerifyError
 from chain.evidence import CLOCK_SKEW_S, check_evidence, check_session, check_signer
 from chain.feedback import summary_of
 from chain.keys import address_of
-from chain.messages import Domain, sign
+from chain.messages import Domain, recover, sign
 from chain.rules import METHODS
-from chain.types import Epoch
+from chain.types import Address, Epoch, Hash32
 from tests.worlds import (
     DISTRIBUTOR,
     DOMAIN,
@@ -65,6 +65,19 @@ def test_good_evidence_gives_the_digest_of_every_ranking() -> None:
     digests = check_evidence(GOOD, DOMAIN)
     assert digests == {r.position: r.ranking.digest(DOMAIN) for r in GOOD.rankings}
     assert len(digests) > 10
+
+
+def test_the_signer_of_each_message_is_recovered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recovery is what most of a close's time goes into."""
+    asked: list[str] = []
+
+    def counted(digest: Hash32, signature: str) -> Address:
+        asked.append(signature)
+        return recover(digest, signature)
+
+    monkeypatch.setattr("chain.evidence.recover", counted)
+    check_evidence(GOOD, DOMAIN)
+    assert sorted(asked) == sorted(x.signature for x in (*GOOD.rankings, *GOOD.sessions))
 
 
 @pytest.mark.parametrize("at", [0, 3])

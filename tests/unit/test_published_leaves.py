@@ -34,3 +34,12 @@ def test_what_is_no_leaf_is_passed_over(line: bytes) -> None:
 def test_the_largest_amount_there_can_be_is_read() -> None:
     most = 2**96 - 1
     assert published_leaves(BytesIO(GOOD.replace(b'"7"', b'"%d"' % most)))[0].cumulative == most
+
+
+def test_a_line_that_is_longer_than_any_that_is_read_is_passed_over_with_all_its_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chain.served.MAX_LINE_BYTES", len(GOOD) + 1)
+    lines = [b"x" * (len(GOOD) + 1) + GOOD, b" " + GOOD + b" ", GOOD]
+    assert [x.cumulative for x in published_leaves(BytesIO(b"\n".join(lines) + b"\n"))] == [7]
+    assert [x.cumulative for x in published_leaves(BytesIO(b"\n".join(lines)))] == [7]
