@@ -245,6 +245,16 @@ def test_an_epoch_is_scored_by_what_the_corrected_one_before_gives(haptic: Shell
     )
 
 
+@pytest.mark.parametrize("wrong", [0.0, 4_000_000_000.0])
+def test_a_clock_of_the_machine_that_is_wrong_changes_nothing(
+    net: Any, monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    monkeypatch.setattr("time.time", lambda: wrong)
+    epoch = _epoch(net)
+    found = _pay(net, epoch)[-1]
+    assert (found.rankings, found.sum + found.carried) == (3, 1000)
+
+
 def test_nothing_is_given_up_that_waits_or_pays(haptic: Shell, net: Any) -> None:
     epoch = _epoch(net)
     for _ in range(3 * epoch + 3):
