@@ -184,7 +184,7 @@ def verify(
     coin = shared.read_coin(node, d.payment_token)
     try:
         columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-        with Progress(*columns, console=out, transient=True) as bars:
+        with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
             bar = bars.add_task("reading the chain", total=1.0)
             found = verify_epochs(
                 node, d, bundle_source(bundle), epoch,

@@ -90,7 +90,10 @@ def index() -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     db = open_database(settings.database)
     columns = TextColumn("block"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Rpc(settings.rpc_url) as rpc, Progress(*columns, console=out, transient=True) as bar:
+    with (
+        Rpc(settings.rpc_url) as rpc,
+        Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar,
+    ):
         check_deployment(rpc, deployment)
         task = bar.add_task("index", total=None)
         found = index_events(

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -201,6 +202,37 @@ def test_a_range_that_does_not_build_on_the_checkpoint_is_refused(
     with pytest.raises(ReorgError, match="9999"):
         _run(deployed, sessions, liar.url)
     assert dump() == before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_reorgs_leave_what_a_clean_sync_gives(
+    deployed: Any, sessions: Sessions, dump: Dump, wipe: Callable[[], None], seed: int
+) -> None:
+    draw, vault = Random(seed), deployed.deployment.stake_vault()
+    deployed.stake(2, 50 * TOKEN)
+    deployed.stake(3, 50 * TOKEN)
+    mine(deployed.rpc, 5)
+    for _ in range(30):
+        kind = draw.random()
+        if kind < 0.35:
+            deployed.act(draw.choice([2, 3]), vault, "requestUnstake", draw.randint(1, 10**6))
+        elif kind < 0.5:
+            mine(deployed.rpc, draw.randint(1, 3))
+        elif kind < 0.8:
+            # As deep as anything that is not final yet, to a chain as long with other blocks.
+            deployed.rpc.request("anvil_reorg", draw.randint(1, 2), [])
+        else:
+            snapshot = deployed.rpc.request("evm_snapshot")
+            deployed.act(2, vault, "requestUnstake", 7)
+            deployed.rpc.request("evm_revert", snapshot)
+        if draw.random() < 0.6:
+            _run(deployed, sessions)
+    deployed.finalize()
+    _run(deployed, sessions)
+    followed = dump()
+    wipe()
+    _run(deployed, sessions)
+    assert dump() == followed
 
 
 def test_a_reorg_above_finality_is_none(deployed: Any, sessions: Sessions) -> None:
