@@ -332,8 +332,8 @@ def score(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Param
     )  # in the place of y, which was needed till here
 
     # 5. Surplus
-    squares, whose = _div(np.add.reduceat(surplus, judgements, dtype=np.int64), 1000) ** 2, wallet[judgements]
-    delta_v = _sums(whose, len(states), lambda i: squares[i])
+    squares = _div(np.add.reduceat(surplus, judgements, dtype=np.int64), 1000) ** 2
+    delta_v = _sums(wallet[judgements], len(states), lambda i: squares[i])
     delta_g, comparisons = per_wallet(lambda i: surplus[i]), per_wallet(lambda i: w[i])
 
     # 6. Paid when proven

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +19,9 @@ import pytest
 from chain.bundle import ZERO_HASH
 from chain.canonical import hash_of, text_hash
 from chain.deploy import deploy
+from chain.deployment import write_deployment
 from chain.devnet import Devnet
-from chain.errors import BundleError, ChainError, RpcError, VerifyError
+from chain.errors import BundleError, ChainError, DeploymentError, RpcError, VerifyError
 from chain.feedback import summary_of
 from chain.keys import address_of, devnet_accounts
 from chain.lines import Line, raw_lines, read_lines, to_bytes
@@ -27,7 +29,7 @@ from chain.messages import Domain
 from chain.publisher import Report
 from chain.rpc import Rpc
 from chain.types import Epoch, Hash32, Wei
-from chain.verify import NothingPostedError, bundle_source, verify
+from chain.verify import NothingPostedError, bundle_source, verify, verify_at
 from tests.integration.conftest import BOND, COOLDOWN_S, EPOCH_S, GENESIS, TOKEN, WINDOW_S, Chain, Liar
 from tests.integration.story import Story, begin
 from tests.worlds import PEOPLE
@@ -263,12 +265,62 @@ def test_one_file_stands_for_the_folder_that_it_is_in(story: Story) -> None:
     assert len(verify(story.chain.rpc, story.chain.deployment, source)) == 3
 
 
-def test_bundles_can_come_by_http(story: Story) -> None:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
+def test_one_call_verifies_by_urls_and_paths_alone(story: Story, tmp_path: Path) -> None:
+    url, deployment, file = story.chain.url, story.chain.deployment, tmp_path / "deployment.json"
+    write_deployment(file, deployment)
+    expected = _verify(story, story.folder)
+    assert verify_at(url, str(file), str(story.folder)) == verify_at(url, file, str(story.folder)) == expected
+    said: list[str] = []
+    assert verify_at(url, deployment, str(story.folder), 0, said.append) == expected[:1]
+    assert said[0] == "epoch 0: reading the bundle"
+    with pytest.raises(DeploymentError, match="genesis: the deployment says"):
+        verify_at(url, replace(deployment, genesis=deployment.genesis + 1), str(story.folder))
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=story.folder)) as server:
+
+def test_a_file_that_changes_while_it_is_read_is_not_taken_for_what_it_was(story: Story, copy: Path) -> None:
+    """Its lines are read twice, and what is compared is what was hashed."""
+    read = bundle_source(str(copy))
+    file = copy / "epoch-1.jsonl"
+    honest = file.read_bytes()
+    share = next(x for x in honest.splitlines() if b'"kind":"share"' in x)
+
+    def begin(text: str) -> None:
+        if text == "epoch 1: recomputing scores and payouts":
+            file.write_bytes(honest.replace(share, share.replace(b'"amount":"', b'"amount":"1')))
+
+    with pytest.raises(VerifyError, match=r"epoch 1, share run 0 wallet .*: amount is 1\d+, recomputed \d+"):
+        verify(story.chain.rpc, story.chain.deployment, read, progress=begin)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("spooled", [0, 1 << 24])
+def test_a_bundle_that_comes_by_http_is_no_larger_than_allowed_and_kept_on_disk_beyond_some_bytes(
+    story: Story, monkeypatch: pytest.MonkeyPatch, spooled: int
+) -> None:
+    data = (story.folder / "epoch-1.jsonl").read_bytes()
+    monkeypatch.setattr("chain.served.SPOOL_BYTES", spooled or 1)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=story.folder)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        source = bundle_source(f"http://127.0.0.1:{server.server_port}/epoch-{{epoch}}.jsonl")
+        with source(1) as file:
+            assert isinstance(file, tempfile.SpooledTemporaryFile)
+            assert file._rolled == (not spooled)
+            assert file.read() == data
+        assert len(verify(story.chain.rpc, story.chain.deployment, source)) == 3
+        monkeypatch.setattr("chain.served.MAX_BUNDLE_BYTES", len(data) - 1)
+        with pytest.raises(BundleError, match=f"sends more than {len(data) - 1} bytes"):
+            source(1)
+        server.shutdown()
+        thread.join()
+
+
+def test_bundles_can_come_by_http(story: Story) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=story.folder)) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"

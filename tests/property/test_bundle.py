@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from io import BytesIO
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -81,6 +81,9 @@ class _Sipped(BytesIO):
     """A file of which nobody may ask for all at once."""
 
     asked = 0
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError("a line may be as long as whoever serves it likes")
 
     def read(self, size: int | None = -1, /) -> bytes:
         assert size is not None

@@ -92,6 +92,28 @@ def test_the_fast_score_is_the_specification_to_the_last_bit(first: World, secon
     assert fast(second[0], second[1], states, params) == spec.score(second[0], second[1], states, params)
 
 
+@given(worlds(), st.integers(1, 7))
+@crowded
+def test_it_does_not_matter_in_pieces_of_how_many_rows_the_score_is_computed(world: World, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score, "_PIECE", size)
+        assert fast(*world) == spec.score(*world)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize("bad", range(5))
+def test_the_first_bad_row_is_named_in_whatever_piece_it_lies(size: int, bad: int) -> None:
+    good = [Row(j, 0, 0, 1, 4) for j in range(5)]
+    loud = [replace(r, x=7) if r.judgement >= bad else r for r in good]
+    twice = [*good[: bad + 1], *good[bad:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score, "_PIECE", size)
+        with pytest.raises(ScoreInputError, match=f"row {bad}: x must be -1..1; found 7"):
+            fast(loud, [Pair(0, 0, 0)], [WalletState()], V1)
+        with pytest.raises(ScoreInputError, match=f"row {bad + 1}: a judgement has each pair once; found 0"):
+            fast(twice, [Pair(0, 0, 0)], [WalletState()], V1)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_crowd_is_scored_alike_by_both_over_chained_epochs_and_good_work_is_paid(seed: int) -> None:
     states, paid = [WalletState()] * 12, [0] * 12
