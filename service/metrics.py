@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
 
 from chain.errors import HapticError
 from service.context import Context
@@ -65,7 +66,7 @@ class Observed(Collector):
         try:
             with self.ctx.db.read() as db:
                 return read_status(self.ctx, db)
-        except HapticError:
+        except (HapticError, SQLAlchemyError):
             return None
 
 

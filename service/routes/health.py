@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.exc import SQLAlchemyError
 
 from chain.errors import HapticError
 from service.context import Context
@@ -63,3 +64,6 @@ def _behind(ctx: Context) -> str:
             return lag(ctx.reader, db, LAG_S)
     except HapticError as error:
         return str(error)
+    except SQLAlchemyError:
+        # Not its own words: they may quote what is stored.
+        return "the database does not answer"

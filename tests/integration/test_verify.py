@@ -271,7 +271,7 @@ def test_one_call_verifies_by_urls_and_paths_alone(story: Story, tmp_path: Path)
     expected = _verify(story, story.folder)
     assert verify_at(url, str(file), str(story.folder)) == verify_at(url, file, str(story.folder)) == expected
     said: list[str] = []
-    assert verify_at(url, deployment, str(story.folder), 0, said.append) == expected[:1]
+    assert verify_at(url, deployment, str(story.folder), 0, lambda what, _: said.append(what)) == expected[:1]
     assert said[0] == "epoch 0: reading the bundle"
     with pytest.raises(DeploymentError, match="genesis: the deployment says"):
         verify_at(url, replace(deployment, genesis=deployment.genesis + 1), str(story.folder))
