@@ -284,7 +284,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_for_what_it_was(story
     honest = file.read_bytes()
     share = next(x for x in honest.splitlines() if b'"kind":"share"' in x)
 
-    def begin(text: str) -> None:
+    def begin(text: str, _part: float) -> None:
         if text == "epoch 1: recomputing scores and payouts":
             file.write_bytes(honest.replace(share, share.replace(b'"amount":"', b'"amount":"1')))
 

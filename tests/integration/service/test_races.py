@@ -15,6 +15,7 @@ from sqlmodel import Session as Db
 
 from chain import ledger
 from chain.bundle import SignedSession
+from chain.continuity import Last
 from chain.errors import ChainError
 from chain.messages import Domain, Session, sign
 from chain.rules import Rules
@@ -177,10 +178,10 @@ def _block(number: int) -> BlockRef:
 @pytest.mark.parametrize("before", [None, 5])
 def test_a_range_is_stored_by_one_indexer(db: Database, before: int | None) -> None:
     if before is not None:
-        doing(db, lambda s: ledger.advance(s, DEPLOYMENT, None, _block(before)))()
+        doing(db, lambda s: ledger.advance(s, DEPLOYMENT, None, _block(before), Last()))()
 
     def move(to: int) -> Callable[[Db], None]:
-        return lambda s: ledger.advance(s, DEPLOYMENT, before, _block(to))
+        return lambda s: ledger.advance(s, DEPLOYMENT, before, _block(to), Last())
 
     refused = at_once(db, move(7), doing(db, move(9)))
     assert isinstance(refused, ChainError)
