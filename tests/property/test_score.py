@@ -188,7 +188,7 @@ def test_what_is_paid_over_the_epochs_is_the_height_ever_reached(world: World, e
     assert paid == [after.pay_hmax - before.pay_hmax for before, after in zip(start, states, strict=True)]
 
 
-@pytest.mark.parametrize("stride", [1, 2**16, 2**33])
+@pytest.mark.parametrize("stride", [1, 2**16, 2**32, 2**33])
 def test_judgements_may_be_named_by_any_numbers_and_lie_mixed(stride: int) -> None:
     rows, pairs = crowd(5)
     named = [replace(r, judgement=stride * (r.judgement // 70_001)) for r in rows]
