@@ -1,4 +1,4 @@
-"""HapticScore v1 in numpy: the bits of `chain.spec`, for a million comparisons in about a second.
+"""HapticScore v1 in numpy: the bits of `chain.spec`, a million comparisons in well under a second.
 
 Why int64 cannot overflow on input that the checks let through (rows <= 10**7, w <= 6, |N| and D <= 6·10**13):
 - log-odds: |lw| < 7·10**6 at LOGIT's ends, so |L_p| < 7·10**13;
