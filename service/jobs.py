@@ -37,6 +37,7 @@ from service.ledger.tables import EpochRow
 from trainer import corpus
 
 log = logging.getLogger(__name__)
+LINE_END = b"\n"
 
 
 class _Told:
@@ -262,11 +263,15 @@ def step_retrain(ctx: Context) -> str:
         return "no model yet"
     with ctx.db.read() as db:
         if training.due(db, ctx.place, ctx.settings) is None:
-            return "not enough new comparisons"
+            _, data = training.unlearned(db, ctx.place)
+            return (
+                f"{data.count(LINE_END)} of the {ctx.settings.retrain_after} labelled comparisons that start a retraining "
+                "have come in since the last"
+            )
     with ctx.db.write() as db:
         run = training.due_run(db, ctx.place, ctx.settings)
         db.commit()
-    return f"run {run.run} queued: epochs {run.first} to {run.last}" if run else "not enough new comparisons"
+    return f"run {run.run} queued: epochs {run.first} to {run.last}" if run else "another service was faster"
 
 
 def _training_goes_on(ctx: Context, epoch: int) -> bool:

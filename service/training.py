@@ -76,11 +76,16 @@ def _config(settings: Settings) -> list[str]:
     return ["--config", str(settings.trainer_config.resolve())] if settings.trainer_config else []
 
 
-def due(db: Db, place: Place, settings: Settings) -> tuple[range, bytes] | None:
-    """Return the closed epochs that no run has learned from and their data, if it is enough for a run."""
+def unlearned(db: Db, place: Place) -> tuple[range, bytes]:
+    """Return the closed epochs that no run has learned from, and their labelled comparisons, one a line."""
     runs = queries.runs(db)
     fresh = range(runs[-1].last + 1 if runs else 0, queries.last_closed(db) + 1)
-    data = b"".join(place.preferences_path(e).read_bytes() for e in fresh)
+    return fresh, b"".join(place.preferences_path(e).read_bytes() for e in fresh)
+
+
+def due(db: Db, place: Place, settings: Settings) -> tuple[range, bytes] | None:
+    """Return the closed epochs that no run has learned from and their data, if it is enough for a run."""
+    fresh, data = unlearned(db, place)
     return (fresh, data) if data.count(b"\n") >= settings.retrain_after else None
 
 

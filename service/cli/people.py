@@ -80,7 +80,10 @@ def unstake(
     node, d = shared.connect(rpc, deployment)
     account = shared.open_wallet(keyfile, password_file, d.chain_id)
     me, vault, coin = shared.address_of(account), d.stake_vault(), shared.read_coin(node, d.token)
-    staked, (pending, _) = int(call(node, vault, "stakedOf", me)), call(node, vault, "pendingOf", me)
+    staked, (pending, available_at) = (
+        int(call(node, vault, "stakedOf", me)),
+        call(node, vault, "pendingOf", me),
+    )
     if cancel:
         units = pending if amount == "all" else shared.parse_amount(amount, coin.decimals)
         if not 0 < units <= pending:
@@ -97,9 +100,14 @@ def unstake(
         raise shared.AmountError(
             f"{checksum(me)} has {coin.show(staked)} staked; {coin.show(units)} cannot be asked back"
         )
+    # A clock that runs already is never shortened: the cooldown may have been lowered since.
+    left = max(
+        int(call(node, vault, "cooldown")),
+        int(available_at) - node.block("latest").timestamp if pending else 0,
+    )
     rows = {
         "Wallet": checksum(me), "Stake after": coin.show(staked - units), "Waiting after": coin.show(pending + units),
-        "Withdrawable in": f"{call(node, vault, 'cooldown')} s" + (" (also what already waits)" if pending else ""),
+        "Withdrawable in": f"{left} s" + (" (also what already waits)" if pending else ""),
     }  # fmt: skip
     if shared.confirm(f"Ask back {coin.show(units)}", rows, yes=yes, dry_run=dry_run):
         shared.print_transaction(
