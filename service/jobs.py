@@ -264,10 +264,8 @@ def step_retrain(ctx: Context) -> str:
     with ctx.db.read() as db:
         if training.due(db, ctx.place, ctx.settings) is None:
             _, data = training.unlearned(db, ctx.place)
-            return (
-                f"{data.count(LINE_END)} of the {ctx.settings.retrain_after} labelled comparisons that start a retraining "
-                "have come in since the last"
-            )
+            wanted = ctx.settings.retrain_after
+            return f"{data.count(LINE_END)} of the {wanted} labelled comparisons that start a retraining have come in"
     with ctx.db.write() as db:
         run = training.due_run(db, ctx.place, ctx.settings)
         db.commit()
