@@ -37,6 +37,9 @@ class RpcError(ChainError):
 class ReorgError(ChainError):
     """A finalized block changed; nothing that depends on it may go on."""
 
+    source = ""
+    """Name of the node that says so, where one alone does."""
+
 
 class MissingLogError(ChainError):
     """A node hides events, or invents some: what it sends does not follow from what it sent before."""

@@ -191,9 +191,9 @@ _SHAPES: Final[Mapping[str, _Shape]] = {
 """By topic 0: the keccak of the signature, in the order in which each record names its fields."""
 
 
-def topics() -> tuple[str, ...]:
-    """Return topic 0 of every event that `decode` knows."""
-    return tuple(_SHAPES)
+def topics(*records: type[Mark]) -> tuple[str, ...]:
+    """Return topic 0 of these events, or of every one that `decode` knows."""
+    return tuple(topic for topic, shape in _SHAPES.items() if not records or shape.record in records)
 
 
 def decode(log: Log, timestamp: int) -> Event:
@@ -213,10 +213,14 @@ def decode(log: Log, timestamp: int) -> Event:
         if len(topic) != 66:
             raise _malformed(log, "has a wrong length")
         text = topic[2:] + text
+    # With the transaction's hash, which goes into the ledger as it is.
+    if len(log.transaction_hash) != 66:
+        raise _malformed(log, "has a wrong length")
+    text += log.transaction_hash[2:]
     try:
         data = bytes.fromhex(text)
         values = [read(data[at : at + 32]) for at, read in readers]
-        event = record(log.block, log.index, log.transaction_hash.lower(), timestamp, *values)
+        event = record(log.block, log.index, "0x" + data[-32:].hex(), timestamp, *values)
     except ValueError:
         raise _malformed(log, "holds a value out of range") from None
     if 2 * len(data) != len(text):  # fromhex skips blanks

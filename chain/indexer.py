@@ -21,6 +21,7 @@ from chain.errors import (
     HapticError,
     MissingLogError,
     ReorgError,
+    RpcError,
     StakeMismatchError,
 )
 from chain.events import Event, decode, topics
@@ -75,7 +76,9 @@ def index(
         try:
             return _index(rpc, session_factory, deployment, progress, read_from)
         except ReorgError as error:
-            if not rpc.distrust(str(error)):
+            if not error.source:
+                return _index_alone(rpc, session_factory, deployment, progress)
+            if not rpc.distrust(str(error), error.source):
                 raise
         except MissingLogError as error:
             _take_back(session_factory)
@@ -106,6 +109,8 @@ def _index_alone(
         except MissingLogError as error:
             _take_back(session_factory)
             rpc.distrust(str(error), alone.name)
+            said = error
+        except ReorgError as error:
             said = error
         except ChainError as error:
             said = said or error
@@ -138,7 +143,7 @@ def _index(
         writing: Future[None] | None = None
         for found in read_ranges(rpc, addresses, topics(), indexed + 1, finalized.number):
             read_from.add(found.source)
-            events = _events(rpc, addresses, found, None if at is None else at[1])
+            events = _checked(rpc, addresses, found, None if at is None else at[1])
             end = found.last
             if end.number == finalized.number and end.hash != finalized.hash:
                 raise _reorg(end.number, finalized.hash, end.hash)
@@ -283,7 +288,22 @@ def _unchanged(rpc: Rpc, at: tuple[int, str] | None, head: BlockRef) -> None:
         return
     found = rpc.block(at[0])
     if found.hash != at[1]:
-        raise _reorg(at[0], at[1], found.hash)
+        changed = _reorg(at[0], at[1], found.hash)
+        changed.source = rpc.source
+        raise changed
+
+
+def _checked(rpc: Rpc, addresses: Sequence[Address], found: Range, parent: str | None) -> list[Event]:
+    """Return the events of a range; whatever is wrong with it is held against the node that gave it."""
+    try:
+        return _events(rpc, addresses, found, parent)
+    except ReorgError as error:
+        error.source = found.source
+        raise
+    except (MissingLogError, RpcError):
+        raise
+    except (ChainError, ValueError) as error:
+        raise MissingLogError(f"{found.source} sent what is no log of ours: {error}") from error
 
 
 def _events(rpc: Rpc, addresses: Sequence[Address], found: Range, parent: str | None) -> list[Event]:

@@ -9,9 +9,10 @@ from sqlmodel import Session
 from chain.contracts import call
 from chain.deployment import Deployment
 from chain.errors import ChainError, RpcError
-from chain.events import Posted, Rejected, ReportEvent, decode, topics
+from chain.events import Activated, Challenged, Posted, Rejected, ReportEvent, Vetoed, decode, topics
 from chain.ledger import EpochReport
 from chain.outbox import TransactionKey
+from chain.ranges import read_ranges
 from chain.rpc import Rpc
 from chain.signer import Payer
 from chain.step import Outcome, Step, about
@@ -145,8 +146,10 @@ def activate(
 def history(rpc: Rpc, deployment: Deployment, report: Report) -> list[ReportEvent]:
     """Return what happened on the chain to reports of this epoch, in order; all of it after the snapshot."""
     head = rpc.block("latest").number
-    logs = rpc.logs([deployment.distributor], report.snapshot_block, head, topics())
-    events = [decode(log, 0) for log in sorted(logs, key=lambda log: (log.block, log.index))]
+    wanted = topics(Posted, Activated, Vetoed, Challenged)
+    found = read_ranges(rpc, [deployment.distributor], wanted, report.snapshot_block, head)
+    logs = sorted((log for part in found for log in part.logs), key=lambda log: (log.block, log.index))
+    events = [decode(log, 0) for log in logs]
     return [e for e in events if isinstance(e, ReportEvent) and e.epoch == report.epoch]
 
 

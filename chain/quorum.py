@@ -1,4 +1,4 @@
-"""Before money moves, several nodes must say the same by themselves: the hash of a block, the number of logs."""
+"""Before money moves, several nodes must say the same by themselves: the hash of a block, and the logs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from chain.errors import NodeError, QuorumError, RpcError
+from chain.hashing import keccak256
+from chain.ranges import read_ranges
 from chain.rpc import Rpc
-from chain.transport import RpcAnswerError, RpcTimeoutError
 from chain.types import Address, BlockRef, Hash32
-
-WIDEST = 10_000
-"""Most blocks asked for at once; what many providers allow."""
 
 
 class Said(NamedTuple):
@@ -20,10 +18,15 @@ class Said(NamedTuple):
     node: str
     hash: Hash32
     """Of the block that money is computed at."""
+    settled: bool
+    """The block is the last before the epoch's end, and that cannot change any more."""
     logs: int
+    digest: str
+    """keccak256 of what the logs say and where they stand."""
 
     def __str__(self) -> str:
-        return f"{self.node}: block {self.hash}, {self.logs} logs"
+        doubt = "" if self.settled else ", which is not, or not yet for good, the last before the end"
+        return f"{self.node}: block {self.hash}{doubt}, {self.logs} logs ({self.digest[:10]})"
 
 
 def agree(
@@ -34,8 +37,11 @@ def agree(
     last: int,
     block: BlockRef,
     wanted: int,
+    end: int | None = None,
 ) -> None:
-    """Ask `wanted` nodes, each by itself, for the hash of `block` and the number of logs from `first` to `last`.
+    """Ask `wanted` nodes, each by itself, for the hash of `block` and the logs from `first` to `last`.
+
+    With `end` (Unix seconds) each must also hold `block` for the last before it, and have a final one after it.
 
     A NodeError names who says what where they differ, from each other or from `block`; a QuorumError says who
     does not answer where fewer than `wanted` do.
@@ -47,8 +53,8 @@ def agree(
         if len(said) == wanted:
             break
         try:
-            found = node.block(block.number).hash
-            said.append(Said(node.name, found, _count(node, addresses, topics, first, last)))
+            here, settled = _place(node, block.number, end)
+            said.append(Said(node.name, here, settled, *_logs(node, addresses, topics, first, last)))
         except RpcError as error:
             silent.append(str(error))
     if len(said) < wanted:
@@ -57,7 +63,8 @@ def agree(
             f"{wanted} nodes must agree on block {block.number} before money moves, {len(said)} answered: {why}. "
             "Give HAPTIC_RPC_URL more nodes, or lower HAPTIC_RPC_QUORUM"
         )
-    if {each.hash for each in said} != {block.hash} or len({each.logs for each in said}) > 1:
+    same = len({(each.hash, each.digest) for each in said}) == 1 and said[0].hash == block.hash
+    if not same or not all(each.settled for each in said):
         raise NodeError(
             f"the nodes do not agree on block {block.number}, which was read as {block.hash}, and the logs of "
             f"blocks {first} to {last}: {'; '.join(map(str, said))}. Nothing was closed: find out who is wrong "
@@ -65,17 +72,21 @@ def agree(
         )
 
 
-def _count(node: Rpc, addresses: Sequence[Address], topics: Sequence[str], first: int, last: int) -> int:
-    """Return how many logs a node says there are, asked for in ranges that shrink where it refuses."""
-    at, width, total = first, WIDEST, 0
-    while at <= last:
-        end = min(at + width - 1, last)
-        try:
-            total += len(node.logs(addresses, at, end, topics))
-        except (RpcAnswerError, RpcTimeoutError):
-            if end == at:
-                raise
-            width = (end - at + 1) // 2
-            continue
-        at, width = end + 1, min(width + width // 4 + 1, WIDEST)
-    return total
+def _place(node: Rpc, number: int, end: int | None) -> tuple[Hash32, bool]:
+    """Return a block's hash, and whether the node holds it for the last before `end`, for good."""
+    if end is None:
+        return node.block(number).hash, True
+    here, after, final = node.blocks([number, number + 1, "finalized"])
+    return here.hash, here.timestamp < end <= min(after.timestamp, final.timestamp)
+
+
+def _logs(
+    node: Rpc, addresses: Sequence[Address], topics: Sequence[str], first: int, last: int
+) -> tuple[int, str]:
+    """Return how many logs a node says there are, and a hash of them, in ranges that the node takes."""
+    count, digest = 0, b""
+    for part in read_ranges(node, addresses, topics, first, last):
+        for log in sorted(part.logs, key=lambda log: (log.block, log.index)):
+            said = f"{log.block} {log.index} {log.address} {' '.join(log.topics)} {log.data}".lower()
+            digest, count = keccak256(digest + said.encode()), count + 1
+    return count, digest.hex()

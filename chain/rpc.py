@@ -214,7 +214,7 @@ class Rpc:
 def _parse(node: str, kind: type[T], raw: msgspec.Raw, method: str) -> T:
     try:
         return msgspec.json.decode(raw, type=kind)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise _odd(node, method) from None
 
 

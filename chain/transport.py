@@ -193,7 +193,7 @@ class Transport:
             return _Tried({}, f"does not answer: no answer within {self._timeout_s:g} s", is_slow=True)
         except (httpx.TransportError, httpx.DecodingError) as error:
             return _Tried({}, f"does not answer: {self._scrub(str(error)) or type(error).__name__}")
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return _Tried({}, "does not answer: the answer is no JSON-RPC (cut off, or a web page)")
 
     def _sort(self, calls: Sequence[Call], waiting: Sequence[int], answers: Sequence[Answer]) -> _Tried:
@@ -242,7 +242,7 @@ class Transport:
             return answers_of(response.content)
         try:
             answers = answers_of(response.content)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             answers = []
         if any(answer.error for answer in answers):
             return answers

@@ -238,7 +238,9 @@ def _check_agreed(db: Db, rpc: Rpc, place: Place, epoch: int, snapshot: BlockRef
     if place.quorum > 1:
         contracts = [place.deployment.vault, place.deployment.distributor]
         first = _last_before(db, place, epoch) + 1
-        agree(rpc, contracts, topics(), first, snapshot.number, snapshot, place.quorum)
+        agree(
+            rpc, contracts, topics(), first, snapshot.number, snapshot, place.quorum, place.start(epoch + 1)
+        )
 
 
 def _check_funded(db: Db, rpc: Rpc, place: Place, snapshot: BlockRef) -> None:

@@ -379,6 +379,8 @@ STEPS: dict[str, Callable[[Context], str]] = {
 def run_step(ctx: Context, pulse: Pulse, name: str) -> None:
     """Run one step; a failure is logged with its traceback, shown by /healthz, and raised for the scheduler."""
     began = time.monotonic()
+    # A job that hangs in its first run is late too.
+    pulse.ran_at.setdefault(name, time.time())
     try:
         said = STEPS[name](ctx)
         if pulse.waits.get(name) != said:

@@ -56,7 +56,7 @@ class Observed(Collector):
         )
         age = GaugeMetricFamily("haptic_job_age_seconds", "since a job of the clock last ran", labels=["job"])
         took = GaugeMetricFamily("haptic_job_seconds", "how long its last run took", labels=["job"])
-        for job, at in sorted(pulse.ran_at.items()):
+        for job, at in sorted(dict(pulse.ran_at).items()):
             failures.add_metric([job], pulse.failures.get(job, 0))
             age.add_metric([job], now - at)
             took.add_metric([job], pulse.seconds.get(job, 0.0))

@@ -158,6 +158,8 @@ def verified(session: Session, number: int) -> None:
 
 def take_back(session: Session) -> None:
     """Forget what was indexed after the block at which the contracts agreed for the last time."""
+    # First, so that whoever writes a range at this moment is waited for, or waits and then finds the checkpoint moved.
+    session.exec(select(Checkpoint).with_for_update()).all()
     known = session.get(Checkpoint, VERIFIED)
     after = -1 if known is None else known.number
     for table in (StakeRow, FundingRow, ReportRow, ClaimRow):
@@ -174,12 +176,18 @@ def take_back(session: Session) -> None:
 
 def _replay(session: Session, last: Last, after: int) -> None:
     """Take what the events after a block left each account with into `last`."""
-    for row in session.exec(select(StakeRow).where(StakeRow.block > after).order_by(*_oldest(StakeRow))):
-        last.stakes[Address(row.account)] = Wei(row.staked), Wei(row.pending)
-        last.changed.add(Address(row.account))
-    for paid in session.exec(select(ClaimRow).where(ClaimRow.block > after).order_by(*_oldest(ClaimRow))):
-        last.claimed[Address(paid.account)] = Wei(paid.cumulative)
-        last.changed.add(Address(paid.account))
+    # Columns, a part at a time: a ledger of millions must not stand in memory.
+    connection, parts = session.connection(), {"yield_per": 5_000}
+    stakes = select(StakeRow.account, StakeRow.staked, StakeRow.pending).where(col(StakeRow.block) > after)
+    for account, staked, pending in connection.execute(
+        stakes.order_by(*_oldest(StakeRow)), execution_options=parts
+    ):
+        last.stakes[Address(account)] = Wei(staked), Wei(pending)
+        last.changed.add(Address(account))
+    paid = select(ClaimRow.account, ClaimRow.cumulative).where(col(ClaimRow.block) > after)
+    for account, cumulative in connection.execute(paid.order_by(*_oldest(ClaimRow)), execution_options=parts):
+        last.claimed[Address(account)] = Wei(cumulative)
+        last.changed.add(Address(account))
 
 
 @dataclass(slots=True)
@@ -237,7 +245,11 @@ def unknown_accounts(events: Iterable[Event], last: Last) -> set[Address]:
 
 def load_balances(session: Session, events: Iterable[Event], last: Last) -> None:
     """Add to `last` what the accounts in `events` have before them, for those that it does not know yet."""
-    names = sorted(unknown_accounts(events, last))
+    _load(session, sorted(unknown_accounts(events, last)), last)
+
+
+def _load(session: Session, names: Sequence[Address], last: Last) -> None:
+    """Add what is written of these accounts to `last`, where it does not know better."""
     for start in range(0, len(names), CHUNK):
         some = names[start : start + CHUNK]
         held = {
@@ -261,6 +273,8 @@ def last_of(session: Session) -> Last:
     if at is not None:
         last.totals = Totals(Wei(at.staked), Wei(at.pending), at.stake_seconds, at.counted_at)
         _replay(session, last, at.balances_at)
+        # An event tells an account's stake or what it was paid; the other half is as it was written.
+        _load(session, sorted(last.changed), last)
     return last
 
 

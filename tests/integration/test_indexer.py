@@ -25,7 +25,7 @@ from chain.errors import (
     RpcError,
     StakeMismatchError,
 )
-from chain.events import Challenged, Posted
+from chain.events import Challenged, Claimed, Posted
 from chain.indexer import IndexResult, check_stake, index, snapshot_block, stake_at
 from chain.rpc import Rpc
 from chain.types import Address, Epoch, Hash32, Wei
@@ -505,3 +505,73 @@ def test_an_empty_answer_that_the_headers_belie_is_refused(
     with pytest.raises(MissingLogError, match=r"left out the logs of block \d+"):
         _run(deployed, sessions, liar.url)
     assert dump() == before
+
+
+def test_what_was_interrupted_leaves_every_account_what_it_has(
+    deployed: Any, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Balances by account are written now and then; who is killed in between has them from the events."""
+    for who in (2, 3):
+        deployed.stake(who, TOKEN)
+    deployed.finalize()
+    _run(deployed, sessions)
+    monkeypatch.setattr(ranges, "FIRST", 3)
+    monkeypatch.setattr(ranges, "WIDEST", 3)
+    deployed.unstake(2, 5)
+    mine(deployed.rpc, 12)
+    deployed.finalize()
+    calls = iter(range(9))
+
+    def stop(_done: int, _of: int) -> None:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+
+    with Rpc(deployed.url) as rpc, pytest.raises(KeyboardInterrupt):
+        index(rpc, sessions, deployed.deployment, stop)
+    with sessions() as session:
+        # As if what a claim tells had been in the range that was interrupted, too.
+        mark = (session.get(ledger.Checkpoint, 1).number, 99, Hash32("0x" + "aa" * 32), 5)
+        ledger.store(
+            session,
+            ledger.take([Claimed(*mark, deployed.address(3), deployed.address(3), Wei(7), Wei(7))], Last()),
+        )
+        session.commit()
+        last = ledger.last_of(session)
+    two, three = deployed.address(2), deployed.address(3)
+    assert (last.stakes[two], last.claimed[two]) == ((TOKEN - 5, 5), 0)
+    assert (last.stakes[three], last.claimed[three]) == ((TOKEN, 0), 7)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data", lambda text: text[:-2]),
+        ("transactionHash", lambda text: text + "\t1\n2"),
+        ("blockNumber", lambda _text: "zz"),
+        ("blockTimestamp", lambda _text: "0x"),
+        ("logIndex", lambda _text: "0x"),
+    ],
+)
+def test_a_log_that_holds_anything_else_is_read_from_another_node_or_stops_it_all(
+    deployed: Any, liar: Any, sessions: Sessions, dump: Dump, wipe: Callable[[], None], field: str, value: Any
+) -> None:
+    _play(deployed)
+    deployed.finalize()
+    _run(deployed, sessions)
+    right = dump()
+    wipe()
+
+    def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        for call, answer in zip(calls, answers, strict=True):
+            if call["method"] == "eth_getLogs":
+                for log in answer["result"]:
+                    log[field] = value(log[field])
+
+    liar.lie = lie
+    with pytest.raises(MissingLogError, match="sent what is no log of ours"):
+        _run(deployed, sessions, liar.url)
+    assert dump() == NOTHING
+    with Rpc(f"{liar.url},{deployed.url}", retries=0) as rpc:
+        index(rpc, sessions, deployed.deployment)
+        assert rpc.standing()[liar.url]
+    assert dump() == right

@@ -15,6 +15,7 @@ from sqlmodel import Session, create_engine
 
 from chain import ledger
 from chain.contracts import Contract
+from chain.devnet import mine
 from chain.errors import ChainError, RevertError, RpcError
 from chain.events import Activated, Posted, Vetoed, decode, topics
 from chain.hashing import keccak256
@@ -409,3 +410,23 @@ def test_amounts_of_256_bits_survive_the_database(deployed: Any, sessions: Sessi
         kept = ledger.epoch_report(session, 0)
         assert kept is not None
         assert kept.sum == (1 << 256) - 1
+
+
+def test_a_node_that_limits_ranges_does_not_hold_an_epoch_up(
+    deployed: Any, sessions: Sessions, liar: Any
+) -> None:
+    deployed.fund(4, 0, 5)
+    report = _report(deployed)
+    mine(deployed.rpc, 40)
+
+    def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        for call, answer in zip(calls, answers, strict=True):
+            wanted = call["params"][0] if call["method"] == "eth_getLogs" else {}
+            if wanted and int(wanted["toBlock"], 16) - int(wanted["fromBlock"], 16) > 9:
+                answer.pop("result", None)
+                answer["error"] = {"code": -32600, "message": "block range is too wide"}
+
+    liar.lie = lie
+    with Rpc(liar.url, retries=0) as rpc, sessions() as session:
+        assert publish(rpc, session, deployed.deployment, deployed.accounts[0], report).done
+    assert [type(e) for e in _logs(deployed)] == [Posted]

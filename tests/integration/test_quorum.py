@@ -140,3 +140,22 @@ def test_each_node_by_itself_stands_for_no_other(chain: Chain, nodes: Any) -> No
         assert good.seen == []
         assert second.block("latest") == chain.rpc.block("latest")
         assert (first.name, second.name) == (dead.url, good.url)
+
+
+def test_a_block_that_is_not_the_last_before_the_end_for_all_is_refused(chain: Chain, nodes: Any) -> None:
+    d, asked = chain.deployment, nodes(honest, honest)
+    before = chain.rpc.block("latest")
+    end = before.timestamp + 100
+    chain.warp(end)
+
+    def ask(number: int) -> None:
+        block = chain.rpc.block(number)
+        with Rpc(",".join(node.url for node in asked), retries=0, chain_id=31337) as rpc:
+            agree(rpc, [d.vault, d.distributor], topics(), d.from_block, block.number, block, 2, end)
+
+    with pytest.raises(NodeError, match="not yet for good, the last before the end"):
+        ask(before.number)
+    mine(chain.rpc, 2)
+    ask(before.number)
+    with pytest.raises(NodeError, match="the last before the end"):
+        ask(before.number - 1)
