@@ -192,6 +192,11 @@ class Database:
 
 def open_database(url: str) -> Database:
     """Return the database at `url`, migrated to the newest schema; ConfigError where it cannot be opened."""
+    if url.startswith("sqlite:///") and not (folder := Path(url.removeprefix("sqlite:///")).parent).is_dir():
+        raise ConfigError(
+            f"there is no folder {folder} for the database: set HAPTIC_DATA_DIR or HAPTIC_DATABASE_URL to where it is, "
+            "or make it"
+        )
     try:
         engine = open_engine(url)
         migrate(engine)

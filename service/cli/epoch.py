@@ -89,6 +89,11 @@ def reopen(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> Non
     _check_reopened(ctx, epoch)
     with ctx.db.read() as session:
         last, newest = queries.last_closed(session), queries.newest_epochs(session, 1)
+        row = queries.epoch_row(session, epoch)
+    if row is None or (row.closed_at is None and row.abandoned_at is None):
+        raise HapticError(
+            f"epoch {epoch} is not closed: there is nothing to take back; the last closed one is {last}"
+        )
     what = {"Epochs": f"{epoch} to {last}", "Kept": "every ranking, receipt and commitment"}
     if newest and newest[0].epoch > epoch:
         what["Note"] = (

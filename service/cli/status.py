@@ -30,8 +30,8 @@ def status(
 ) -> None:  # fmt: skip
     """Show where the network stands: blocks, epoch, what is done next, stake, revenue, and what fails.
 
-    With --service it is what that service says; without, database and node are read as HAPTIC_* name them, so that
-    it works while the service is down.
+    With --service, or HAPTIC_SERVICE, it is what that service says; without either (`--service ""`), database and node
+    are read as HAPTIC_* name them, so that it works while the service is down.
     """
     if service:
         with Api(service) as api:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import time
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from chain.contracts import Contract
 from chain.devnet import Devnet
+from chain.errors import HapticError
 from chain.keys import address_of
 from chain.rpc import Rpc
 from chain.transactions import transact
@@ -20,6 +22,7 @@ from service.terminal import out, show_time
 NAMES = ("alice", "bob", "carol")
 BLOCK_TIME_S = 1
 WINDOW_S = 30
+OPERATOR = "operator.env"
 
 
 def _opening(site: Site, url: str) -> str:
@@ -37,6 +40,8 @@ In another terminal (with [bold].venv/bin[/] on your PATH):
   haptic stake 100          haptic rank          haptic score
   haptic fund 50            haptic claim         haptic verify
 
+As its operator (status, index, epoch): [bold]set -a; . {site.folder / OPERATOR}; set +a[/]
+
 [bold]stake[/] and [bold]fund[/] work at once.
 [bold]rank[/] needs a model. The first is being made, in about a minute ({site.folder / "worker.log"});
 it is ready when this terminal says so, and {url}/v1/jobs says "epoch … is open".
@@ -44,6 +49,12 @@ it is ready when this terminal says so, and {url}/v1/jobs says "epoch … is ope
 Its root is posted some seconds later; then verify reads it.
 It pays claims {d.challenge_window} s after that, when its challenge window is over.
 """
+
+
+def _write_settings(site: Site) -> None:
+    """Write down the settings of the service, for who plays its operator; a devnet's secrets are nobody's."""
+    lines = (f"{name}={shlex.quote(value)}\n" for name, value in sorted(site.environ.items()))
+    (site.folder / OPERATOR).write_text("".join(lines), encoding="utf-8")
 
 
 def _opened(api: Api) -> int | None:
@@ -89,6 +100,7 @@ def run(folder: Path, port: int, rpc_port: int, epoch_length: int) -> None:
         served = stack.enter_context(process("serve", ["serve"], site))
         wait_until_served(url, served, folder / "serve.log")
         worker = stack.enter_context(process("worker", ["worker", "--bootstrap"], site))
+        _write_settings(site)
         out.print(_opening(site, url), soft_wrap=True)  # so that no line to paste is broken
         api = stack.enter_context(Api(url))
         try:
@@ -96,6 +108,7 @@ def run(folder: Path, port: int, rpc_port: int, epoch_length: int) -> None:
         except KeyboardInterrupt:
             out.print("Stopping.")
             return
-        out.print(
-            f"[red]A process ended by itself; see {folder / 'serve.log'} and {folder / 'worker.log'}[/]"
+        ended = "serve" if served.poll() is not None else "worker"
+        raise HapticError(
+            f"`haptic {ended}` ended by itself, and a devnet is nothing without it; see {folder / f'{ended}.log'}"
         )
