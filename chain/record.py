@@ -28,35 +28,24 @@ from chain.events import (
     topics,
 )
 from chain.hashing import keccak256
+from chain.ranges import read_ranges
 from chain.rpc import Rpc
 from chain.stake import Change, fold, stake_seconds
-from chain.transport import RpcAnswerError
 from chain.types import BlockRef, Hash32, Wei
-
-_STEP = 10_000
-"""Blocks asked for at once."""
 
 
 def _events(rpc: Rpc, deployment: Deployment, until: int) -> Iterator[Event]:
-    """Yield all events of both contracts up to a block, in chain order, shrinking ranges that a node refuses.
+    """Yield all events of both contracts up to a block, in chain order.
 
     Each must follow from those before it by the balances that it carries; if not, a ChainError.
     """
     addresses = [deployment.vault, deployment.distributor]
-    at, step = deployment.from_block, _STEP
     times: dict[int, int] = {}
     before = Last()
-    while at <= until:
-        last = min(at + step - 1, until)
-        try:
-            found = rpc.logs(addresses, at, last, topics())
-        except RpcAnswerError:
-            if step == 1:
-                raise
-            step = max(1, step // 4)
-            continue
-        for log in sorted(found, key=lambda x: (x.block, x.index)):
-            if log.removed or log.address.lower() not in addresses or not at <= log.block <= last:
+    for part in read_ranges(rpc, addresses, topics(), deployment.from_block, until):
+        for log in sorted(part.logs, key=lambda x: (x.block, x.index)):
+            inside = part.first.number <= log.block <= part.last.number
+            if log.removed or log.address.lower() not in addresses or not inside:
                 raise NodeError(
                     f"the node sent a log of {log.address} in block {log.block} that was not asked for"
                 )
@@ -65,7 +54,6 @@ def _events(rpc: Rpc, deployment: Deployment, until: int) -> Iterator[Event]:
             event = decode(log, times.get(log.block) or int(log.block_timestamp or "0", 16))
             follow(before, event)
             yield event
-        at = last + 1
 
 
 @dataclass(frozen=True, slots=True)
