@@ -293,7 +293,9 @@ def score(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Param
     wallet, pair, wx = rows.wallet.astype(np.int32), rows.pair.astype(np.int32), w * x
     del rows
 
-    gold, y = _fill(np.empty(size, np.int32), lambda i: pairs.gold[pair[i]] * ONE), np.empty(size, np.int32)
+    # By pairs one goes everywhere at once: what is looked up there is kept small, to stay in the cache.
+    known = pairs.gold.astype(np.int8)
+    gold, y = _fill(np.empty(size, np.int8), lambda i: known[pair[i]]), np.empty(size, np.int32)
     N = np.array([s.label_n for s in states], dtype=np.int64)
     D = np.array([s.label_d for s in states], dtype=np.int64)
     per_wallet = partial(_sums, wallet, len(states))
@@ -303,12 +305,15 @@ def score(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Param
         """Return L, and leave in `y` the truth of each row's pair as it is known without the row."""
         lw = _LOGIT[a // 1000]
         L = per_pair(lambda i: x[i] * lw[wallet[i]])
-        _fill(y, lambda i: np.where(gold[i] != 0, gold[i], _cons(L[pair[i]] - x[i] * lw[wallet[i]])))
+        _fill(
+            y,
+            lambda i: np.where(gold[i] != 0, np.int64(ONE) * gold[i], _cons(L[pair[i]] - x[i] * lw[wallet[i]])),
+        )
         return L
 
     # 1. Seed
-    D0 = D + per_wallet(lambda i: w[i] * np.abs(gold[i]))
-    a = _rel(N + per_wallet(lambda i: wx[i] * gold[i]), D0, params.amin_em, params)
+    D0 = D + ONE * per_wallet(lambda i: w[i] * np.abs(gold[i]))
+    a = _rel(N + ONE * per_wallet(lambda i: wx[i] * gold[i]), D0, params.amin_em, params)
     if not D0.any():
         a = np.full(len(states), 650_000, dtype=np.int64)
 
@@ -321,12 +326,14 @@ def score(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Param
     # 3. Labels
     a = _rel(N + n, D + d, params.amin, params)
     L = consensus(a)
-    label = np.where(L != 0, np.sign(L), np.sign(per_pair(lambda i: x[i])))
+    label = np.sign(L)
+    if not label.all():
+        label = np.where(L != 0, label, np.sign(per_pair(lambda i: x[i])))
     confidence = (ONE + np.abs(_cons(L))) // 2  # sigmoid(|L|) = (1 + tanh(|L|/2))/2
 
     # 4. Style control
     m = _style_bias(pairs, np.where(pairs.gold != 0, pairs.gold * ONE, _cons(L)))
-    bias = pairs.longer * m[pairs.bucket]
+    bias = (pairs.longer * m[pairs.bucket]).astype(np.int32)
     surplus = _fill(
         y, lambda i: wx[i] * (y[i] - bias[pair[i]])
     )  # in the place of y, which was needed till here

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NewType
 
+import msgspec
+
 Address = NewType("Address", str)
 """Lowercase 0x-hex of 20 bytes; so the order of strings is the order of numbers."""
 
@@ -120,9 +122,8 @@ class WalletResult:
     """The state carried to the next epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class PairResult:
-    """A pair after an epoch."""
+class PairResult(msgspec.Struct, frozen=True, gc=False):
+    """A pair after an epoch; there may be millions, and a Struct is made eight times as fast as a dataclass."""
 
     log_odds: int
     """L_p in ppm of a natural logit."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from chain import score, spec
 from chain.errors import ScoreInputError
 from chain.score import MAX_HISTORY, MAX_ROWS, Pairs, Rows
-from chain.types import ONE, Address, EpochScore, Pair, Params, Ratio, Row, WalletState
+from chain.types import ONE, Address, EpochScore, Pair, PairResult, Params, Ratio, Row, WalletState
 
 World = tuple[list[Row], list[Pair], list[WalletState], Params]
 MOST = {2: 1, 3: 3, 4: 6, 6: 15}
@@ -162,7 +162,7 @@ def test_which_response_of_a_pair_comes_first_does_not_matter(world: World) -> N
     other = fast([replace(r, x=-r.x) for r in rows], mirrored, states, params)
     assert other.wallets == result.wallets
     assert other.style_bias == result.style_bias
-    assert other.pairs == tuple(replace(p, log_odds=-p.log_odds, label=-p.label) for p in result.pairs)
+    assert other.pairs == tuple(PairResult(-p.log_odds, -p.label, p.confidence) for p in result.pairs)
 
 
 @given(worlds())
