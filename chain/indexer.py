@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from sqlmodel import Session
 
@@ -21,16 +20,15 @@ from chain.errors import (
     HapticError,
     MissingLogError,
     ReorgError,
-    RpcError,
     StakeMismatchError,
 )
-from chain.events import Event, decode, topics
+from chain.events import Event, topics
+from chain.logs import events_of
 from chain.ranges import Range, read_ranges
 from chain.rpc import Rpc
 from chain.stake import StakeAccount, fold, stake_seconds
 from chain.transport import RpcAnswerError
 from chain.types import Address, BlockRef
-from chain.wire import Log
 
 FEW_BLOCKS = 100
 """A range of no more blocks that came without a log is compared with their headers."""
@@ -294,47 +292,15 @@ def _unchanged(rpc: Rpc, at: tuple[int, str] | None, head: BlockRef) -> None:
 
 
 def _checked(rpc: Rpc, addresses: Sequence[Address], found: Range, parent: str | None) -> list[Event]:
-    """Return the events of a range; whatever is wrong with it is held against the node that gave it."""
-    try:
-        return _events(rpc, addresses, found, parent)
-    except ReorgError as error:
-        error.source = found.source
-        raise
-    except (MissingLogError, RpcError):
-        raise
-    except (ChainError, ValueError) as error:
-        raise MissingLogError(f"{found.source} sent what is no log of ours: {error}") from error
-
-
-def _events(rpc: Rpc, addresses: Sequence[Address], found: Range, parent: str | None) -> list[Event]:
     """Return the events of a range, in order; `parent` is the hash it must build on."""
     if parent is not None and found.first.parent_hash != parent:
-        raise _reorg(found.first.number - 1, parent, found.first.parent_hash)
-    _check_logs(rpc, found, addresses)
+        changed = _reorg(found.first.number - 1, parent, found.first.parent_hash)
+        changed.source = found.source
+        raise changed
+    events = events_of(rpc, found, addresses)
     if not found.logs and found.last.number - found.first.number < FEW_BLOCKS:
         _check_empty(rpc, found, addresses)
-    times = _times(rpc, found.logs)
-    return [decode(log, times[log.block_number]) for log in found.logs]
-
-
-def _check_logs(rpc: Rpc, found: Range, addresses: Sequence[Address]) -> None:
-    """Put the logs in order; refuse any that was not asked for, comes twice, or is of another block than the headers."""
-    first, last = found.first, found.last
-    ends = {first.number: first.hash, last.number: last.hash}
-    places = [(log.block, log.index) for log in found.logs]
-    if any(place >= following for place, following in pairwise(places)):
-        found.logs.sort(key=lambda log: (log.block, log.index))
-        places.sort()
-    before = (-1, -1)
-    for at, log in zip(places, found.logs, strict=True):
-        wanted = first.number <= at[0] <= last.number and log.address.lower() in addresses
-        if not wanted or log.removed or at <= before:
-            raise MissingLogError(
-                f"{rpc.name} sent a log that was not asked for (block {at[0]}, log {at[1]})"
-            )
-        if at[0] in ends and ends[at[0]] != log.block_hash:
-            raise _reorg(at[0], ends[at[0]], log.block_hash)
-        before = at
+    return events
 
 
 def _check_empty(rpc: Rpc, found: Range, addresses: Sequence[Address]) -> None:
@@ -350,23 +316,6 @@ def _check_empty(rpc: Rpc, found: Range, addresses: Sequence[Address]) -> None:
             and rpc.logs_of_block(block, addresses, topics())
         ):
             raise MissingLogError(f"{rpc.name} left out the logs of block {block.number}: use another node")
-
-
-def _times(rpc: Rpc, logs: Sequence[Log]) -> dict[str, int]:
-    """Return the timestamp of each block with logs, by its number in hex: from the logs, where the node says it there."""
-    times: dict[str, int] = {}
-    hashes: dict[int, Log] = {}
-    for log in logs:
-        if log.block_number not in times:
-            if log.block_timestamp is None:
-                hashes[log.block] = log
-            else:
-                times[log.block_number] = int(log.block_timestamp, 16)
-    for block in rpc.blocks(sorted(hashes)):
-        if block.hash != hashes[block.number].block_hash:
-            raise _reorg(block.number, hashes[block.number].block_hash, block.hash)
-        times[hashes[block.number].block_number] = block.timestamp
-    return times
 
 
 def _reorg(number: int, before: str, now: str) -> ReorgError:

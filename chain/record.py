@@ -24,10 +24,10 @@ from chain.events import (
     UnstakeCancelled,
     UnstakeRequested,
     Vetoed,
-    decode,
     topics,
 )
 from chain.hashing import keccak256
+from chain.logs import events_of
 from chain.ranges import read_ranges
 from chain.rpc import Rpc
 from chain.stake import Change, fold, stake_seconds
@@ -40,18 +40,9 @@ def _events(rpc: Rpc, deployment: Deployment, until: int) -> Iterator[Event]:
     Each must follow from those before it by the balances that it carries; if not, a ChainError.
     """
     addresses = [deployment.vault, deployment.distributor]
-    times: dict[int, int] = {}
     before = Last()
     for part in read_ranges(rpc, addresses, topics(), deployment.from_block, until):
-        for log in sorted(part.logs, key=lambda x: (x.block, x.index)):
-            inside = part.first.number <= log.block <= part.last.number
-            if log.removed or log.address.lower() not in addresses or not inside:
-                raise NodeError(
-                    f"the node sent a log of {log.address} in block {log.block} that was not asked for"
-                )
-            if log.block_timestamp is None and log.block not in times:
-                times[log.block] = rpc.block(log.block).timestamp
-            event = decode(log, times.get(log.block) or int(log.block_timestamp or "0", 16))
+        for event in events_of(rpc, part, addresses):
             follow(before, event)
             yield event
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
+from weakref import WeakSet
 
 import httpx
 import msgspec
@@ -20,6 +24,10 @@ Call = tuple[str, Sequence[Any]]
 
 BATCH = 100
 """Most calls in one HTTP request; providers refuse larger batches."""
+SLOWEST = 3
+"""An HTTP exchange may take so many times the timeout of one read: a node that drips bytes keeps to each of those."""
+MAX_ANSWER_BYTES = 1 << 26
+"""Most that is taken in one HTTP answer; the logs of one full block are about a megabyte."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -51,7 +59,15 @@ class UnknownBlockError(RpcError):
 
 
 class _TooLargeError(Exception):
-    """The node wants fewer calls at once."""
+    """The node wants fewer calls at once, or would send too much."""
+
+
+class _OversizeError(Exception):
+    """The node sends more than is taken."""
+
+
+class _TooSlowError(Exception):
+    """The exchange as a whole took too long."""
 
 
 class _Tried(NamedTuple):
@@ -96,6 +112,10 @@ class _NoKeys(logging.Filter):
 
 
 _NO_KEYS = _NoKeys()
+_OPENED = (".connect_tcp.complete", ".start_tls.complete")
+"""How the names of the events end after which httpx has a connection, be it through a proxy."""
+_OVERSIZE = Failure(-32005, f"response size limit exceeded: more than {MAX_ANSWER_BYTES >> 20} MiB")
+"""What a node might have said itself of what it sends too much of."""
 
 
 class Transport:
@@ -117,6 +137,7 @@ class Transport:
         self._retries = retries
         self._sleep = sleep
         self._most = BATCH
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         logging.getLogger("httpx").addFilter(_NO_KEYS)
         self._http = httpx.Client(
             timeout=timeout_s,
@@ -180,7 +201,7 @@ class Transport:
         ]
         try:
             body = msgspec.json.encode(wanted if len(wanted) > 1 else wanted[0])
-            response = self._http.post(self._url, content=body)
+            response, content = self._post(body)
             if response.status_code in BUSY:
                 slow = response.status_code == HTTPStatus.GATEWAY_TIMEOUT
                 return _Tried(
@@ -188,13 +209,70 @@ class Transport:
                 )
             if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(waiting) > 1:
                 raise _TooLargeError
-            return self._sort(calls, waiting, self._answers(response))
+            return self._sort(calls, waiting, self._answers(response, content))
+        except _OversizeError:
+            if len(waiting) > 1:
+                raise _TooLargeError from None
+            refusal = self._refusal(_OVERSIZE, calls[waiting[0]])
+            # Only a range of logs can be asked for in parts; of anything else another node may have less to say.
+            refusal.local |= calls[waiting[0]][0] != "eth_getLogs"
+            raise refusal from None
+        except _TooSlowError:
+            longest = f"{SLOWEST * self._timeout_s:g} s"
+            return _Tried({}, f"does not answer: it drips, and was not done within {longest}", is_slow=True)
         except httpx.TimeoutException:
             return _Tried({}, f"does not answer: no answer within {self._timeout_s:g} s", is_slow=True)
         except (httpx.TransportError, httpx.DecodingError) as error:
             return _Tried({}, f"does not answer: {self._scrub(str(error)) or type(error).__name__}")
         except (msgspec.DecodeError, RecursionError):
             return _Tried({}, "does not answer: the answer is no JSON-RPC (cut off, or a web page)")
+
+    def _post(self, body: bytes) -> tuple[httpx.Response, bytes]:
+        """Return the response to a request, and what it holds, at most MAX_ANSWER_BYTES."""
+        parts, size = [], 0
+        seen = {"trace": self._remember}
+        with (
+            self._deadline(),
+            self._http.stream("POST", self._url, content=body, extensions=seen) as response,
+        ):
+            for part in response.iter_bytes():
+                size += len(part)
+                if size > MAX_ANSWER_BYTES:
+                    raise _OversizeError
+                parts.append(part)
+        return response, b"".join(parts)
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        """Cut an exchange off that takes too long as a whole, be it over headers or body: httpx limits each read only."""
+        over = threading.Event()
+
+        def cut() -> None:
+            over.set()
+            # Which connection it is does not show; another thread's exchange with this node is tried again.
+            for connection in list(self._sockets):
+                with suppress(OSError):
+                    # Not what TLS makes of it, which is not for another thread to call.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+        timer = threading.Timer(SLOWEST * self._timeout_s, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except httpx.TransportError:
+            if not over.is_set():
+                raise
+        finally:
+            timer.cancel()
+        # What ends with its connection looks whole where it was cut.
+        if over.is_set():
+            raise _TooSlowError
+
+    def _remember(self, event: str, info: Mapping[str, Any]) -> None:
+        """Keep the socket of each connection that httpx opens, for as long as it does."""
+        if event.endswith(_OPENED):
+            self._sockets.add(info["return_value"].get_extra_info("socket"))
 
     def _sort(self, calls: Sequence[Call], waiting: Sequence[int], answers: Sequence[Answer]) -> _Tried:
         """Return what was answered; the first error that no other attempt cures is raised."""
@@ -237,11 +315,11 @@ class Transport:
             said, code=error.code, text=text, data=revert, local=is_local(error, method, params)
         )
 
-    def _answers(self, response: httpx.Response) -> list[Answer]:
+    def _answers(self, response: httpx.Response, content: bytes) -> list[Answer]:
         if response.is_success:
-            return answers_of(response.content)
+            return answers_of(content)
         try:
-            answers = answers_of(response.content)
+            answers = answers_of(content)
         except (msgspec.DecodeError, RecursionError):
             answers = []
         if any(answer.error for answer in answers):

@@ -20,7 +20,7 @@ PURE = frozenset({
 })  # fmt: skip
 """Files of chain that compute from their arguments and nothing else."""
 EDGE = frozenset({
-    "committer", "contracts", "deploy", "deployment", "devnet", "head", "indexer", "keys", "ledger", "memory", "outbox",
+    "committer", "contracts", "deploy", "deployment", "devnet", "head", "indexer", "keys", "ledger", "logs", "memory", "outbox",
     "providers", "publisher", "quorum", "ranges", "record", "rpc", "served", "signer", "step", "transactions",
     "transport", "verify", "watch",
 })  # fmt: skip

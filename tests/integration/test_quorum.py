@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -39,12 +38,6 @@ def chain() -> Iterator[Chain]:
         mine(made.rpc, 40)
         made.fund(4, 0, 7_000_000)
         yield made
-
-
-@pytest.fixture
-def nodes(chain: Chain) -> Iterator[Callable[..., list[Faulty]]]:
-    with ExitStack() as stack:
-        yield lambda *faults: [stack.enter_context(Faulty(chain.url, fault)) for fault in faults]
 
 
 def _ask(chain: Chain, asked: list[Faulty], wanted: int = 2, **changes: Any) -> None:
