@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlmodel import Session
 
 from chain import ledger
 from chain.bloom import may_hold
-from chain.continuity import Last
-from chain.contracts import call, call_each
+from chain.continuity import Last, standing
+from chain.contracts import Contract, call, call_each
 from chain.deployment import Deployment
 from chain.errors import (
     ChainError,
@@ -79,18 +80,29 @@ def index(
             if not rpc.distrust(str(error), error.source):
                 raise
         except MissingLogError as error:
-            _take_back(session_factory)
+            agreed = _take_back(session_factory)
             if len(read_from) > 1:
                 # Several gave a part each, and which of them lied does not show: each has to give all of it.
                 return _index_alone(rpc, session_factory, deployment, progress)
             if not rpc.distrust(str(error), next(iter(read_from), None)):
-                raise
+                raise _lasting(error, agreed) from error
 
 
-def _take_back(session_factory: Callable[[], Session]) -> None:
+def _take_back(session_factory: Callable[[], Session]) -> int | None:
     with session_factory() as session:
-        ledger.take_back(session)
+        agreed = ledger.take_back(session)
         session.commit()
+    return agreed
+
+
+def _lasting(error: MissingLogError, agreed: int | None) -> MissingLogError:
+    """Return what is said when no node is left: the hole may be older than what was taken back."""
+    if agreed is None:
+        return error
+    return type(error)(
+        f"{error}. What was indexed after block {agreed} was taken back, and what is older was kept, since the contracts "
+        "agreed with it then; if nodes that you trust still say the same, read all of it again: `haptic index --anew`"
+    )
 
 
 def _index_alone(
@@ -105,9 +117,8 @@ def _index_alone(
         try:
             return _index(alone, session_factory, deployment, progress, set())
         except MissingLogError as error:
-            _take_back(session_factory)
+            said = _lasting(error, _take_back(session_factory))
             rpc.distrust(str(error), alone.name)
-            said = error
         except ReorgError as error:
             said = error
         except ChainError as error:
@@ -209,7 +220,8 @@ def _verify(
 ) -> None:
     """Compare what all events came to with what the contracts hold at `block`, and note that they agree."""
     vault, distributor, totals = deployment.stake_vault(), deployment.revenue_distributor(), last.totals
-    wanted = (
+    token = Contract("DevnetDollar", deployment.payment_token)
+    wanted: list[tuple[str, Contract, str, tuple[Any, ...], object]] = [
         ("the stake of all accounts together", vault, "totalStaked", (), totals.staked),
         ("what all accounts together asked back", vault, "totalPending", (), totals.pending),
         (
@@ -217,19 +229,39 @@ def _verify(
             totals.stake_seconds_at(block.timestamp),
         ),
         ("all revenue", distributor, "funded", (), last.funded),
-    )  # fmt: skip
+        *((f"`{name}`", distributor, name, (), mine) for name, mine in standing(last).items()),
+    ]  # fmt: skip
     calls = [(contract.address, contract.encode(name, *args)) for _, contract, name, args, _ in wanted]
+    calls.append((token.address, token.encode("balanceOf", deployment.distributor)))
     try:
         answers = rpc.calls(calls, block)
     except RpcAnswerError as error:
         # A node that keeps no state that old; what was indexed is compared at the next block that it has.
         _logger.warning("the contracts' totals at block %s cannot be read: %s", block.number, error)
         return
-    for (what, contract, name, _, mine), data in zip(wanted, answers, strict=True):
+    for (what, contract, name, _, mine), data in zip(wanted, answers, strict=False):
         _equal(block, what, mine, contract.decode(name, data))
+    held = token.decode("balanceOf", answers[-1])
     with session_factory() as session:
-        ledger.verified(session, block.number)
+        known = ledger.checkpoint(session, which=ledger.VERIFIED)
+        surplus = _surplus(
+            block, last.funded - totals.claimed, held, 0 if known is None else known.surplus or 0
+        )
+        ledger.verified(session, block.number, surplus)
         session.commit()
+
+
+def _surplus(block: BlockRef, owed: int, held: int, before: int) -> int:
+    """Return what the distributor holds beyond revenue less claims; less than `before` is a claim that was hidden.
+
+    Anybody may send it tokens, which `claimedTotal` takes for claims that were not made; nothing takes them out again.
+    """
+    if held < owed + before:
+        raise MissingLogError(
+            f"at block {block.number}, the distributor holds {held}; by the indexed events it is {owed} of revenue that "
+            f"nobody claimed, and {before} that somebody sent: the node hides a claim, so use another one"
+        )
+    return held - owed
 
 
 def stake_at(session: Session, block: int) -> dict[Address, StakeAccount]:
@@ -325,9 +357,9 @@ def _reorg(number: int, before: str, now: str) -> ReorgError:
     )
 
 
-def _equal(block: BlockRef, what: str, folded: int, vault: int) -> None:
-    if folded != vault:
+def _equal(block: BlockRef, what: str, folded: object, stored: object) -> None:
+    if folded != stored:
         raise StakeMismatchError(
-            f"at block {block.number}, {what} is {folded} by the indexed events and {vault} in the contracts: "
+            f"at block {block.number}, {what} is {folded} by the indexed events and {stored} in the contracts: "
             "the node hides an event or invents one; use another"
         )

@@ -142,12 +142,12 @@ def test_a_node_that_is_down_is_an_alarm_and_the_watch_goes_on(site: Site) -> No
 @pytest.mark.parametrize(
     ("lie", "words"),
     [
-        ("_move_logs", "the node sent a log of 0xaa"),
+        ("_move_logs", " sent a log of 0xaa"),
         (
             "_hide_fundings",
             "all revenue so far is 0 by events, 10 in the contract: the node hides or invents some",
         ),
-        ("_hide_posts", "no epoch has been posted to this distributor yet"),
+        ("_hide_posts", "the distributor's `pending` is (0, "),
     ],
 )
 def test_what_a_node_invents_or_hides_is_not_held_against_the_root(
