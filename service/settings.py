@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     rpc_url: str = "http://127.0.0.1:8545"
     """JSON-RPC URL of a node of the chain; several, separated by commas or spaces, stand in for each other."""
     rpc_quorum: Annotated[int, Field(ge=1)] = 1
-    """How many of these nodes must agree on block hash and number of logs before an epoch is closed."""
+    """How many of these nodes must say what is stored, of block hash and every event, before an epoch is closed."""
     deployment: Path = Path(".haptic/deployment.json")
     """File with the contracts' addresses, as `haptic deploy` writes it."""
     data_dir: Path = Path(".haptic")
