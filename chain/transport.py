@@ -138,6 +138,7 @@ class Transport:
         self._sleep = sleep
         self._most = BATCH
         self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._lock = threading.Lock()
         logging.getLogger("httpx").addFilter(_NO_KEYS)
         self._http = httpx.Client(
             timeout=timeout_s,
@@ -249,8 +250,10 @@ class Transport:
 
         def cut() -> None:
             over.set()
-            # Which connection it is does not show; another thread's exchange with this node is tried again.
-            for connection in list(self._sockets):
+            with self._lock:
+                connections = list(self._sockets)
+            # Which of them it is does not show; another thread's exchange with this node is tried again.
+            for connection in connections:
                 with suppress(OSError):
                     # Not what TLS makes of it, which is not for another thread to call.
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
@@ -272,7 +275,8 @@ class Transport:
     def _remember(self, event: str, info: Mapping[str, Any]) -> None:
         """Keep the socket of each connection that httpx opens, for as long as it does."""
         if event.endswith(_OPENED):
-            self._sockets.add(info["return_value"].get_extra_info("socket"))
+            with self._lock:
+                self._sockets.add(info["return_value"].get_extra_info("socket"))
 
     def _sort(self, calls: Sequence[Call], waiting: Sequence[int], answers: Sequence[Answer]) -> _Tried:
         """Return what was answered; the first error that no other attempt cures is raised."""

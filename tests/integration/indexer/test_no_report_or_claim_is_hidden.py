@@ -153,3 +153,24 @@ def test_a_hole_that_is_older_than_the_last_agreement_is_closed_by_reading_anew(
     wipe()
     run(chain, sessions)
     assert dump() == mended
+
+
+def test_whenever_it_is_looked_at_the_distributor_agrees_with_an_honest_node(
+    payer: Payer, sessions: Sessions, dump: Dump, wipe: Callable[[], None]
+) -> None:
+    for step in (
+        lambda: payer.post(70), payer.veto, lambda: payer.post(70, Hash32("0x" + keccak256(BROKEN).hex())),
+        payer.challenge, payer.chain.add_bond, lambda: payer.post(70), payer.activate, lambda: payer.give(5),
+        lambda: payer.pay(90), lambda: payer.post(90),
+    ):  # fmt: skip
+        step()
+        last = payer.chain.finalize()
+        run(payer.chain, sessions)
+        with sessions() as session:
+            agreed = ledger.checkpoint(session, which=ledger.VERIFIED)
+            assert agreed is not None
+            assert agreed.number == last.number
+    followed = dump()
+    wipe()
+    run(payer.chain, sessions)
+    assert dump()[1:] == followed[1:]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chain.devnet import mine
 from chain.errors import (
     ChainError,
     MissingLogError,
@@ -162,3 +163,25 @@ def test_a_log_that_holds_anything_else_is_read_from_another_node_or_stops_it_al
         index(rpc, sessions, deployed.deployment)
         assert rpc.standing()[liar.url]
     assert dump() == right
+
+
+@pytest.mark.parametrize("with_times", [True, False])
+def test_a_log_of_another_block_than_the_header_beside_it_is_refused(
+    deployed: Any, liar: Any, sessions: Sessions, dump: Dump, *, with_times: bool
+) -> None:
+    deployed.stake(2, 1)
+    if not with_times:
+        mine(deployed.rpc, 1)
+    deployed.finalize()
+
+    def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        if calls[0]["method"] == "eth_getLogs":
+            for log in answers[0]["result"]:
+                log["blockHash"] = "0x" + "9" * 64
+                if not with_times:
+                    del log["blockTimestamp"]
+
+    liar.lie = lie
+    with pytest.raises(MissingLogError, match=rf"{liar.url} .* with hash 0x9999.* contradicts itself"):
+        run(deployed, sessions, liar.url)
+    assert dump() == NOTHING
