@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
-from weakref import WeakSet
 
 import httpx
 import msgspec
 
 from chain.errors import RpcError
+from chain.exchange import MAX_ANSWER_BYTES, SLOWEST, Exchange, OversizeError, TooSlowError, public_url
 from chain.refusals import is_busy, is_local, is_too_large
 from chain.wire import Answer, Failure, answers_of
 
@@ -24,10 +20,6 @@ Call = tuple[str, Sequence[Any]]
 
 BATCH = 100
 """Most calls in one HTTP request; providers refuse larger batches."""
-SLOWEST = 3
-"""An HTTP exchange may take so many times the timeout of one read: a node that drips bytes keeps to each of those."""
-MAX_ANSWER_BYTES = 1 << 26
-"""Most that is taken in one HTTP answer; the logs of one full block are about a megabyte."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -62,14 +54,6 @@ class _TooLargeError(Exception):
     """The node wants fewer calls at once, or would send too much."""
 
 
-class _OversizeError(Exception):
-    """The node sends more than is taken."""
-
-
-class _TooSlowError(Exception):
-    """The exchange as a whole took too long."""
-
-
 class _Tried(NamedTuple):
     """What one HTTP exchange brought."""
 
@@ -95,25 +79,6 @@ def check_url(url: str) -> None:
         )
 
 
-def public_url(url: str) -> str:
-    """Return scheme, host and port of `url`: user, path and query may hold a provider's key."""
-    parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}" + ("/…" if parts.path.strip("/") else "")
-
-
-class _NoKeys(logging.Filter):
-    """Takes everything that may be a key out of the URLs that httpx logs."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(public_url(str(x)) if isinstance(x, httpx.URL) else x for x in record.args)
-        return True
-
-
-_NO_KEYS = _NoKeys()
-_OPENED = (".connect_tcp.complete", ".start_tls.complete")
-"""How the names of the events end after which httpx has a connection, be it through a proxy."""
 _OVERSIZE = Failure(-32005, f"response size limit exceeded: more than {MAX_ANSWER_BYTES >> 20} MiB")
 """What a node might have said itself of what it sends too much of."""
 
@@ -137,18 +102,7 @@ class Transport:
         self._retries = retries
         self._sleep = sleep
         self._most = BATCH
-        self._sockets: WeakSet[socket.socket] = WeakSet()
-        self._lock = threading.Lock()
-        logging.getLogger("httpx").addFilter(_NO_KEYS)
-        self._http = httpx.Client(
-            timeout=timeout_s,
-            # Reading the certificates takes 40 ms, which plain HTTP to a node next door can do without.
-            verify=url.startswith("https:"),
-            # No upper limit: with one connection for several threads the pool loses wake-ups and stalls for 10 s.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
-            headers={"content-type": "application/json"},
-            mounts={f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")},
-        )
+        self._http = Exchange(url, timeout_s)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -202,7 +156,7 @@ class Transport:
         ]
         try:
             body = msgspec.json.encode(wanted if len(wanted) > 1 else wanted[0])
-            response, content = self._post(body)
+            response, content = self._http.post(body)
             if response.status_code in BUSY:
                 slow = response.status_code == HTTPStatus.GATEWAY_TIMEOUT
                 return _Tried(
@@ -211,14 +165,14 @@ class Transport:
             if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(waiting) > 1:
                 raise _TooLargeError
             return self._sort(calls, waiting, self._answers(response, content))
-        except _OversizeError:
+        except OversizeError:
             if len(waiting) > 1:
                 raise _TooLargeError from None
             refusal = self._refusal(_OVERSIZE, calls[waiting[0]])
             # Only a range of logs can be asked for in parts; of anything else another node may have less to say.
             refusal.local |= calls[waiting[0]][0] != "eth_getLogs"
             raise refusal from None
-        except _TooSlowError:
+        except TooSlowError:
             longest = f"{SLOWEST * self._timeout_s:g} s"
             return _Tried({}, f"does not answer: it drips, and was not done within {longest}", is_slow=True)
         except httpx.TimeoutException:
@@ -227,56 +181,6 @@ class Transport:
             return _Tried({}, f"does not answer: {self._scrub(str(error)) or type(error).__name__}")
         except (msgspec.DecodeError, RecursionError):
             return _Tried({}, "does not answer: the answer is no JSON-RPC (cut off, or a web page)")
-
-    def _post(self, body: bytes) -> tuple[httpx.Response, bytes]:
-        """Return the response to a request, and what it holds, at most MAX_ANSWER_BYTES."""
-        parts, size = [], 0
-        seen = {"trace": self._remember}
-        with (
-            self._deadline(),
-            self._http.stream("POST", self._url, content=body, extensions=seen) as response,
-        ):
-            for part in response.iter_bytes():
-                size += len(part)
-                if size > MAX_ANSWER_BYTES:
-                    raise _OversizeError
-                parts.append(part)
-        return response, b"".join(parts)
-
-    @contextmanager
-    def _deadline(self) -> Iterator[None]:
-        """Cut an exchange off that takes too long as a whole, be it over headers or body: httpx limits each read only."""
-        over = threading.Event()
-
-        def cut() -> None:
-            over.set()
-            with self._lock:
-                connections = list(self._sockets)
-            # Which of them it is does not show; another thread's exchange with this node is tried again.
-            for connection in connections:
-                with suppress(OSError):
-                    # Not what TLS makes of it, which is not for another thread to call.
-                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-        timer = threading.Timer(SLOWEST * self._timeout_s, cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except httpx.TransportError:
-            if not over.is_set():
-                raise
-        finally:
-            timer.cancel()
-        # What ends with its connection looks whole where it was cut.
-        if over.is_set():
-            raise _TooSlowError
-
-    def _remember(self, event: str, info: Mapping[str, Any]) -> None:
-        """Keep the socket of each connection that httpx opens, for as long as it does."""
-        if event.endswith(_OPENED):
-            with self._lock:
-                self._sockets.add(info["return_value"].get_extra_info("socket"))
 
     def _sort(self, calls: Sequence[Call], waiting: Sequence[int], answers: Sequence[Answer]) -> _Tried:
         """Return what was answered; the first error that no other attempt cures is raised."""

@@ -13,9 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chain.deployment import Deployment, read_deployment
 from chain.errors import HapticError
+from chain.exchange import public_url
 from chain.providers import split_urls
 from chain.rules import Rules
-from chain.transport import public_url
 from service.errors import ConfigError
 
 DEVNET_CHAIN_ID = 31337

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chain import ranges, transport
+from chain import exchange, ranges
 from chain.errors import RpcError
 from chain.indexer import index
 from chain.providers import (
@@ -77,7 +77,7 @@ def _faults() -> dict[str, Fault]:
 @pytest.fixture(autouse=True)
 def _take_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a flood be one after a megabyte."""
-    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr(exchange, "MAX_ANSWER_BYTES", 1 << 20)
 
 
 @pytest.mark.parametrize("first_is", ["faulty", "honest"])
