@@ -8,8 +8,9 @@ from sqlmodel import Session
 
 from chain.contracts import call
 from chain.deployment import Deployment
-from chain.errors import ChainError
+from chain.errors import ChainError, HapticError, NodeError, RpcError
 from chain.hashing import keccak256
+from chain.logs import asked_for
 from chain.merkle import EMPTY_ROOT
 from chain.opening import Opening
 from chain.outbox import TransactionKey
@@ -62,16 +63,44 @@ def epoch_record(rpc: Rpc, deployment: Deployment, epoch: int, block: Block = "l
     return EpochRecord(*call(rpc, deployment.ledger_contract(), "recordOf", epoch, block=block))
 
 
-def committed_lambda(rpc: Rpc, deployment: Deployment, epoch: int) -> Ratio | None:
-    """Return the λ that an epoch was opened with, as the EpochLedger announced it; None where no node tells."""
+def committed_lambda(rpc: Rpc, deployment: Deployment, epoch: int, opening: Hash32) -> Ratio:
+    """Return the λ in what an epoch was opened with, whose hash the EpochLedger keeps as `opening`.
+
+    Each node is asked by itself until one announces such an opening; where none does, a NodeError names the first that
+    hides it or made it up.
+    """
+    lies: list[HapticError] = []
+    silent: list[HapticError] = []
+    for node in rpc.each():
+        try:
+            return _announced(node, deployment, epoch, opening)
+        except NodeError as error:
+            rpc.distrust(str(error), node.name)
+            lies.append(error)
+        except RpcError as error:
+            silent.append(error)
+    raise next(iter(lies + silent), NodeError(f"{rpc.name}: no node is left that may be believed"))
+
+
+def _announced(rpc: Rpc, deployment: Deployment, epoch: int, opening: Hash32) -> Ratio:
     topic = "0x" + keccak256(b"EpochOpened(uint64,bytes32,bytes32,bytes32,uint256,uint256)").hex()
     end = rpc.block("latest").number
     for found in read_ranges(rpc, [deployment.epoch_ledger], [topic], deployment.from_block, end):
-        for log in found.logs:
-            words = [int(log.data[2 + 64 * i : 66 + 64 * i], 16) for i in range(5)]
-            if int(log.topics[1], 16) == epoch and words[4]:
-                return Ratio(words[3], words[4])
-    return None
+        try:
+            for log in asked_for(found, [deployment.epoch_ledger]):
+                _, number = (int(word, 16) for word in log.topics)
+                data = bytes.fromhex(log.data.removeprefix("0x"))
+                # What is announced is what was hashed: the five words of the opening.
+                if number == epoch and keccak256(data).hex() == opening[2:]:
+                    return Ratio(int.from_bytes(data[-64:-32]), int.from_bytes(data[-32:]))
+        except (ChainError, ValueError) as error:
+            raise NodeError(
+                f"{found.source} sent what the EpochLedger cannot have announced: {error}"
+            ) from error
+    raise NodeError(
+        f"{rpc.source} has no EpochOpened of epoch {epoch} that was hashed to {opening}, which the EpochLedger keeps: it "
+        "hides or invents events, so use another node"
+    )
 
 
 def open_epoch(writer: Writer, epoch: int, opening: Opening) -> Outcome:

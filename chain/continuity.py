@@ -18,14 +18,16 @@ from chain.events import (
     UnstakeCancelled,
     UnstakeRequested,
 )
-from chain.types import Address, Wei
+from chain.tree import commitment_of
+from chain.types import Address, Hash32, Wei
 
 ZERO = Wei(0)
+NO_HASH = Hash32("0x" + "00" * 32)
 
 
 @dataclass(slots=True)
 class Totals:
-    """What all accounts have together; the vault keeps the same, which shows a missing event without asking for each."""
+    """What all accounts have together; the contracts tell the same: a missing event shows without asking for each."""
 
     staked: Wei = ZERO
     pending: Wei = ZERO
@@ -33,6 +35,8 @@ class Totals:
     """Integral of `staked` over time up to `at`, wei·s."""
     at: int = 0
     """Unix seconds of the last change."""
+    claimed: Wei = ZERO
+    """Paid out in all."""
 
     def stake_seconds_at(self, time: int) -> int:
         """Return the integral up to `time`, which is not before `at`."""
@@ -48,7 +52,10 @@ class Last:
     claimed: dict[Address, Wei] = field(default_factory=dict)
     """Paid out in all, by account."""
     funded: Wei = ZERO
-    report: ReportEvent | None = None
+    waiting: Posted | None = None
+    """The report that is neither rejected nor active."""
+    paying: Posted | None = None
+    """The report that claims are paid by."""
     totals: Totals = field(default_factory=Totals)
     changed: set[Address] = field(default_factory=set)
     """Accounts with an event since somebody emptied it."""
@@ -66,10 +73,23 @@ def follow(last: Last, event: Event) -> None:
         paid = last.claimed.get(event.account, ZERO)
         _same(event, f"what {event.account} was paid", paid + event.amount, event.cumulative)
         last.claimed[event.account] = event.cumulative
+        last.totals.claimed = Wei(last.totals.claimed + event.amount)
         last.changed.add(event.account)
     else:
-        _report(last.report, event)
-        last.report = event
+        _report(last, event)
+
+
+def standing(last: Last) -> dict[str, object]:
+    """Return what the distributor's views must answer, by their names, if no report was hidden or made up."""
+    paying, waiting = last.paying, last.waiting
+    nothing = (0, NO_HASH, 0, 0, 0)
+    return {
+        "active": (0, 0, 0) if paying is None else (paying.epoch + 1, paying.sum, paying.depth),
+        "activeCommitment": NO_HASH if paying is None else commitment_of(paying.root, paying.sum),
+        "pending": nothing
+        if waiting is None
+        else (waiting.epoch, waiting.root, waiting.sum, waiting.depth, waiting.active_at),
+    }
 
 
 def _stake(last: Last, event: StakeEvent) -> None:
@@ -93,15 +113,20 @@ def _stake(last: Last, event: StakeEvent) -> None:
     totals.pending = Wei(totals.pending + found[1] - before[1])
 
 
-def _report(last: ReportEvent | None, event: ReportEvent) -> None:
-    waiting = isinstance(last, Posted)
+def _report(last: Last, event: ReportEvent) -> None:
+    waiting = last.waiting
     if isinstance(event, Posted):
-        after = 0 if last is None else last.epoch + isinstance(last, Activated)
+        after = 0 if last.paying is None else last.paying.epoch + 1
         _same(event, "the epoch to be posted", after, event.epoch)
-        _same(event, "the number of pending roots", int(waiting), 0)
-    else:
-        pending = last.root if last is not None and waiting else "none"
-        _same(event, f"the pending root of epoch {event.epoch}", pending, event.root)
+        _same(event, "the number of pending roots", int(waiting is not None), 0)
+        last.waiting = event
+        return
+    pending = (None, "none") if waiting is None else (waiting.epoch, waiting.root)
+    _same(event, "the pending (epoch, root)", pending, (event.epoch, event.root))
+    last.waiting = None
+    if isinstance(event, Activated) and waiting is not None:
+        _same(event, f"the sum of root {event.root}", waiting.sum, event.sum)
+        last.paying = waiting
 
 
 def _same(event: Mark, what: str, expected: object, found: object) -> None:

@@ -5,7 +5,7 @@ HapticError
 │   ├── RpcError          a node that is down, slow, or answers with an error
 │   ├── ReorgError        a finalized block changed: nothing may go on
 │   ├── MissingLogError   a node hides events, or invents some
-│   │   └── StakeMismatchError  folded stake differs from the vault's own storage
+│   │   └── StakeMismatchError  what the events add up to differs from the contracts' own storage
 │   ├── RevertError       a contract refused a call
 │   └── DeploymentError   the contracts at these addresses are not the ones expected
 ├── QuorumError           fewer nodes answer than have to agree
@@ -54,7 +54,7 @@ class DeploymentError(ChainError):
 
 
 class StakeMismatchError(MissingLogError):
-    """Stake folded from events differs from the vault's own storage."""
+    """What the events add up to, stake above all, differs from the contracts' own storage."""
 
 
 class QuorumError(HapticError):

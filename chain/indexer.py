@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from typing import Any
 
 from sqlmodel import Session
 
 from chain import ledger
 from chain.bloom import may_hold
-from chain.continuity import Last
-from chain.contracts import call, call_each
+from chain.continuity import Last, standing
+from chain.contracts import Contract, call, call_each
 from chain.deployment import Deployment
 from chain.errors import (
     ChainError,
@@ -21,16 +21,15 @@ from chain.errors import (
     HapticError,
     MissingLogError,
     ReorgError,
-    RpcError,
     StakeMismatchError,
 )
-from chain.events import Event, decode, topics
+from chain.events import Event, topics
+from chain.logs import events_of
 from chain.ranges import Range, read_ranges
 from chain.rpc import Rpc
 from chain.stake import StakeAccount, fold, stake_seconds
 from chain.transport import RpcAnswerError
 from chain.types import Address, BlockRef
-from chain.wire import Log
 
 FEW_BLOCKS = 100
 """A range of no more blocks that came without a log is compared with their headers."""
@@ -81,18 +80,29 @@ def index(
             if not rpc.distrust(str(error), error.source):
                 raise
         except MissingLogError as error:
-            _take_back(session_factory)
+            agreed = _take_back(session_factory)
             if len(read_from) > 1:
                 # Several gave a part each, and which of them lied does not show: each has to give all of it.
                 return _index_alone(rpc, session_factory, deployment, progress)
             if not rpc.distrust(str(error), next(iter(read_from), None)):
-                raise
+                raise _lasting(error, agreed) from error
 
 
-def _take_back(session_factory: Callable[[], Session]) -> None:
+def _take_back(session_factory: Callable[[], Session]) -> int | None:
     with session_factory() as session:
-        ledger.take_back(session)
+        agreed = ledger.take_back(session)
         session.commit()
+    return agreed
+
+
+def _lasting(error: MissingLogError, agreed: int | None) -> MissingLogError:
+    """Return what is said when no node is left: the hole may be older than what was taken back."""
+    if agreed is None:
+        return error
+    return type(error)(
+        f"{error}. What was indexed after block {agreed} was taken back, and what is older was kept, since the contracts "
+        "agreed with it then; if nodes that you trust still say the same, read all of it again: `haptic index --anew`"
+    )
 
 
 def _index_alone(
@@ -107,9 +117,8 @@ def _index_alone(
         try:
             return _index(alone, session_factory, deployment, progress, set())
         except MissingLogError as error:
-            _take_back(session_factory)
+            said = _lasting(error, _take_back(session_factory))
             rpc.distrust(str(error), alone.name)
-            said = error
         except ReorgError as error:
             said = error
         except ChainError as error:
@@ -211,7 +220,8 @@ def _verify(
 ) -> None:
     """Compare what all events came to with what the contracts hold at `block`, and note that they agree."""
     vault, distributor, totals = deployment.stake_vault(), deployment.revenue_distributor(), last.totals
-    wanted = (
+    token = Contract("DevnetDollar", deployment.payment_token)
+    wanted: list[tuple[str, Contract, str, tuple[Any, ...], object]] = [
         ("the stake of all accounts together", vault, "totalStaked", (), totals.staked),
         ("what all accounts together asked back", vault, "totalPending", (), totals.pending),
         (
@@ -219,19 +229,39 @@ def _verify(
             totals.stake_seconds_at(block.timestamp),
         ),
         ("all revenue", distributor, "funded", (), last.funded),
-    )  # fmt: skip
+        *((f"`{name}`", distributor, name, (), mine) for name, mine in standing(last).items()),
+    ]  # fmt: skip
     calls = [(contract.address, contract.encode(name, *args)) for _, contract, name, args, _ in wanted]
+    calls.append((token.address, token.encode("balanceOf", deployment.distributor)))
     try:
         answers = rpc.calls(calls, block)
     except RpcAnswerError as error:
         # A node that keeps no state that old; what was indexed is compared at the next block that it has.
         _logger.warning("the contracts' totals at block %s cannot be read: %s", block.number, error)
         return
-    for (what, contract, name, _, mine), data in zip(wanted, answers, strict=True):
+    for (what, contract, name, _, mine), data in zip(wanted, answers, strict=False):
         _equal(block, what, mine, contract.decode(name, data))
+    held = token.decode("balanceOf", answers[-1])
     with session_factory() as session:
-        ledger.verified(session, block.number)
+        known = ledger.checkpoint(session, which=ledger.VERIFIED)
+        surplus = _surplus(
+            block, last.funded - totals.claimed, held, 0 if known is None else known.surplus or 0
+        )
+        ledger.verified(session, block.number, surplus)
         session.commit()
+
+
+def _surplus(block: BlockRef, owed: int, held: int, before: int) -> int:
+    """Return what the distributor holds beyond revenue less claims; less than `before` is a claim that was hidden.
+
+    Anybody may send it tokens, which `claimedTotal` takes for claims that were not made; nothing takes them out again.
+    """
+    if held < owed + before:
+        raise MissingLogError(
+            f"at block {block.number}, the distributor holds {held}; by the indexed events it is {owed} of revenue that "
+            f"nobody claimed, and {before} that somebody sent: the node hides a claim, so use another one"
+        )
+    return held - owed
 
 
 def stake_at(session: Session, block: int) -> dict[Address, StakeAccount]:
@@ -294,47 +324,15 @@ def _unchanged(rpc: Rpc, at: tuple[int, str] | None, head: BlockRef) -> None:
 
 
 def _checked(rpc: Rpc, addresses: Sequence[Address], found: Range, parent: str | None) -> list[Event]:
-    """Return the events of a range; whatever is wrong with it is held against the node that gave it."""
-    try:
-        return _events(rpc, addresses, found, parent)
-    except ReorgError as error:
-        error.source = found.source
-        raise
-    except (MissingLogError, RpcError):
-        raise
-    except (ChainError, ValueError) as error:
-        raise MissingLogError(f"{found.source} sent what is no log of ours: {error}") from error
-
-
-def _events(rpc: Rpc, addresses: Sequence[Address], found: Range, parent: str | None) -> list[Event]:
     """Return the events of a range, in order; `parent` is the hash it must build on."""
     if parent is not None and found.first.parent_hash != parent:
-        raise _reorg(found.first.number - 1, parent, found.first.parent_hash)
-    _check_logs(rpc, found, addresses)
+        changed = _reorg(found.first.number - 1, parent, found.first.parent_hash)
+        changed.source = found.source
+        raise changed
+    events = events_of(rpc, found, addresses)
     if not found.logs and found.last.number - found.first.number < FEW_BLOCKS:
         _check_empty(rpc, found, addresses)
-    times = _times(rpc, found.logs)
-    return [decode(log, times[log.block_number]) for log in found.logs]
-
-
-def _check_logs(rpc: Rpc, found: Range, addresses: Sequence[Address]) -> None:
-    """Put the logs in order; refuse any that was not asked for, comes twice, or is of another block than the headers."""
-    first, last = found.first, found.last
-    ends = {first.number: first.hash, last.number: last.hash}
-    places = [(log.block, log.index) for log in found.logs]
-    if any(place >= following for place, following in pairwise(places)):
-        found.logs.sort(key=lambda log: (log.block, log.index))
-        places.sort()
-    before = (-1, -1)
-    for at, log in zip(places, found.logs, strict=True):
-        wanted = first.number <= at[0] <= last.number and log.address.lower() in addresses
-        if not wanted or log.removed or at <= before:
-            raise MissingLogError(
-                f"{rpc.name} sent a log that was not asked for (block {at[0]}, log {at[1]})"
-            )
-        if at[0] in ends and ends[at[0]] != log.block_hash:
-            raise _reorg(at[0], ends[at[0]], log.block_hash)
-        before = at
+    return events
 
 
 def _check_empty(rpc: Rpc, found: Range, addresses: Sequence[Address]) -> None:
@@ -352,23 +350,6 @@ def _check_empty(rpc: Rpc, found: Range, addresses: Sequence[Address]) -> None:
             raise MissingLogError(f"{rpc.name} left out the logs of block {block.number}: use another node")
 
 
-def _times(rpc: Rpc, logs: Sequence[Log]) -> dict[str, int]:
-    """Return the timestamp of each block with logs, by its number in hex: from the logs, where the node says it there."""
-    times: dict[str, int] = {}
-    hashes: dict[int, Log] = {}
-    for log in logs:
-        if log.block_number not in times:
-            if log.block_timestamp is None:
-                hashes[log.block] = log
-            else:
-                times[log.block_number] = int(log.block_timestamp, 16)
-    for block in rpc.blocks(sorted(hashes)):
-        if block.hash != hashes[block.number].block_hash:
-            raise _reorg(block.number, hashes[block.number].block_hash, block.hash)
-        times[hashes[block.number].block_number] = block.timestamp
-    return times
-
-
 def _reorg(number: int, before: str, now: str) -> ReorgError:
     return ReorgError(
         f"block {number} was final with hash {before} and is now {now}: nothing was written. Compare with "
@@ -376,9 +357,9 @@ def _reorg(number: int, before: str, now: str) -> ReorgError:
     )
 
 
-def _equal(block: BlockRef, what: str, folded: int, vault: int) -> None:
-    if folded != vault:
+def _equal(block: BlockRef, what: str, folded: object, stored: object) -> None:
+    if folded != stored:
         raise StakeMismatchError(
-            f"at block {block.number}, {what} is {folded} by the indexed events and {vault} in the contracts: "
+            f"at block {block.number}, {what} is {folded} by the indexed events and {stored} in the contracts: "
             "the node hides an event or invents one; use another"
         )

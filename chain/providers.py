@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from chain.errors import RpcError
+from chain.exchange import public_url
 from chain.transport import (
     Call,
     RpcAnswerError,
@@ -20,7 +21,6 @@ from chain.transport import (
     Transport,
     UnknownBlockError,
     check_url,
-    public_url,
 )
 
 T = TypeVar("T")

@@ -1,15 +1,21 @@
-"""Before money moves, several nodes must say the same by themselves: the hash of a block, and the logs."""
+"""Before money moves, several nodes must say by themselves what is stored here: the hash of a block, and all events."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
-from chain.errors import NodeError, QuorumError, RpcError
-from chain.hashing import keccak256
+from sqlmodel import Session
+
+from chain import ledger
+from chain.deployment import Deployment
+from chain.errors import MissingLogError, NodeError, QuorumError, RpcError
+from chain.events import Event, topics
+from chain.logs import events_of
 from chain.ranges import read_ranges
 from chain.rpc import Rpc
-from chain.types import Address, BlockRef, Hash32
+from chain.types import BlockRef, Hash32
 
 
 class Said(NamedTuple):
@@ -20,30 +26,30 @@ class Said(NamedTuple):
     """Of the block that money is computed at."""
     settled: bool
     """The block is the last before the epoch's end, and that cannot change any more."""
-    logs: int
-    digest: str
-    """keccak256 of what the logs say and where they stand."""
+    events: int
+    difference: str
+    """The first event that is not as it is stored, in words; empty where all are."""
 
     def __str__(self) -> str:
         doubt = "" if self.settled else ", which is not, or not yet for good, the last before the end"
-        return f"{self.node}: block {self.hash}{doubt}, {self.logs} logs ({self.digest[:10]})"
+        return f"{self.node}: block {self.hash}{doubt}, {self.events} events, {self.difference or 'as they are stored'}"
 
 
 def agree(
     rpc: Rpc,
-    addresses: Sequence[Address],
-    topics: Sequence[str],
+    session: Session,
+    deployment: Deployment,
     first: int,
-    last: int,
     block: BlockRef,
     wanted: int,
     end: int | None = None,
 ) -> None:
-    """Ask `wanted` nodes, each by itself, for the hash of `block` and the logs from `first` to `last`.
+    """Ask `wanted` nodes, each by itself, for the hash of `block` and the events from block `first` up to it.
 
-    With `end` (Unix seconds) each must also hold `block` for the last before it, and have a final one after it.
+    Every event must be the one that is stored. With `end` (Unix seconds) each must also hold `block` for the last before
+    it, and have a final one after it.
 
-    A NodeError names who says what where they differ, from each other or from `block`; a QuorumError says who
+    A NodeError names who says what, and the first event that differs, where they do not; a QuorumError says who
     does not answer where fewer than `wanted` do.
     """
     nodes = rpc.each()
@@ -54,7 +60,9 @@ def agree(
             break
         try:
             here, settled = _place(node, block.number, end)
-            said.append(Said(node.name, here, settled, *_logs(node, addresses, topics, first, last)))
+            said.append(
+                Said(node.name, here, settled, *_compare(node, session, deployment, first, block.number))
+            )
         except RpcError as error:
             silent.append(str(error))
     if len(said) < wanted:
@@ -63,12 +71,12 @@ def agree(
             f"{wanted} nodes must agree on block {block.number} before money moves, {len(said)} answered: {why}. "
             "Give HAPTIC_RPC_URL more nodes, or lower HAPTIC_RPC_QUORUM"
         )
-    same = len({(each.hash, each.digest) for each in said}) == 1 and said[0].hash == block.hash
+    same = all(each.hash == block.hash and not each.difference for each in said)
     if not same or not all(each.settled for each in said):
         raise NodeError(
-            f"the nodes do not agree on block {block.number}, which was read as {block.hash}, and the logs of "
-            f"blocks {first} to {last}: {'; '.join(map(str, said))}. Nothing was closed: find out who is wrong "
-            "and take its URL away"
+            f"the nodes do not agree on block {block.number}, read as {block.hash}, and the events of blocks {first} to "
+            f"{block.number}, as they are stored here: {'; '.join(map(str, said))}. Nothing was closed: find out who is "
+            "wrong. If it is a node, take its URL away; if it is what is stored, `haptic index --anew`"
         )
 
 
@@ -80,13 +88,32 @@ def _place(node: Rpc, number: int, end: int | None) -> tuple[Hash32, bool]:
     return here.hash, here.timestamp < end <= min(after.timestamp, final.timestamp)
 
 
-def _logs(
-    node: Rpc, addresses: Sequence[Address], topics: Sequence[str], first: int, last: int
-) -> tuple[int, str]:
-    """Return how many logs a node says there are, and a hash of them, in ranges that the node takes."""
-    count, digest = 0, b""
-    for part in read_ranges(node, addresses, topics, first, last):
-        for log in sorted(part.logs, key=lambda log: (log.block, log.index)):
-            said = f"{log.block} {log.index} {log.address} {' '.join(log.topics)} {log.data}".lower()
-            digest, count = keccak256(digest + said.encode()), count + 1
-    return count, digest.hex()
+def _compare(node: Rpc, session: Session, deployment: Deployment, first: int, last: int) -> tuple[int, str]:
+    """Return how many events a node says there are, and the first that is not as it is stored, in words."""
+    addresses = [deployment.vault, deployment.distributor]
+    count, found = 0, ""
+    for part in read_ranges(node, addresses, topics(), first, last):
+        try:
+            theirs = [ledger.kept(event) for event in events_of(node, part, addresses)]
+        except MissingLogError as error:
+            return count, found or str(error)
+        count += len(theirs)
+        found = found or _difference(ledger.events(session, part.first.number, part.last.number), theirs)
+    return count, found
+
+
+def _difference(stored: Sequence[Event], said: Sequence[Event]) -> str:
+    """Return in words the first event that the two have not in common; nothing where they are the same."""
+    for mine, its in zip_longest(stored, said):
+        if mine == its:
+            continue
+        if its is None or (mine is not None and _at(mine) < _at(its)):
+            return f"without {mine}, which is stored"
+        if mine is None or _at(its) < _at(mine):
+            return f"with {its}, which is not stored"
+        return f"with {its}, which is stored as {mine}"
+    return ""
+
+
+def _at(event: Event) -> tuple[int, int]:
+    return event.block, event.log_index

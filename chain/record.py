@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from chain.continuity import Last, follow
+from chain.continuity import Last, follow, standing
 from chain.contracts import call, call_each
 from chain.deployment import Deployment
 from chain.epoch import Facts
-from chain.errors import NodeError
+from chain.errors import MissingLogError, NodeError
 from chain.events import (
     Activated,
     Challenged,
@@ -24,35 +24,28 @@ from chain.events import (
     UnstakeCancelled,
     UnstakeRequested,
     Vetoed,
-    decode,
     topics,
 )
-from chain.hashing import keccak256
+from chain.logs import events_of
 from chain.ranges import read_ranges
 from chain.rpc import Rpc
 from chain.stake import Change, fold, stake_seconds
-from chain.types import BlockRef, Hash32, Wei
+from chain.types import BlockRef, Wei
 
 
-def _events(rpc: Rpc, deployment: Deployment, until: int) -> Iterator[Event]:
-    """Yield all events of both contracts up to a block, in chain order.
+def _events(rpc: Rpc, deployment: Deployment, until: int, last: Last) -> Iterator[Event]:
+    """Yield all events of both contracts up to a block, in chain order, and take them into `last`.
 
     Each must follow from those before it by the balances that it carries; if not, a ChainError.
     """
     addresses = [deployment.vault, deployment.distributor]
-    times: dict[int, int] = {}
-    before = Last()
     for part in read_ranges(rpc, addresses, topics(), deployment.from_block, until):
-        for log in sorted(part.logs, key=lambda x: (x.block, x.index)):
-            inside = part.first.number <= log.block <= part.last.number
-            if log.removed or log.address.lower() not in addresses or not inside:
-                raise NodeError(
-                    f"the node sent a log of {log.address} in block {log.block} that was not asked for"
-                )
-            if log.block_timestamp is None and log.block not in times:
-                times[log.block] = rpc.block(log.block).timestamp
-            event = decode(log, times.get(log.block) or int(log.block_timestamp or "0", 16))
-            follow(before, event)
+        try:
+            events = events_of(rpc, part, addresses)
+        except MissingLogError as error:
+            raise NodeError(str(error)) from error
+        for event in events:
+            follow(last, event)
             yield event
 
 
@@ -78,7 +71,8 @@ def read_record(rpc: Rpc, deployment: Deployment) -> Record:
     posted: dict[int, Posted] = {}
     active: set[int] = set()
     head = rpc.block("latest")
-    for event in _events(rpc, deployment, head.number):
+    last = Last()
+    for event in _events(rpc, deployment, head.number, last):
         match event:
             case Staked() | UnstakeRequested() | UnstakeCancelled():
                 stakes.append((event.block, Change(event.account, event.staked, event.timestamp)))
@@ -92,21 +86,15 @@ def read_record(rpc: Rpc, deployment: Deployment) -> Record:
                 active.add(event.epoch)
             case _:
                 pass
-    paying, total, _ = call(rpc, deployment.revenue_distributor(), "active", block=head)
-    commitment = call(rpc, deployment.revenue_distributor(), "activeCommitment", block=head)
-    last = posted.get(paying - 1)
-    if len(active) != paying or (last and (last.sum, _commitment(last)) != (total, commitment)):
-        raise NodeError(
-            f"the distributor pays by the commitment {commitment} of epoch {paying - 1}, sum {total}; by its events "
-            f"{len(active)} epochs are active, the last with {last and last.root}, sum {last and last.sum}: the node "
-            "hides or invents some; use another one"
-        )
+    distributor = deployment.revenue_distributor()
+    for name, mine in standing(last).items():
+        said = call(rpc, distributor, name, block=head)
+        if said != mine:
+            raise NodeError(
+                f"the distributor's `{name}` is {said}, and by its events {mine}: the node hides or invents some; use "
+                "another one"
+            )
     return Record(tuple(stakes), tuple(fundings), posted, frozenset(active))
-
-
-def _commitment(posted: Posted) -> Hash32:
-    """Return the word that claims under this report are checked against (SPEC 5)."""
-    return Hash32("0x" + keccak256(bytes.fromhex(posted.root[2:]) + posted.sum.to_bytes(12, "big")).hex())
 
 
 def facts_of(

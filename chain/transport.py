@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import httpx
 import msgspec
 
 from chain.errors import RpcError
+from chain.exchange import MAX_ANSWER_BYTES, SLOWEST, Exchange, OversizeError, TooSlowError, public_url
 from chain.refusals import is_busy, is_local, is_too_large
 from chain.wire import Answer, Failure, answers_of
 
@@ -51,7 +51,7 @@ class UnknownBlockError(RpcError):
 
 
 class _TooLargeError(Exception):
-    """The node wants fewer calls at once."""
+    """The node wants fewer calls at once, or would send too much."""
 
 
 class _Tried(NamedTuple):
@@ -79,23 +79,8 @@ def check_url(url: str) -> None:
         )
 
 
-def public_url(url: str) -> str:
-    """Return scheme, host and port of `url`: user, path and query may hold a provider's key."""
-    parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}" + ("/…" if parts.path.strip("/") else "")
-
-
-class _NoKeys(logging.Filter):
-    """Takes everything that may be a key out of the URLs that httpx logs."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(public_url(str(x)) if isinstance(x, httpx.URL) else x for x in record.args)
-        return True
-
-
-_NO_KEYS = _NoKeys()
+_OVERSIZE = Failure(-32005, f"response size limit exceeded: more than {MAX_ANSWER_BYTES >> 20} MiB")
+"""What a node might have said itself of what it sends too much of."""
 
 
 class Transport:
@@ -117,16 +102,7 @@ class Transport:
         self._retries = retries
         self._sleep = sleep
         self._most = BATCH
-        logging.getLogger("httpx").addFilter(_NO_KEYS)
-        self._http = httpx.Client(
-            timeout=timeout_s,
-            # Reading the certificates takes 40 ms, which plain HTTP to a node next door can do without.
-            verify=url.startswith("https:"),
-            # No upper limit: with one connection for several threads the pool loses wake-ups and stalls for 10 s.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
-            headers={"content-type": "application/json"},
-            mounts={f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")},
-        )
+        self._http = Exchange(url, timeout_s)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -180,7 +156,7 @@ class Transport:
         ]
         try:
             body = msgspec.json.encode(wanted if len(wanted) > 1 else wanted[0])
-            response = self._http.post(self._url, content=body)
+            response, content = self._http.post(body)
             if response.status_code in BUSY:
                 slow = response.status_code == HTTPStatus.GATEWAY_TIMEOUT
                 return _Tried(
@@ -188,7 +164,17 @@ class Transport:
                 )
             if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(waiting) > 1:
                 raise _TooLargeError
-            return self._sort(calls, waiting, self._answers(response))
+            return self._sort(calls, waiting, self._answers(response, content))
+        except OversizeError:
+            if len(waiting) > 1:
+                raise _TooLargeError from None
+            refusal = self._refusal(_OVERSIZE, calls[waiting[0]])
+            # Only a range of logs can be asked for in parts; of anything else another node may have less to say.
+            refusal.local |= calls[waiting[0]][0] != "eth_getLogs"
+            raise refusal from None
+        except TooSlowError:
+            longest = f"{SLOWEST * self._timeout_s:g} s"
+            return _Tried({}, f"does not answer: it drips, and was not done within {longest}", is_slow=True)
         except httpx.TimeoutException:
             return _Tried({}, f"does not answer: no answer within {self._timeout_s:g} s", is_slow=True)
         except (httpx.TransportError, httpx.DecodingError) as error:
@@ -237,11 +223,11 @@ class Transport:
             said, code=error.code, text=text, data=revert, local=is_local(error, method, params)
         )
 
-    def _answers(self, response: httpx.Response) -> list[Answer]:
+    def _answers(self, response: httpx.Response, content: bytes) -> list[Answer]:
         if response.is_success:
-            return answers_of(response.content)
+            return answers_of(content)
         try:
-            answers = answers_of(response.content)
+            answers = answers_of(content)
         except (msgspec.DecodeError, RecursionError):
             answers = []
         if any(answer.error for answer in answers):

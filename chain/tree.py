@@ -131,6 +131,11 @@ class SumTree:
         return found
 
 
+def commitment_of(root: Hash32, total: int) -> Hash32:
+    """Return what the contract stores of a root and its sum, and holds claims against: keccak256(root ‖ uint96 sum)."""
+    return _hex(keccak256(_bytes(root, 32) + total.to_bytes(12, "big")))
+
+
 def preimages(leaves: Iterable[Leaf], depth: int) -> list[bytes]:
     """Return what the hashes of a tree are taken of: 32 bytes a leaf, 88 a node; lowest first, the root's last.
 

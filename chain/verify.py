@@ -200,8 +200,8 @@ def _overtaken(
     """
     epoch = evidence.header.epoch
     if epoch and epoch_record(rpc, deployment, epoch - 1).amended_at > known.opened_at:
-        committed = committed_lambda(rpc, deployment, epoch)
-        if committed is not None and replace(opening, lam=committed).hash() == known.opening:
+        committed = committed_lambda(rpc, deployment, epoch, known.opening)
+        if replace(opening, lam=committed).hash() == known.opening:
             return (
                 f"epoch {epoch}: lambda was committed to as {_said(committed)}, before epoch {epoch - 1} was corrected; "
                 f"it is scored by {_said(opening.lam)}, which follows from the correction"

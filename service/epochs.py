@@ -20,7 +20,6 @@ from chain.contracts import call
 from chain.deployment import Deployment
 from chain.epoch import FAST, Closed, Facts, Standing, close, gold_root, preference_lines
 from chain.errors import ChainError, VerifyError
-from chain.events import topics
 from chain.evidence import check_evidence
 from chain.feedback import Task
 from chain.indexer import check_stake, snapshot_block
@@ -234,13 +233,14 @@ def _last_before(db: Db, place: Place, epoch: int) -> int:
 
 
 def _check_agreed(db: Db, rpc: Rpc, place: Place, epoch: int, snapshot: BlockRef) -> None:
-    """Raise unless as many nodes as wanted say the same of the epoch's blocks, each by itself."""
+    """Raise unless as many nodes as wanted say of the epoch's blocks what is stored, each by itself.
+
+    Of a payment the chain itself keeps the amount alone: which run it names rests on this, and where one node is enough,
+    on that node.
+    """
     if place.quorum > 1:
-        contracts = [place.deployment.vault, place.deployment.distributor]
         first = _last_before(db, place, epoch) + 1
-        agree(
-            rpc, contracts, topics(), first, snapshot.number, snapshot, place.quorum, place.start(epoch + 1)
-        )
+        agree(rpc, db, place.deployment, first, snapshot, place.quorum, place.start(epoch + 1))
 
 
 def _check_funded(db: Db, rpc: Rpc, place: Place, snapshot: BlockRef) -> None:
@@ -250,7 +250,7 @@ def _check_funded(db: Db, rpc: Rpc, place: Place, snapshot: BlockRef) -> None:
     if said != known:
         raise ChainError(
             f"the distributor had {said} at block {snapshot.number}, the indexed events add up to {known}: "
-            "the node drops logs; use another, and index again from an empty database"
+            "the node drops logs; use another, and read all again: `haptic index --anew`"
         )
 
 

@@ -13,9 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chain.deployment import Deployment, read_deployment
 from chain.errors import HapticError
+from chain.exchange import public_url
 from chain.providers import split_urls
 from chain.rules import Rules
-from chain.transport import public_url
 from service.errors import ConfigError
 
 DEVNET_CHAIN_ID = 31337
@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     rpc_url: str = "http://127.0.0.1:8545"
     """JSON-RPC URL of a node of the chain; several, separated by commas or spaces, stand in for each other."""
     rpc_quorum: Annotated[int, Field(ge=1)] = 1
-    """How many of these nodes must agree on block hash and number of logs before an epoch is closed."""
+    """How many of these nodes must say what is stored, of block hash and every event, before an epoch is closed."""
     deployment: Path = Path(".haptic/deployment.json")
     """File with the contracts' addresses, as `haptic deploy` writes it."""
     data_dir: Path = Path(".haptic")

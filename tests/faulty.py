@@ -14,9 +14,10 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 
@@ -36,6 +37,10 @@ class Reply:
     answers: Answers = field(default_factory=list)
     cut: bool = False
     """Send half of the body."""
+    drip: float = 0.0
+    """Seconds between a byte and the next."""
+    of: Literal["body", "headers"] = "body"
+    """Where it begins to drip."""
 
 
 Forward = Callable[[list[Call]], Answers]
@@ -79,6 +84,24 @@ def fails(status: int = 503) -> Fault:
 def truncates(calls: list[Call], forward: Forward) -> Reply:
     """Send half of the answer as if it were all."""
     return Reply(answers=forward(calls), cut=True)
+
+
+def drips(pause_s: float, of: Literal["body", "headers"] = "body") -> Fault:
+    """Send the answer byte by byte: each in time, and all of it never."""
+    return lambda calls, forward: Reply(answers=forward(calls), drip=pause_s, of=of)
+
+
+def floods(size: int, *methods: str) -> Fault:
+    """Answer calls of these methods with so many bytes of blanks before the answer, which is still JSON."""
+
+    def fault(calls: list[Call], forward: Forward) -> Answers | Reply:
+        answers = forward(calls)
+        if not any(call["method"] in methods for call in calls):
+            return answers
+        text = json.dumps(answers if len(calls) > 1 else answers[0]).encode()
+        return Reply(body=b" " * size + text)
+
+    return fault
 
 
 # -- JSON-RPC errors ----------------------------------------------------------------------------------------------
@@ -277,8 +300,8 @@ class Faulty:
         answers = sorted(self._client.post(self.upstream, json=numbered).json(), key=lambda each: each["id"])
         return [answer | {"id": call.get("id")} for call, answer in zip(calls, answers, strict=True)]
 
-    def respond(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers and body for a request."""
+    def respond(self, body: bytes) -> tuple[Reply, bytes]:
+        """Return what is replied to a request, and the body."""
         given = json.loads(body)
         calls = given if isinstance(given, list) else [given]
         self.seen += [call["method"] for call in calls]
@@ -291,7 +314,7 @@ class Faulty:
             if reply.body is None
             else reply.body
         )
-        return reply.status, reply.headers, text[: len(text) // 2] if reply.cut else text
+        return reply, text[: len(text) // 2] if reply.cut else text
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         node = self
@@ -301,16 +324,26 @@ class Faulty:
 
             def do_POST(self) -> None:
                 try:
-                    status, headers, body = node.respond(self.rfile.read(int(self.headers["content-length"])))
+                    reply, body = node.respond(self.rfile.read(int(self.headers["content-length"])))
                 except ConnectionAbortedError:
                     self.close_connection = True
                     return
-                self.send_response(status)
-                for name, value in headers.items():
+                self.send_response(reply.status)
+                for name, value in (reply.headers | {"content-length": str(len(body))}).items():
                     self.send_header(name, value)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                if not reply.drip:
+                    self.end_headers()
+                    self.wfile.write(body)
+                    return
+                if reply.of == "body":
+                    self.end_headers()
+                else:
+                    body = b"".join([*self._headers_buffer, b"\r\n", body])
+                self.close_connection = True
+                with suppress(OSError):
+                    for byte in body:
+                        self.wfile.write(bytes([byte]))
+                        time.sleep(reply.drip)
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from msgspec.structs import asdict
-from sqlalchemy import delete, insert, update
+from msgspec.structs import asdict, replace
+from sqlalchemy import delete, func, insert, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
@@ -22,7 +22,9 @@ from chain.events import (
     Funded,
     Posted,
     ReportEvent,
+    Staked,
     StakeEvent,
+    UnstakeCancelled,
     UnstakeRequested,
     Vetoed,
     Withdrawn,
@@ -47,6 +49,7 @@ from chain.stake import Change
 from chain.types import Address, BlockRef, Epoch, Hash32, Wei
 
 __all__ = [
+    "VERIFIED",
     "AccountRow",
     "Attempt",
     "AttemptRow",
@@ -67,10 +70,13 @@ __all__ = [
     "checkpoint",
     "claimed_totals",
     "claims",
+    "count_events",
     "epoch_report",
     "epoch_reports",
+    "events",
     "forget_epoch_reports",
     "fundings",
+    "kept",
     "last_of",
     "load_balances",
     "open_transactions",
@@ -87,6 +93,7 @@ __all__ = [
     "verified",
 ]
 
+Row = TypeVar("Row", StakeRow, FundingRow, ReportRow, ClaimRow)
 CHUNK = 500
 """Most values in one IN (...)."""
 
@@ -127,6 +134,7 @@ def advance(
     where = {
         "number": to.number, "hash": to.hash, "timestamp": to.timestamp, "staked": totals.staked,
         "pending": totals.pending, "stake_seconds": totals.stake_seconds, "counted_at": totals.at,
+        "claimed": totals.claimed,
     }  # fmt: skip
     if balances:
         where["balances_at"] = to.number
@@ -149,29 +157,34 @@ def advance(
         put_rows(session, AccountRow, _ACCOUNT, _account_rows(last.changed, last))
 
 
-def verified(session: Session, number: int) -> None:
+def verified(session: Session, number: int, surplus: int) -> None:
     """Note that the contracts agree with all that was indexed up to block `number`, if that is still the last."""
     found = session.get(Checkpoint, INDEXED)
     if found is not None and found.number == number:
-        session.merge(Checkpoint(**(found.model_dump() | {"id": VERIFIED})))
+        session.merge(Checkpoint(**(found.model_dump() | {"id": VERIFIED, "surplus": surplus})))
 
 
-def take_back(session: Session) -> None:
-    """Forget what was indexed after the block at which the contracts agreed for the last time."""
+def take_back(session: Session, *, anew: bool = False) -> int | None:
+    """Forget what was indexed after the block at which the contracts agreed for the last time, which is returned.
+
+    With `anew`, or where they never did, all is forgotten, and None is returned.
+    """
     # First, so that whoever writes a range at this moment is waited for, or waits and then finds the checkpoint moved.
     session.exec(select(Checkpoint).with_for_update()).all()
-    known = session.get(Checkpoint, VERIFIED)
+    known = None if anew else session.get(Checkpoint, VERIFIED)
     after = -1 if known is None else known.number
     for table in (StakeRow, FundingRow, ReportRow, ClaimRow):
         session.connection().execute(delete(table).where(col(table.block) > after))
     if known is not None:
-        session.merge(Checkpoint(**(known.model_dump() | {"id": INDEXED, "balances_at": known.number})))
+        mine = {"id": INDEXED, "balances_at": known.number, "surplus": None}
+        session.merge(Checkpoint(**(known.model_dump() | mine)))
     else:
         session.connection().execute(delete(Checkpoint))
     session.connection().execute(delete(AccountRow))
     last = Last()
     _replay(session, last, -1)
     put_rows(session, AccountRow, _ACCOUNT, _account_rows(last.changed, last))
+    return None if known is None else known.number
 
 
 def _replay(session: Session, last: Last, after: int) -> None:
@@ -267,15 +280,57 @@ def _load(session: Session, names: Sequence[Address], last: Last) -> None:
 def last_of(session: Session) -> Last:
     """Return what the events so far left behind; of the balances those that are not written by account."""
     funded = session.exec(select(FundingRow.total_funded).order_by(*_newest(FundingRow)).limit(1)).first()
-    reported = session.exec(select(ReportRow).order_by(*_newest(ReportRow)).limit(1)).first()
-    last = Last(funded=Wei(funded or 0), report=None if reported is None else _report(reported))
+    waiting, paying = _standing(session)
+    last = Last(funded=Wei(funded or 0), waiting=waiting, paying=paying)
     at = session.get(Checkpoint, INDEXED)
     if at is not None:
-        last.totals = Totals(Wei(at.staked), Wei(at.pending), at.stake_seconds, at.counted_at)
+        sums = Wei(at.staked), Wei(at.pending), at.stake_seconds, at.counted_at, Wei(at.claimed)
+        last.totals = Totals(*sums)
         _replay(session, last, at.balances_at)
         # An event tells an account's stake or what it was paid; the other half is as it was written.
         _load(session, sorted(last.changed), last)
     return last
+
+
+def _standing(session: Session) -> tuple[Posted | None, Posted | None]:
+    """Return the report that waits, and the one that claims are paid by."""
+    newest = select(ReportRow).order_by(*_newest(ReportRow)).limit(1)
+    posted = newest.where(ReportRow.kind == Posted.__name__)
+    row = session.exec(newest).first()
+    waiting = None if row is None else _report(row)
+    activated = session.exec(newest.where(ReportRow.kind == Activated.__name__)).first()
+    found = (
+        None if activated is None else session.exec(posted.where(ReportRow.epoch == activated.epoch)).first()
+    )
+    paying = None if found is None else _report(found)
+    return (
+        waiting if isinstance(waiting, Posted) else None,
+        paying if isinstance(paying, Posted) else None,
+    )
+
+
+def events(session: Session, first: int, last: int) -> list[Event]:
+    """Return all events in blocks `first` to `last` in order, each as `kept` returns it."""
+
+    def rows(table: type[Row]) -> Iterable[Row]:
+        return session.exec(select(table).where(col(table.block) >= first, col(table.block) <= last))
+
+    found: list[Event] = [*map(_stake, rows(StakeRow)), *map(_funding, rows(FundingRow))]
+    found += [*map(_report, rows(ReportRow)), *map(_claim, rows(ClaimRow))]
+    return sorted(found, key=lambda event: (event.block, event.log_index))
+
+
+def kept(event: Event) -> Event:
+    """Return an event without what no row keeps of it: of stake, the transaction and who a withdrawal went to."""
+    if isinstance(event, Withdrawn):
+        return replace(event, tx=_UNKNOWN, to=event.account)
+    return replace(event, tx=_UNKNOWN) if isinstance(event, StakeEvent) else event
+
+
+def count_events(session: Session) -> int:
+    """Return how many events are stored."""
+    tables = (StakeRow, FundingRow, ReportRow, ClaimRow)
+    return sum(session.exec(select(func.count()).select_from(table)).one() for table in tables)
 
 
 def stake_changes(session: Session, until_block: int) -> list[Change]:
@@ -290,7 +345,7 @@ def stake_changes(session: Session, until_block: int) -> list[Change]:
 def fundings(session: Session, after_block: int, until_block: int) -> list[Funded]:
     """Return the revenue that came in after one block and up to another, in order."""
     wanted = select(FundingRow).where(FundingRow.block > after_block, FundingRow.block <= until_block)
-    return [Funded(**row.model_dump()) for row in session.exec(wanted.order_by(*_oldest(FundingRow)))]
+    return [_funding(row) for row in session.exec(wanted.order_by(*_oldest(FundingRow)))]
 
 
 def reports(session: Session, epoch: int | None = None) -> list[ReportEvent]:
@@ -305,7 +360,7 @@ def reports(session: Session, epoch: int | None = None) -> list[ReportEvent]:
 def claims(session: Session) -> list[Claimed]:
     """Return all payouts, in order."""
     found = session.exec(select(ClaimRow).order_by(*_oldest(ClaimRow)))
-    return [Claimed(**row.model_dump()) for row in found]
+    return [_claim(row) for row in found]
 
 
 def claimed_totals(session: Session) -> dict[Address, Wei]:
@@ -445,6 +500,7 @@ def _account_rows(accounts: Iterable[Address], last: Last) -> list[tuple[str, ..
     ]
 
 
+_UNKNOWN = Hash32("")
 _MARK = ("block", "log_index", "timestamp")
 _STAKE = (*_MARK, "kind", "account", "amount", "staked", "pending", "available_at")
 
@@ -458,6 +514,26 @@ def _stake_row(event: StakeEvent, staked: Wei, pending: Wei) -> tuple[Any, ...]:
 
 def _mark(event: Event) -> tuple[int, int, int]:
     return event.block, event.log_index, event.timestamp
+
+
+def _stake(row: StakeRow) -> StakeEvent:
+    account, amount = Address(row.account), Wei(row.amount)
+    mark = (row.block, row.log_index, _UNKNOWN, row.timestamp, account)
+    if row.kind == Staked.__name__:
+        return Staked(*mark, amount, Wei(row.staked))
+    if row.kind == Withdrawn.__name__:
+        return Withdrawn(*mark, account, amount, Wei(row.pending))
+    if row.kind == UnstakeCancelled.__name__:
+        return UnstakeCancelled(*mark, amount, Wei(row.staked), Wei(row.pending))
+    return UnstakeRequested(*mark, amount, Wei(row.staked), Wei(row.pending), row.available_at or 0)
+
+
+def _funding(row: FundingRow) -> Funded:
+    return Funded(**row.model_dump())
+
+
+def _claim(row: ClaimRow) -> Claimed:
+    return Claimed(**row.model_dump())
 
 
 def _report(row: ReportRow) -> ReportEvent:

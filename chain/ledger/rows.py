@@ -50,6 +50,10 @@ class Checkpoint(SQLModel, table=True):
     """Up to `counted_at`, wei·s."""
     counted_at: int = Field(sa_type=BigInteger)
     """Unix seconds."""
+    claimed: int = Field(sa_type=Uint)
+    """Paid out in all."""
+    surplus: int | None = Field(default=None, sa_type=Uint)
+    """Of row VERIFIED: what the distributor held beyond all revenue less all claims, since anybody may send it tokens."""
     balances_at: int = Field(sa_type=BigInteger)
     """Block up to which the accounts' balances are written; those after it follow from the events."""
 

@@ -9,15 +9,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from chain.deployment import check_deployment
+from chain import ledger
+from chain.deployment import Deployment, check_deployment
 from chain.indexer import index as index_events
 from chain.keys import keyfile_address
 from chain.rpc import Rpc
 from service.cli import shared
-from service.cli.shared import ServiceUrl
+from service.cli.shared import DryRun, ServiceUrl, Yes
 from service.client import Api
 from service.context import Pulse
-from service.database import open_database
+from service.database import Database, open_database
 from service.epochs import Place
 from service.settings import Settings, load
 from service.status import Status, status_of
@@ -80,21 +81,44 @@ def _show(s: Status, token: shared.Coin, payment: shared.Coin) -> None:
     out.print(table)
 
 
-def index() -> None:
+def index(
+    anew: Annotated[bool, typer.Option("--anew", help="Forget all that is indexed first, and read it again from the deployment's first block")] = False,
+    dry_run: DryRun = False, yes: Yes = False,
+) -> None:  # fmt: skip
     """Copy the contracts' events into the database, up to the last finalized block; the service does it too.
 
-    It can be stopped and run again at any time. Settings come from HAPTIC_* variables.
+    It can be stopped and run again at any time. Settings come from HAPTIC_* variables. With --anew nothing is believed
+    that was read before: for when nodes that you trust say that an event is missing.
     """
     settings = load()
     deployment = settings.load_deployment()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     db = open_database(settings.database)
-    columns = TextColumn("block"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with (
-        Rpc(settings.rpc_url) as rpc,
-        Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar,
-    ):
+    with Rpc(settings.rpc_url) as rpc:
         check_deployment(rpc, deployment)
+        with db.read() as session:
+            known = ledger.checkpoint(session, deployment)
+            held = ledger.count_events(session)
+        first = deployment.from_block if anew or known is None else known.number + 1
+        last = rpc.block("finalized").number
+        rows = {
+            "Reads": f"{max(last - first + 1, 0):,} blocks up to {last:,}, from {rpc.name}",
+            "Forgets": f"{held:,} events" if anew else "nothing",
+        }
+        if anew:
+            rows["Until it is done"] = "the service shows too little stake and revenue, and closes no epoch"
+        if (anew or dry_run) and not shared.confirm("Index", rows, yes=yes, dry_run=dry_run):
+            return
+        if anew:
+            with db.write() as session:
+                ledger.take_back(session, anew=True)
+                session.commit()
+        _index(rpc, db, deployment)
+
+
+def _index(rpc: Rpc, db: Database, deployment: Deployment) -> None:
+    columns = TextColumn("block"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task("index", total=None)
         found = index_events(
             rpc, db.write, deployment, lambda done, of: bar.update(task, completed=done, total=of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -251,3 +251,10 @@ def post(anvil: Devnet, sessions: Callable[[], Session]) -> Iterator[Post]:
     with Rpc(anvil.url) as rpc:
         rpc.request("evm_setAutomine", False)  # noqa: FBT003  (Anvil takes it by position)
         yield Post(rpc, sessions)
+
+
+@pytest.fixture
+def nodes(chain: Chain) -> Iterator[Callable[..., list[Faulty]]]:
+    """Return the way to nodes in front of the chain, one for each fault."""
+    with ExitStack() as stack:
+        yield lambda *faults: [stack.enter_context(Faulty(chain.url, fault)) for fault in faults]

@@ -12,12 +12,13 @@ from sqlmodel import Session
 from chain import ledger
 from chain.assignment import seed_commitment
 from chain.canonical import text_hash
-from chain.committer import Writer, abandon_epoch, close_epoch, epoch_record, open_epoch
+from chain.committer import Writer, abandon_epoch, close_epoch, committed_lambda, epoch_record, open_epoch
 from chain.contracts import call
-from chain.errors import ChainError, RevertError
+from chain.errors import ChainError, NodeError, RevertError
 from chain.hashing import keccak256
 from chain.merkle import EMPTY_ROOT
 from chain.opening import Opening
+from chain.rpc import Rpc
 from chain.step import Outcome
 from chain.types import Hash32, Ratio
 from tests.integration.conftest import EPOCH_S, GENESIS
@@ -152,3 +153,41 @@ def test_an_abandoned_epoch_is_never_closed_and_a_closed_one_can_be_abandoned(
     known = epoch_record(deployed.rpc, deployed.deployment, 1)
     assert (known.abandoned, known.ledger_root, known.data_hash) == (True, EMPTY_ROOT, DATA)
     assert abandon(1).transaction is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda log: log | {"data": log["data"][:-64]},
+        lambda log: log | {"data": "0x"},
+        lambda log: log | {"data": log["data"][:-1]},
+        lambda log: log | {"data": log["data"][:-1] + "f"},
+        lambda log: log | {"topics": log["topics"][:1]},
+        lambda log: log | {"topics": [log["topics"][0], "0x"]},
+        lambda log: log | {"topics": [log["topics"][0], "0x" + "1" * 64]},
+        lambda log: log | {"address": "0x" + "1" * 40},
+        lambda log: log | {"removed": True},
+        lambda log: log | {"blockNumber": "zz"},
+        lambda _log: None,
+    ],
+)
+def test_a_lambda_that_a_node_makes_up_or_hides_is_read_from_another(
+    deployed: Any, liar: Any, sessions: Sessions, change: Any
+) -> None:
+    _open(deployed, sessions)
+
+    def lie(calls: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        for call_, answer in zip(calls, answers, strict=True):
+            if call_["method"] == "eth_getLogs":
+                answer["result"] = [changed for log in answer["result"] if (changed := change(log))]
+
+    liar.lie = lie
+    d = deployed.deployment
+    with Rpc(f"{liar.url},{deployed.url}", retries=0) as rpc:
+        assert committed_lambda(rpc, d, 0, OPENING.hash()) == OPENING.lam
+        assert rpc.standing()[liar.url].startswith("is distrusted: ")
+    with Rpc(liar.url, retries=0) as rpc:
+        with pytest.raises(NodeError, match=liar.url):
+            committed_lambda(rpc, d, 0, OPENING.hash())
+        liar.lie = lambda _calls, _answers: None
+        assert committed_lambda(rpc, d, 0, OPENING.hash()) == OPENING.lam

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chain.continuity import Last, follow
+from chain.continuity import NO_HASH, Last, follow, standing
 from chain.errors import ChainError
 from chain.events import (
     Activated,
@@ -22,6 +22,7 @@ from chain.events import (
     Vetoed,
     Withdrawn,
 )
+from chain.tree import commitment_of
 from chain.types import Address, Epoch, Hash32, Wei
 
 TX = Hash32("0x" + "cd" * 32)
@@ -134,3 +135,23 @@ def test_the_message_names_account_and_block() -> None:
     follow(last, first)
     with pytest.raises(ChainError, match=rf"block 7 .*{PEOPLE[1]}.*\(12, 0\).*\(13, 0\)"):
         follow(last, replace(first, block=7, amount=Wei(7), staked=Wei(13)))
+
+
+def test_a_root_pays_what_was_posted_and_the_distributor_must_say_so() -> None:
+    last = Last()
+    assert standing(last) == {
+        "active": (0, 0, 0),
+        "activeCommitment": NO_HASH,
+        "pending": (0, NO_HASH, 0, 0, 0),
+    }
+    posted = Posted(1, 0, TX, 1, Epoch(0), ROOTS[1], Wei(7), 3, TX, TX, TX, 1, TX, 9)
+    follow(last, posted)
+    assert standing(last)["pending"] == (0, ROOTS[1], 7, 3, 9)
+    assert standing(last)["active"] == (0, 0, 0)
+    with pytest.raises(ChainError, match=rf"the sum of root {ROOTS[1]} should be 7, but is 8"):
+        follow(last, Activated(2, 0, TX, 2, Epoch(0), ROOTS[1], Wei(8)))
+    last = Last(waiting=posted)
+    follow(last, Activated(2, 0, TX, 2, Epoch(0), ROOTS[1], Wei(7)))
+    assert standing(last) == {
+        "active": (1, 7, 3), "activeCommitment": commitment_of(ROOTS[1], 7), "pending": (0, NO_HASH, 0, 0, 0),
+    }  # fmt: skip

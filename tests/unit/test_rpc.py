@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.errors import RpcError
+from chain.exchange import public_url
 from chain.providers import split_urls
 from chain.rpc import Rpc
-from chain.transport import public_url
 
 SECRETS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGH0123456789_-", min_size=6, max_size=40)
 

@@ -8,8 +8,9 @@ import sys
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import delete
 
-from chain import publisher
+from chain import ledger, publisher
 from chain.devnet import mine
 from service import jobs
 from service.devnet import COIN, DOLLAR
@@ -138,3 +139,29 @@ def test_a_line_of_the_log_is_one_json_object_whatever_happened() -> None:
     assert (line["level"], line["logger"], line["job"]) == ("error", "service.jobs", "index")
     assert line["message"] == "the job a\nfailed"
     assert "ValueError: invalid literal" in line["error"]
+
+
+def test_the_index_is_read_anew_when_it_is_asked_for_and_answered(haptic: Shell, net: Any) -> None:
+    net.person(30)
+    mine(net.rpc, 3)
+    run_step(net.ctx, net.ctx.pulse, "index")
+    operate(haptic, net)
+
+    def rows() -> tuple[Any, int]:
+        with net.ctx.db.read() as db:
+            return ledger.checkpoint(db).model_dump(), ledger.count_events(db)
+
+    before = rows()
+    assert before[1] > 0
+    for arguments, blocks, forgets in (((), 0, "nothing"), (("--anew",), 1, f"{before[1]} events")):
+        said = haptic.does("index", "--dry-run", *arguments)
+        assert f"Forgets │ {forgets} │" in said
+        assert ("Reads │ 0 blocks" in said) == (not blocks)
+    assert "Nothing was sent" in haptic.does("index", "--anew", typed="n\n")
+    assert rows() == before
+    with net.ctx.db.write() as db:
+        db.connection().execute(delete(ledger.StakeRow))
+        db.commit()
+    assert "0 new events" in haptic.does("index")
+    assert f"{before[1]} new events" in haptic.does("index", "--anew", "--yes")
+    assert rows() == before
