@@ -9,15 +9,15 @@ import pytest
 from sqlmodel import select
 
 from chain import outbox
+from chain.attempts import PATIENCE, Taken, hand_over, sign
 from chain.contracts import Contract
 from chain.devnet import mine
 from chain.errors import ChainError, RevertError
 from chain.fees import GWEI
 from chain.ledger import TransactionRow
-from chain.outbox import PATIENCE
 from chain.rpc import Rpc
 from chain.signer import KeySigner, decode
-from chain.transactions import Taken, hand_over, price, sign
+from chain.transactions import price
 from chain.types import Hash32, Wei
 from tests.integration.postbox import ACCOUNTS, KEY, ME, Post, Sessions, is_the_same
 
