@@ -53,6 +53,11 @@ class Quote:
         return Wei(sum(gas or 0 for gas in self.gas) * self.offer.max_fee + self.value)
 
     @property
+    def dearest(self) -> Wei:
+        """The most that is paid where fees rise to the limit."""
+        return Wei(sum(gas or 0 for gas in self.gas) * self.limit + self.value)
+
+    @property
     def missing(self) -> Wei:
         """What the account has too little."""
         return Wei(max(0, self.cost - self.balance))

@@ -15,17 +15,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Final
 
-from eth_account.signers.local import LocalAccount
-
 from chain.challenge import Fault, PostedTree, Show, find_fault
 from chain.committer import epoch_record
 from chain.contracts import call, is_revert, revert_reason
 from chain.deployment import Deployment
 from chain.errors import BundleError, ChainError, HapticError, NodeError, RevertError
+from chain.fees import UNLIMITED
 from chain.memory import Memory
+from chain.quote import Wanted, quote
 from chain.rpc import Rpc
 from chain.served import Served, Source, hash_served, published_leaves
-from chain.transactions import price, submit
+from chain.signer import Payer
+from chain.transactions import Courier
 from chain.transport import RpcAnswerError
 from chain.types import Address, BlockRef, Hash32, Leaf, Wei
 from chain.verify import verify
@@ -82,6 +83,8 @@ class Finding:
     """What was sent, and is in a block."""
     cost: Wei = NOTHING
     """What was paid for gas, or in a dry run would be at most, in wei."""
+    missing: Wei = NOTHING
+    """What the account has too little to pay that, in a dry run."""
     reward: Wei = NOTHING
     """The bond that was, or would be, paid to us, in wei."""
 
@@ -138,13 +141,17 @@ class Watcher:
     source: Source
     sender: Address | None = None
     """Who challenges, or vetoes if it is the guardian; None only tells."""
-    account: LocalAccount | None = None
+    account: Payer | None = None
     """The key of `sender`; None only says what would be sent."""
     show: Show = str
     """How an amount of the payment token is written."""
     memory: Path | None = None
     """The folder that keeps the trees for the next process; None keeps them for this one only."""
+    max_fee: Wei = UNLIMITED
+    """Most that may be offered per gas, in a dry run; an account has its own."""
     _memory: Memory = field(init=False)
+    _courier: Courier | None = None
+    """Who sends; it remembers from look to look what waits for a block."""
     _right: Pending | None = None
     """What was found right, and need not be recomputed at every look."""
     _open: Pending | None = None
@@ -152,6 +159,7 @@ class Watcher:
 
     def __post_init__(self) -> None:
         self._memory = Memory(self.deployment.chain_id, self.deployment.distributor, self.memory)
+        self._courier = None if self.account is None else Courier(self.rpc, self.account)
 
     def look(self) -> Finding:
         """Look once: recompute the pending root if it is new, and do what can be done; never raises.
@@ -343,16 +351,15 @@ class Watcher:
         to = self.deployment.distributor
         data = self.deployment.revenue_distributor().encode(function, *arguments)
         self._rehearse(to, data)
-        if self.account is None or self.sender is None:
-            cost = NOTHING if self.sender is None else price(self.rpc, self.sender, to, data).cost
-            return Finding(
-                Verdict.PLANNED,
-                f"{said}. Nothing was sent; {function} would stop it",
-                pending,
-                cost=cost,
-                reward=reward,
+        if self._courier is None:
+            plan = Finding(
+                Verdict.PLANNED, f"{said}. Nothing was sent; {function} would stop it", pending, reward=reward
             )
-        receipt = submit(self.rpc, self.account, to, data)
+            if self.sender is None:
+                return plan
+            found = quote(self.rpc, self.sender, [Wanted(to, data)], self.max_fee)
+            return replace(plan, cost=found.cost, missing=found.missing)
+        receipt = self._courier.send(to, data)
         return Finding(
             verdict, f"{said}. Root {pending.root} was {verdict} and is gone", pending,
             transaction=receipt.transaction_hash, cost=receipt.cost, reward=reward,

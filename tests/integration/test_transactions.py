@@ -176,12 +176,11 @@ def test_no_more_is_paid_than_the_limit_and_the_end_of_waiting_says_what_may_sti
     assert all(int(each["maxFeePerGas"], 16) <= 50 * GWEI for each in street.pooled())
 
 
-def test_what_waits_before_it_is_brought_along(street: Street) -> None:
+def test_whoever_sent_what_another_process_replaced_still_sees_its_end(street: Street) -> None:
     first, second = street.send(1), street.send(2)
     street.raise_fees()
     street.until_dearer(100)
     street.keep_making_blocks(second)
-    # Whoever sent the first sees it though another process replaced it.
     assert (first.result(10).ok, second.result(10).ok, street.given()) == (True, True, 3)
 
 
@@ -287,7 +286,9 @@ def test_a_node_cannot_invent_what_waits(street: Street, liar: Any) -> None:
     assert (street.given(), street.rpc.nonce(ME)) == (16, 2)
 
 
-def test_a_courier_remembers_what_waits_though_the_node_forgets_it(street: Street) -> None:
+def test_a_courier_remembers_what_waits_though_the_node_forgets_it(
+    street: Street, caplog: pytest.LogCaptureFixture
+) -> None:
     courier = street.courier()
     with pytest.raises(RpcError, match="it may still get into one"):
         street.send(by=courier, timeout_s=0.3).result(10)
@@ -295,9 +296,19 @@ def test_a_courier_remembers_what_waits_though_the_node_forgets_it(street: Stree
     street.rpc.request("anvil_dropTransaction", held["hash"])
     coming = street.send(by=courier)
     assert [each["hash"] for each in street.pooled()] == [held["hash"]]
+    assert f"{held['hash']} says the same" in caplog.text
     mine(street.rpc)
     assert coming.result(10).transaction_hash == held["hash"]
     assert (street.given(), street.rpc.nonce(ME)) == (7, 1)
+
+
+def test_what_an_earlier_run_left_before_it_is_brought_along(street: Street) -> None:
+    _left_behind(street, 1)
+    coming = street.send(2)
+    street.raise_fees()
+    street.until_dearer(100)
+    street.keep_making_blocks(coming)
+    assert (coming.result(10).ok, street.given(), street.rpc.nonce(ME)) == (True, 3, 2)
 
 
 # -- the end of waiting ------------------------------------------------------------------------------------------
