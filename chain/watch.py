@@ -17,6 +17,7 @@ from typing import IO, Any, Final
 
 from chain.challenge import Fault, PostedTree, Show, find_fault
 from chain.committer import epoch_record
+from chain.confirmed import Confirmed
 from chain.contracts import call, is_revert, revert_reason
 from chain.deployment import Deployment
 from chain.errors import BundleError, ChainError, HapticError, NodeError, RevertError
@@ -87,6 +88,8 @@ class Finding:
     """What the account has too little to pay that, in a dry run."""
     reward: Wei = NOTHING
     """The bond that was, or would be, paid to us, in wei."""
+    warning: str = ""
+    """What is no alarm yet and may become one, in words."""
 
     @property
     def is_well(self) -> bool:
@@ -152,7 +155,9 @@ class Watcher:
     _memory: Memory = field(init=False)
     _courier: Courier | None = None
     """Who sends; it remembers from look to look what waits for a block."""
-    _right: Pending | None = None
+    _confirmed: Confirmed = field(default_factory=Confirmed)
+    """What was found right last, from which the next epoch follows."""
+    _right: Finding | None = None
     """What was found right, and need not be recomputed at every look."""
     _open: Pending | None = None
     """What was not found right, and not stopped."""
@@ -176,7 +181,7 @@ class Watcher:
         except Exception as error:
             log.exception("a look failed")
             found = Finding(Verdict.ALARM, f"the look failed ({type(error).__name__}: {error})", pending)
-        self._right = found.pending if found.verdict is Verdict.RIGHT else None
+        self._right = found if found.verdict is Verdict.RIGHT else None
         if found.pending is not None:
             self._open = None if found.is_well else found.pending
         return replace(found, time=time)
@@ -191,8 +196,8 @@ class Watcher:
             )
         if pending is None:
             return self._idle(head)
-        if pending == self._right:
-            return Finding(Verdict.RIGHT, f"epoch {pending.epoch}: root {pending.root} is right", pending)
+        if self._right is not None and pending == self._right.pending:
+            return self._right
         with closing(_Bundles(self.source, pending.epoch)) as bundles:
             return self._check(head, pending, bundles)
 
@@ -209,13 +214,13 @@ class Watcher:
 
     def _idle(self, head: BlockRef) -> Finding:
         """Learn the active tree while its bundle is still there; that it is not is no alarm yet."""
-        said = "no root is pending"
+        warning = ""
         try:
             self._paying(head, _Bundles(self.source, -1))
         except BundleError as error:
-            said += f"; but the active tree, which the next root is held against, could not be read: {error}"
-            log.info(said)
-        return Finding(Verdict.IDLE, said)
+            warning = f"the active tree, which the next root is held against, could not be read: {error}"
+            log.info(warning)
+        return Finding(Verdict.IDLE, "no root is pending", warning=warning)
 
     def _judge(self, pending: Pending, paying: PostedTree, posted: PostedTree, bundles: _Bundles) -> Finding:
         where = f"epoch {pending.epoch}"
@@ -224,15 +229,15 @@ class Watcher:
             done = self._challenge(pending, fault)
             if done is not None:
                 return done
-        wrong = self._recompute(pending, bundles)
-        if wrong is not None:
+        wrong, warning = self._recompute(pending, bundles)
+        if wrong:
             return self._object(pending, wrong)
         if not posted.is_known or fault is not None:
             raise ChainError(
                 f"{where}: the root that {self.rpc.name} says is pending, {pending.root}, is not the one that it says "
                 "was posted: if this stays so, use another node"
             )
-        return Finding(Verdict.RIGHT, f"{where}: root {pending.root} is right", pending)
+        return Finding(Verdict.RIGHT, f"{where}: root {pending.root} is right", pending, warning=warning)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -267,9 +272,10 @@ class Watcher:
 
     # -- judging -------------------------------------------------------------------------------------------------
 
-    def _recompute(self, pending: Pending, bundles: _Bundles) -> str | None:
-        """Return the first difference between the pending root and what a stranger makes of chain and bundles.
+    def _recompute(self, pending: Pending, bundles: _Bundles) -> tuple[str, str]:
+        """Return the first difference between the pending root and what a stranger makes of chain and bundles, if any.
 
+        And a warning, if any: an older bundle is withheld, but what it led to is known from when it was there.
         A HapticError where that cannot be told: a bundle that is not given, a node that fails or hides something,
         an earlier epoch that is wrong.
         """
@@ -283,13 +289,22 @@ class Watcher:
                 f"{known.data_hash} on the chain: try another source, and if none has it, ask the guardian to veto"
             )
         bundles.last = -1
+        warning = ""
         try:
-            verify(self.rpc, self.deployment, bundles, pending.epoch)
+            try:
+                self._verify(pending, bundles)
+            except _UnreadError as error:
+                if bundles.last == pending.epoch or self._confirmed.last < bundles.last:
+                    raise
+                warning = (
+                    f"{error}. The root was recomputed from what was read before; nobody new can check it"
+                )
+                self._verify(pending, bundles, resume=True)
         except (ChainError, NodeError, _UnreadError):
             raise
         except HapticError as error:
             if bundles.last == pending.epoch:
-                return str(error)
+                return str(error), warning
             if bundles.last < 0:
                 raise
             raise HapticError(
@@ -301,7 +316,10 @@ class Watcher:
             raise HapticError(
                 f"epoch {pending.epoch} cannot be checked: the recomputation failed ({type(error).__name__}: {error})"
             ) from error
-        return None
+        return "", warning
+
+    def _verify(self, pending: Pending, bundles: _Bundles, *, resume: bool = False) -> None:
+        verify(self.rpc, self.deployment, bundles, pending.epoch, confirmed=self._confirmed, resume=resume)
 
     # -- acting --------------------------------------------------------------------------------------------------
 
@@ -331,7 +349,7 @@ class Watcher:
             )
         # A veto stops an honest root as well, and a node that lags for a moment makes one look wrong.
         with closing(_Bundles(self.source, pending.epoch)) as bundles:
-            again = self._recompute(pending, bundles)
+            again, _ = self._recompute(pending, bundles)
         if again != wrong:
             raise ChainError(f"epoch {pending.epoch}, recomputed twice, gave two results; the first: {wrong}")
         if self._is_gone(pending):

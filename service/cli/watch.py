@@ -79,12 +79,12 @@ def watch(
 
 def _follow(watcher: Watcher, interval: int) -> NoReturn:
     """Look again and again; what is well is said once, what is not at every look."""
-    said = ""
+    said = "", ""
     while True:
         found = watcher.look()
-        if found.said != said or not found.is_well:
+        if (found.said, found.warning) != said or not found.is_well:
             _tell(found)
-        said = found.said
+        said = found.said, found.warning
         time.sleep(interval)
 
 
@@ -100,6 +100,8 @@ def _tell(found: Finding) -> None:
     """Print what a look came to, with the time that is left and the money that moved."""
     label = "" if found.verdict in {Verdict.IDLE, Verdict.RIGHT} else f"{found.verdict.upper()}: "
     parts = [f"[{STYLES[found.verdict]}]{label}{escape(found.said)}[/]"]
+    if found.warning:
+        parts.append(f"[bold yellow]WARNING: {escape(found.warning)}[/]")
     if found.verdict is Verdict.PLANNED and found.reward and not found.cost:
         parts.append(f"The bond is {shared.show_native(found.reward)}. {WITHOUT_KEY}")
     elif found.reward or found.cost:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -21,13 +23,15 @@ from eth_account.signers.local import LocalAccount
 from typer.testing import CliRunner, Result
 
 from chain import watch as watching
+from chain.attempts import PATIENCE
 from chain.canonical import hash_of, text_hash
 from chain.committer import epoch_record
 from chain.contracts import Contract
 from chain.deploy import deploy
 from chain.deployment import write_deployment
-from chain.devnet import Devnet
+from chain.devnet import Devnet, mine
 from chain.errors import RevertError, VerifyError
+from chain.fees import GWEI
 from chain.hashing import keccak256
 from chain.keys import address_of, devnet_accounts
 from chain.lines import raw_lines, read_lines, to_bytes
@@ -368,6 +372,50 @@ def test_where_an_earlier_epoch_cannot_be_checked_the_guardian_does_not_veto(sit
     assert site.pending[1] == site.report.root
 
 
+def test_an_honest_root_is_right_with_a_warning_while_an_older_bundle_is_withheld_that_was_read_before(
+    site: Site,
+) -> None:
+    site.post(site.leaves)
+    watcher = site.watcher(site.chain.accounts[1])
+    assert (watcher.look().verdict, watcher.look().warning) == (Verdict.RIGHT, "")
+    following = site.next()
+    following.post(following.leaves)
+    site.withhold(0)
+    for _ in range(2):
+        found = watcher.look()
+        assert (found.verdict, found.is_well) == (Verdict.RIGHT, True)
+        assert found.said == f"epoch 2: root {following.report.root} is right"
+        assert "the bundle of epoch 0 cannot be read" in found.warning
+        assert "nobody new can check it" in found.warning
+    fresh = site.watcher(site.chain.accounts[5]).look()
+    assert (fresh.verdict, "the bundle of epoch 0 cannot be read" in fresh.said) == (Verdict.ALARM, True)
+
+
+def test_a_wrong_root_is_wrong_while_an_older_bundle_is_withheld_that_was_read_before(site: Site) -> None:
+    site.post(site.leaves)
+    watcher = site.watcher(site.chain.accounts[5])
+    assert watcher.look().verdict is Verdict.RIGHT
+    following = site.next()
+    following.post(_misallocating(following))
+    site.withhold(0)
+    found = watcher.look()
+    assert (found.verdict, "epoch 2, leaf account 0x" in found.said) == (Verdict.ALARM, True)
+
+
+def test_what_was_right_before_it_was_posted_anew_is_not_gone_on_from(site: Site) -> None:
+    """What a watcher remembers counts for exactly the reports that it saw; any other has to be shown to it."""
+    site.post(site.leaves)
+    watcher = site.watcher(site.chain.accounts[5])
+    assert watcher.look().verdict is Verdict.RIGHT
+    site.told.veto()
+    site.post(site.leaves)
+    following = site.next()
+    following.post(following.leaves)
+    site.withhold(0)
+    found = watcher.look()
+    assert (found.verdict, "the bundle of epoch 0 cannot be read" in found.said) == (Verdict.ALARM, True)
+
+
 def test_without_the_bundle_before_a_fault_of_the_root_itself_is_still_challenged(site: Site) -> None:
     site.post(_duplicating(site))
     (site.folder / "epoch-0.jsonl").unlink()
@@ -464,16 +512,20 @@ def test_the_active_tree_is_tried_until_it_is_learned_and_asked_for_no_more(site
     watcher = site.watcher(source=source)
     found = [watcher.look() for _ in range(5)]
     assert [x.verdict for x in found] == [Verdict.IDLE] * 5
-    assert "the bundle of epoch 0 cannot be read: http://127.0.0.1:9/v1/epochs/0/bundle" in found[0].said
-    assert "what is served as the bundle of epoch 0 has other leaves than the root that pays" in found[1].said
-    assert [x.said for x in found[2:]] == ["no root is pending"] * 3
+    assert "the bundle of epoch 0 cannot be read: http://127.0.0.1:9/v1/epochs/0/bundle" in found[0].warning
+    assert (
+        "what is served as the bundle of epoch 0 has other leaves than the root that pays" in found[1].warning
+    )
+    assert [(x.said, x.warning) for x in found] == [
+        ("no root is pending", w) for w in (found[0].warning, found[1].warning, "", "", "")
+    ]
     assert asked == [0, 0, 0]
 
 
 def test_a_dead_bundle_source_is_said_though_nothing_is_pending(site: Site) -> None:
     said = site.watch(bundle="http://127.0.0.1:9")
     assert said.exit_code == 0
-    assert "no root is pending; but the active tree, which the next root is held against" in said.output
+    assert "no root is pending. WARNING: the active tree, which the next root is held against" in said.output
     assert "could not be read: the bundle of epoch 0 cannot be read: http://127.0.0.1:9/v1/" in said.output
     site.watch()
     said = site.watch(bundle="http://127.0.0.1:9")
@@ -576,6 +628,54 @@ def test_a_watcher_who_cannot_pay_the_gas_is_told_how_much_is_missing(site: Site
     assert f"ALARM: {address_of(me)} has 0.000000000000000005 ETH (5 wei), but its transaction" in said.output
 
 
+def test_a_dry_run_of_a_watcher_who_cannot_pay_says_so_beside_what_it_found(site: Site) -> None:
+    site.post(_dropping(site))
+    _, key = site.wallet(balance=5)
+    said = site.watch("--keyfile", key, "--dry-run")
+    assert said.exit_code == 1
+    assert "PLANNED: epoch 1: 0x" in said.output
+    assert "Gas would be 0.00" in said.output
+    assert re.search(r"The account cannot pay for it: 0\.00\d+ ETH are missing", said.output)
+
+
+def test_a_challenge_that_fees_overtake_is_replaced_in_time(site: Site) -> None:
+    """A challenge that stays in the pool loses its window, and the bond with it."""
+    site.post(_dropping(site))
+    me, _ = site.wallet(balance=10**20)
+    rpc = site.chain.rpc
+    rpc.request("evm_setAutomine", False)  # noqa: FBT003  (Anvil takes it by position)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            coming = pool.submit(site.watcher(me).look)
+            first = _pooled(rpc, address_of(me), 0)
+            for _ in range(PATIENCE):
+                rpc.request("anvil_setNextBlockBaseFeePerGas", hex(100 * GWEI))
+                mine(rpc)
+            dearer = _pooled(rpc, address_of(me), 100 * GWEI)
+            assert (dearer["nonce"], dearer["input"]) == (first["nonce"], first["input"])
+            mine(rpc)
+            found = coming.result(20)
+        finally:
+            rpc.request("evm_setAutomine", True)  # noqa: FBT003
+            # Anvil goes on from here even after the chain is set back for the next test.
+            rpc.request("anvil_setNextBlockBaseFeePerGas", "0x1")
+            mine(rpc)
+    assert (found.verdict, found.transaction) == (Verdict.CHALLENGED, dearer["hash"])
+    assert site.pending[-1] == 0
+
+
+def _pooled(rpc: Rpc, who: str, least: int) -> dict[str, Any]:
+    """Wait until somebody's one transaction in the pool offers so much per gas, and return it."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for sender, held in rpc.request("txpool_content")["pending"].items():
+            for each in held.values():
+                if sender.lower() == who and int(each["maxFeePerGas"], 16) >= least:
+                    return dict(each)
+        time.sleep(0.02)
+    raise AssertionError(f"{who} did not send or replace it")
+
+
 def test_who_looks_more_rarely_than_roots_wait_is_told_so(site: Site) -> None:
     said = CliRunner().invoke(app, [*site.options(), "--interval", str(WINDOW_S)])
     assert "a look every 60 s may miss a root, which waits for 60 s: give an --interval of at most 15" in str(
@@ -638,11 +738,11 @@ def test_the_guardian_does_not_veto_what_is_wrong_only_once(
     site.post(site.leaves)
     true, asked = watching.verify, []
 
-    def lagging(rpc: Any, deployment: Any, bundles: Any, epoch: int) -> Any:
+    def lagging(rpc: Any, deployment: Any, bundles: Any, epoch: int, **more: Any) -> Any:
         asked.append(bundles(epoch))
         if len(asked) == 1:
             raise VerifyError("epoch 1: what a lagging node said")
-        return true(rpc, deployment, bundles, epoch)
+        return true(rpc, deployment, bundles, epoch, **more)
 
     monkeypatch.setattr(watching, "verify", lagging)
     watcher = site.watcher(site.chain.accounts[1])
@@ -734,7 +834,7 @@ def test_a_recomputation_that_breaks_down_is_an_alarm_and_not_the_end_of_the_wat
 ) -> None:
     site.post(site.leaves)
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **_more: object) -> None:
         raise ZeroDivisionError("nobody thought of this")
 
     monkeypatch.setattr(watching, "verify", broken)

@@ -112,6 +112,8 @@ def test_an_account_that_cannot_pay_is_told_so_beside_all_the_rest(
     assert missing is not None, said
     assert parse_amount(missing[1], 18) == most(said) - 5
     haptic.fails(*given, "--yes", words=("has 0.000000000000000005 ETH (5 wei)", "are missing"))
+    asked = haptic(*given, typed="y\n")
+    assert (asked.status, "Send it?" in asked.out) == (1, False)
     assert (net.rpc.balance(me), net.rpc.nonce(me)) == (5, 0)
 
 
