@@ -136,6 +136,11 @@ def push(rpc: Rpc, signer: Signer, attempts: Sequence[Attempt], seen: Sight) -> 
     base, tip = rpc.fees()
     if taken is Taken.POOLED and not is_overtaken(newest.content.offer, base, tip):
         return None
+    if newest.sender != signer.address:
+        raise ChainError(
+            f"{newest.hash} was signed by {newest.sender}, was overtaken by rising fees, and only that account can "
+            f"replace it, not {signer.address}: run this once more with its key"
+        )
     content = newest.content.at(next_offer(newest.content.offer, base, tip, signer.max_fee))
     if seen.balance < content.cost:
         raise shortage(newest.sender, seen.balance, content.cost)

@@ -59,16 +59,8 @@ def watch(
             sender = signer.address
         elif keyfile is not None:
             sender = keyfile_address(keyfile)
-        watcher = Watcher(
-            node,
-            d,
-            bundle_source(bundle),
-            sender,
-            signer,
-            show=show,
-            memory=memory,
-            max_fee=Wei(max_fee * GWEI),
-        )
+        source, limit = bundle_source(bundle), Wei(max_fee * GWEI)
+        watcher = Watcher(node, d, source, sender, signer, show=show, memory=memory, max_fee=limit)
         _begin(d, bundle, watcher)
         if not once:
             _follow(watcher, interval)

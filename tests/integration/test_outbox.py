@@ -122,6 +122,17 @@ def test_the_limit_on_fees_stops_a_replacement_in_words_and_sends_nothing(post: 
     assert post.given() == 1
 
 
+def test_only_the_account_that_signed_a_transaction_replaces_it(post: Post) -> None:
+    post.send()
+    post.raise_fees()
+    post.payer = ACCOUNTS[1]
+    with pytest.raises(
+        ChainError, match=rf"was signed by {ME}, was overtaken .* run this once more with its key"
+    ):
+        post.settle()
+    assert len(post.attempts()) == 1
+
+
 def test_the_limit_on_fees_holds_for_the_first_attempt_too(post: Post) -> None:
     post.payer = KeySigner(ACCOUNTS[0], Wei(50 * GWEI))
     post.raise_fees(60)
