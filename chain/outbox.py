@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import msgspec
 from sqlmodel import Session
 
 from chain import ledger
+from chain.attempts import LONGEST_POLL_S, POLL_S, Sight, hand_over, look, push, sign
 from chain.errors import ChainError, RpcError
-from chain.fees import is_overtaken, next_offer, shortage, show_coin
-from chain.ledger import Attempt, TransactionRow
+from chain.ledger import TransactionRow
 from chain.rpc import Rpc
-from chain.signer import Payer, Signer, decode, signer_of
-from chain.transactions import LONGEST_POLL_S, POLL_S, Taken, hand_over, price, sign
-from chain.transport import Call
-from chain.types import Address, Hash32, Wei
-from chain.wire import Header, Receipt
+from chain.signer import Payer, Signer, signer_of
+from chain.transactions import price
+from chain.types import Address, Attempt, Hash32
+from chain.wire import Receipt
 
-PATIENCE: Final = 3
-"""Blocks that an attempt is given before one with higher fees takes its place."""
 ENDED: Final = frozenset({"final", "failed", "lost"})
 """What does not change any more, because a finalized block says so."""
 
@@ -34,30 +29,6 @@ class TransactionKey(NamedTuple):
     epoch: int
     about: Hash32
     """keccak256 of what it says; while one is on its way, no other for this kind and epoch is sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What one node says of a transaction at one moment."""
-
-    receipt: Receipt | None
-    """Of whichever attempt is in a block."""
-    used: bool
-    """Its nonce is in a block: by one of its attempts, or by another transaction of the account."""
-    final: bool
-    """By a block that is finalized."""
-    head: int
-    balance: Wei
-    """Of the account, while the transaction was in no block."""
-
-    @property
-    def status(self) -> str | None:
-        """What becomes of the row by this; None while the transaction is in no block."""
-        if self.receipt is None:
-            return "lost" if self.final else None
-        if not self.final:
-            return "mined"
-        return "final" if self.receipt.ok else "failed"
 
 
 def send(
@@ -157,7 +128,7 @@ def settle(
     where the account cannot pay for it, or a limit on fees is reached.
     """
     attempts = ledger.attempts(session, row)
-    seen = look(rpc, row, attempts)
+    seen = look(rpc, Address(row.sender), row.nonce, attempts)
     if row.status in ENDED:
         return seen
     if seen.status is None:
@@ -167,46 +138,16 @@ def settle(
                 "on its way: nothing was sent; find out which of the two is right"
             )
         if not seen.used and seen.head != pushed_at:
-            _push(rpc, session, signer_of(account), row, attempts, seen)
+            dearer = push(rpc, signer_of(account), attempts, seen)
+            if dearer is not None:
+                attempt = Attempt(dearer.hash, dearer.raw, seen.head)
+                ledger.add_attempt(session, row, attempt, dearer.content.offer)
+                session.commit()
+                hand_over(rpc, dearer.raw)
     row.status = seen.status or "sent"
     session.add(row)
     session.commit()
     return seen
-
-
-def look(rpc: Rpc, row: TransactionRow, attempts: list[Attempt]) -> Sight:
-    """Return what the node says of a stored transaction; nothing is sent."""
-    # In one request, so that one node answers; nonce and balance before the receipts: a block that comes in
-    # between then shows in a receipt.
-    wanted: list[Call] = [
-        (f"eth_get{what}", [row.sender, "latest"]) for what in ("TransactionCount", "Balance")
-    ]
-    wanted += [("eth_getBlockByNumber", [tag, False]) for tag in ("latest", "finalized")]
-    receipts: list[Call] = [("eth_getTransactionReceipt", [each.hash]) for each in attempts]
-    count, balance, latest, finalized, *found = rpc.batch(wanted + receipts)
-    receipt = next((_read(rpc, each, Receipt) for each in found if each is not None), None)
-    used, final = _number(rpc, count) > row.nonce, False
-    if receipt is not None:
-        final = receipt.block <= _number(rpc, _read(rpc, finalized, Header).number)
-    elif used:
-        count, *found = rpc.batch([("eth_getTransactionCount", [row.sender, "finalized"]), *receipts])
-        final = _number(rpc, count) > row.nonce and not any(found)
-    head = _number(rpc, _read(rpc, latest, Header).number)
-    return Sight(receipt, used, final, head, Wei(_number(rpc, balance)))
-
-
-def _read(rpc: Rpc, value: Any, kind: type[Any]) -> Any:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError:
-        raise RpcError(f"{rpc.name} answered with no {kind.__name__.lower()}: use another node") from None
-
-
-def _number(rpc: Rpc, text: Any) -> int:
-    try:
-        return int(text, 16)
-    except (TypeError, ValueError):
-        raise RpcError(f"{rpc.name} answered {text!r} instead of a number: use another node") from None
 
 
 def _free_nonce(rpc: Rpc, session: Session, signer: Signer) -> int:
@@ -221,40 +162,3 @@ def _free_nonce(rpc: Rpc, session: Session, signer: Signer) -> int:
             )
         nonce = following
     return nonce
-
-
-def _push(
-    rpc: Rpc, session: Session, signer: Signer, row: TransactionRow, attempts: list[Attempt], seen: Sight
-) -> None:
-    """Hand over the newest attempt, or a dearer one where that was overtaken."""
-    newest = decode(attempts[-1].raw)
-    if seen.balance < newest.content.cost:
-        raise shortage(row.sender, seen.balance, newest.content.cost)
-    taken = hand_over(rpc, newest.raw)
-    if taken is Taken.POOR:
-        raise ChainError(
-            f"{row.sender} has {show_coin(seen.balance)}, too little for {newest.hash} beside what else it has sent: "
-            "send it more and run this again"
-        )
-    if taken is Taken.RIVAL and not _is_ours(rpc, attempts):
-        raise ChainError(
-            f"{rpc.name} holds another transaction of {row.sender} with nonce {row.nonce} that pays as much as "
-            f"{newest.hash} or more: is a second service, or a person, sending with this key? Stop it, then wait"
-        )
-    if taken is Taken.USED or seen.head - attempts[-1].stored_at < PATIENCE:
-        return
-    base, tip = rpc.fees()
-    if taken is Taken.POOLED and not is_overtaken(newest.content.offer, base, tip):
-        return
-    content = newest.content.at(next_offer(newest.content.offer, base, tip, signer.max_fee))
-    if seen.balance < content.cost:
-        raise shortage(row.sender, seen.balance, content.cost)
-    dearer = sign(signer, content)
-    ledger.add_attempt(session, row, Attempt(dearer.hash, dearer.raw, seen.head), content.offer)
-    session.commit()
-    hand_over(rpc, dearer.raw)
-
-
-def _is_ours(rpc: Rpc, attempts: list[Attempt]) -> bool:
-    """Tell whether the node knows one of our own attempts."""
-    return any(rpc.batch([("eth_getTransactionByHash", [each.hash]) for each in attempts]))

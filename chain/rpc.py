@@ -187,9 +187,12 @@ class Rpc:
         header = self._ask(Header, *_flat(_header("latest")))
         return Wei(int(header.base_fee_per_gas, 16)), Wei(self._quantity("eth_maxPriorityFeePerGas"))
 
-    def estimate(self, transaction: dict[str, str]) -> int:
-        """Return the gas a transaction would use now; a revert is an RpcAnswerError with its bytes."""
-        return self._quantity("eth_estimateGas", transaction)
+    def estimate(self, transaction: dict[str, str], overrides: dict[str, Any] | None = None) -> int:
+        """Return the gas a transaction would use now; a revert is an RpcAnswerError with its bytes.
+
+        `overrides` are what accounts have instead of what they have.
+        """
+        return self._quantity("eth_estimateGas", transaction, *(("latest", overrides) if overrides else ()))
 
     def send_raw(self, raw: bytes) -> Hash32:
         """Hand a signed transaction to the node and return its hash."""

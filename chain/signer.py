@@ -233,3 +233,26 @@ def decode(raw: bytes, what: str = "what was stored") -> Signed:
         Wei(said["maxPriorityFeePerGas"]),
     )
     return Signed(raw, Hash32("0x" + keccak256(raw).hex()), Address(sender.lower()), content)
+
+
+_NUMBERS: Final = (
+    "chainId", "nonce", "value", "gas", "maxFeePerGas", "maxPriorityFeePerGas", "r", "s",
+)  # fmt: skip
+
+
+def sealed(found: dict[str, Any]) -> Signed | None:
+    """Return the signed transaction that a node describes in JSON; None where it is none, or not as ours are.
+
+    By its own signature: the sender is whoever signed it.
+    """
+    try:
+        if int(found["type"], 16) != TYPE:
+            return None
+        said = {name: int(found[name], 16) for name in _NUMBERS} | {
+            "to": HexBytes(found["to"] or b""), "data": HexBytes(found["input"]), "accessList": (),
+            "type": TYPE, "v": int(found["yParity"], 16),
+        }  # fmt: skip
+        raw = TypedTransaction.from_dict(said).encode()
+        return decode(raw)
+    except (AttributeError, KeyError, SignerError, TypeError, ValueError):
+        return None

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from sqlmodel import Session
 
 from chain import ledger, outbox
+from chain.attempts import look
 from chain.errors import ChainError
 from chain.hashing import keccak256
 from chain.outbox import TransactionKey
+from chain.quote import Quote, Wanted, quote
 from chain.rpc import Rpc
 from chain.signer import Payer, signer_of
-from chain.transactions import must_succeed, price
+from chain.transactions import must_succeed
 from chain.types import Address, Hash32, Wei
 
 NOTHING = Wei(0)
@@ -29,9 +31,11 @@ class Outcome:
     transaction: Hash32 | None = None
     """By which it got there; None if it was there already, or in a dry run."""
     gas: int = 0
-    """What it takes at most."""
+    """What it took."""
     cost: Wei = NOTHING
-    """What it costs at most, in wei of the chain's own coin."""
+    """What it cost, in wei of the chain's own coin."""
+    quote: Quote | None = None
+    """In a dry run: what it would cost at most, and what the account has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ class Step:
         if row is None:
             return False, 0
         if self.dry_run:
-            receipt = outbox.look(self.rpc, row, ledger.attempts(self.session, row)).receipt
+            attempts = ledger.attempts(self.session, row)
+            receipt = look(self.rpc, Address(row.sender), row.nonce, attempts).receipt
         else:
             receipt = outbox.bring(self.rpc, self.session, self.account, row, self.key.about, self.timeout_s)
         if receipt is None:
@@ -68,8 +73,8 @@ class Step:
         """Send the transaction and wait for its block; in a dry run only say what it takes."""
         signer = signer_of(self.account)
         if self.dry_run:
-            priced = price(self.rpc, signer.address, self.to, self.data, max_fee=signer.max_fee)
-            return Outcome(what, done=False, gas=priced.gas, cost=priced.cost)
+            found = quote(self.rpc, signer.address, [Wanted(self.to, self.data)], signer.max_fee)
+            return Outcome(what, done=False, quote=found)
         row = outbox.send(self.rpc, self.session, signer, self.to, self.data, key=self.key)
         receipt = outbox.bring(self.rpc, self.session, signer, row, timeout_s=self.timeout_s)
         if receipt is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NewType
+from typing import NamedTuple, NewType
 
 import msgspec
 
@@ -42,6 +42,15 @@ class BlockRef:
     hash: Hash32
     parent_hash: Hash32
     timestamp: int
+
+
+class Attempt(NamedTuple):
+    """Signed bytes of a transaction: the first, or the same with higher fees."""
+
+    hash: Hash32
+    raw: bytes
+    stored_at: int
+    """The chain's newest block at that time."""
 
 
 @dataclass(frozen=True, slots=True)

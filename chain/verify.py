@@ -6,18 +6,19 @@ specification, not the operator's vectorised one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from chain.assignment import seed_commitment
-from chain.bundle import ZERO_HASH, Evidence, Run, read_evidence
+from chain.bundle import ZERO_HASH, Evidence, read_evidence
 from chain.committer import EpochRecord, committed_lambda, epoch_record
+from chain.confirmed import Before, Confirmed, Learned
 from chain.deployment import Deployment, check_deployment, read_deployment
 from chain.difference import Comparison
-from chain.epoch import SPEC, Closed, Standing, close, gold_root, preference_lines, snapshot_hash
+from chain.epoch import SPEC, Closed, Standing, close, gold_root, preference_lines
 from chain.errors import BundleError, VerifyError
 from chain.events import Posted
 from chain.evidence import check_evidence
@@ -26,8 +27,8 @@ from chain.messages import Domain
 from chain.opening import Opening
 from chain.record import Record, facts_of, read_record
 from chain.rpc import Rpc
-from chain.served import Source, bundle_source, parts_of, spool
-from chain.types import BlockRef, Hash32, Params, Ratio, Wei
+from chain.served import Source, bundle_source
+from chain.types import BlockRef, Hash32, Ratio, Wei
 
 __all__ = ["NothingPostedError", "Source", "Verified", "bundle_source", "verify", "verify_at"]
 
@@ -86,33 +87,7 @@ def _check_header(
     return block
 
 
-class _Learned:
-    """What the trainer learns from each epoch, kept until a run is declared to have learned from it."""
-
-    def __init__(self) -> None:
-        self._files: dict[int, IO[bytes]] = {}
-
-    def add(self, epoch: int, lines: Iterable[bytes]) -> None:
-        """Keep an epoch's preference lines."""
-        self._files[epoch] = spool()
-        self._files[epoch].writelines(lines)
-
-    def hash(self, run: Run) -> Hash32:
-        """Return the hash of a run's data file."""
-        files = (self._files[epoch] for epoch in range(run.first, run.last + 1))
-        return snapshot_hash(part for file in files for part in parts_of(file))
-
-    def forget(self, until: int) -> None:
-        """Let go of all epochs up to one: the next run begins after it."""
-        for epoch in [e for e in self._files if e <= until]:
-            self._files.pop(epoch).close()
-
-    def close(self) -> None:
-        """Let go of all."""
-        self.forget(max(self._files, default=0))
-
-
-def _check_runs(evidence: Evidence, standing: Standing, learned: _Learned) -> None:
+def _check_runs(evidence: Evidence, standing: Standing, learned: Learned) -> None:
     """Runs follow each other without gap or overlap and learn from exactly the file that their epochs give.
 
     Otherwise an operator could choose, knowing the scores, by which epochs a run's revenue is shared.
@@ -221,20 +196,6 @@ def _check_conservation(epoch: int, closed: Closed, record: Record, until: int) 
         raise VerifyError(f"epoch {epoch}: {allotted} allotted + {carried} carried is not {funded} funded")
 
 
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """What the epochs so far hand on to the next."""
-
-    standing: Standing
-    snapshot: int
-    """Block up to which revenue has been divided."""
-
-    @classmethod
-    def first(cls, params: Params, deployment: Deployment) -> _Before:
-        """Return what epoch 0 begins with."""
-        return cls(Standing(Ratio(params.lambda0_num, params.lambda0_den)), deployment.from_block - 1)
-
-
 def _read(epoch: int, file: IO[bytes]) -> Evidence:
     try:
         return read_evidence(read_lines(raw_lines(file)))
@@ -255,14 +216,14 @@ def _recompute(
     record: Record,
     posted: Posted,
     file: IO[bytes],
-    before: _Before | None,
-    learned: _Learned,
+    before: Before | None,
+    learned: Learned,
     progress: Progress,
-) -> tuple[Verified, _Before]:
+) -> tuple[Verified, Before]:
     """Return what an epoch was found to be and hands on; an error names the first row that differs."""
     epoch, evidence = posted.epoch, _read(posted.epoch, file)
     if before is None:
-        before = _Before.first(evidence.header.rules.params, deployment)
+        before = Before.first(evidence.header.rules.params, deployment)
     snapshot = _check_header(rpc, deployment, evidence, before.standing, posted)
     _check_runs(evidence, before.standing, learned)
     progress(f"checking {len(evidence.rankings)} signatures", 0.1)
@@ -281,7 +242,7 @@ def _recompute(
         paid_to=len(closed.standing.cumulative), sum=Wei(closed.tree.sum),
         carried=Wei(sum(closed.standing.carried.values())), active=epoch in record.active, notes=notes,
     )  # fmt: skip
-    return found, _Before(closed.standing, snapshot.number)
+    return found, Before(closed.standing, snapshot.number)
 
 
 def _no_progress(_what: str, _part: float) -> None:
@@ -294,11 +255,15 @@ def verify(
     source: Source,
     until: int | None = None,
     progress: Progress = _no_progress,
+    *,
+    confirmed: Confirmed | None = None,
+    resume: bool = False,
 ) -> list[Verified]:
     """Recompute epochs 0 to `until` (default: the last one posted) and return what was found.
 
     Raises VerifyError or BundleError naming the first row that differs, RpcError when the node fails; a
-    NothingPostedError, which is a VerifyError, when there is nothing to verify.
+    NothingPostedError, which is a VerifyError, when there is nothing to verify. What is found right is kept in
+    `confirmed`; with `resume`, bundles of what stands there already, as the chain has it, are not asked for again.
     """
     record = read_record(rpc, deployment)
     newest = max(record.posted, default=-1)
@@ -307,10 +272,14 @@ def verify(
         raise NothingPostedError(
             "no epoch has been posted to this distributor yet; there is nothing to verify"
         )
-    before: _Before | None = None
     result = []
-    with closing(_Learned()) as learned:
-        for epoch in range(last + 1):
+    before: Before | None = None
+    first = 0
+    with closing(Learned()) as learned:
+        if resume and confirmed is not None and confirmed.holds(record.posted, last):
+            before, first = confirmed.before, confirmed.last + 1
+            learned.take(confirmed.learned)
+        for epoch in range(first, last + 1):
             if epoch not in record.posted:
                 raise VerifyError(
                     f"epoch {epoch} has no report on the chain; the last posted one is {newest}"
@@ -324,6 +293,8 @@ def verify(
             with source(epoch) as file:
                 found, before = _recompute(rpc, deployment, record, posted, file, before, learned, tell)
             result.append(found)
+        if confirmed is not None and before is not None:
+            confirmed.keep([record.posted[epoch] for epoch in range(last + 1)], before, learned)
     return result
 
 

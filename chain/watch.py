@@ -15,17 +15,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Final
 
-from eth_account.signers.local import LocalAccount
-
 from chain.challenge import Fault, PostedTree, Show, find_fault
 from chain.committer import epoch_record
+from chain.confirmed import Confirmed
 from chain.contracts import call, is_revert, revert_reason
 from chain.deployment import Deployment
 from chain.errors import BundleError, ChainError, HapticError, NodeError, RevertError
+from chain.fees import UNLIMITED
 from chain.memory import Memory
+from chain.quote import Wanted, quote
 from chain.rpc import Rpc
 from chain.served import Served, Source, hash_served, published_leaves
-from chain.transactions import price, submit
+from chain.signer import Payer
+from chain.transactions import Courier
 from chain.transport import RpcAnswerError
 from chain.types import Address, BlockRef, Hash32, Leaf, Wei
 from chain.verify import verify
@@ -82,8 +84,12 @@ class Finding:
     """What was sent, and is in a block."""
     cost: Wei = NOTHING
     """What was paid for gas, or in a dry run would be at most, in wei."""
+    missing: Wei = NOTHING
+    """What the account has too little to pay that, in a dry run."""
     reward: Wei = NOTHING
     """The bond that was, or would be, paid to us, in wei."""
+    warning: str = ""
+    """What is no alarm yet and may become one, in words."""
 
     @property
     def is_well(self) -> bool:
@@ -138,20 +144,27 @@ class Watcher:
     source: Source
     sender: Address | None = None
     """Who challenges, or vetoes if it is the guardian; None only tells."""
-    account: LocalAccount | None = None
+    account: Payer | None = None
     """The key of `sender`; None only says what would be sent."""
     show: Show = str
     """How an amount of the payment token is written."""
     memory: Path | None = None
     """The folder that keeps the trees for the next process; None keeps them for this one only."""
+    max_fee: Wei = UNLIMITED
+    """Most that may be offered per gas, in a dry run; an account has its own."""
     _memory: Memory = field(init=False)
-    _right: Pending | None = None
+    _courier: Courier | None = None
+    """Who sends; it remembers from look to look what waits for a block."""
+    _confirmed: Confirmed = field(default_factory=Confirmed)
+    """What was found right last, from which the next epoch follows."""
+    _right: Finding | None = None
     """What was found right, and need not be recomputed at every look."""
     _open: Pending | None = None
     """What was not found right, and not stopped."""
 
     def __post_init__(self) -> None:
         self._memory = Memory(self.deployment.chain_id, self.deployment.distributor, self.memory)
+        self._courier = None if self.account is None else Courier(self.rpc, self.account)
 
     def look(self) -> Finding:
         """Look once: recompute the pending root if it is new, and do what can be done; never raises.
@@ -168,7 +181,7 @@ class Watcher:
         except Exception as error:
             log.exception("a look failed")
             found = Finding(Verdict.ALARM, f"the look failed ({type(error).__name__}: {error})", pending)
-        self._right = found.pending if found.verdict is Verdict.RIGHT else None
+        self._right = found if found.verdict is Verdict.RIGHT else None
         if found.pending is not None:
             self._open = None if found.is_well else found.pending
         return replace(found, time=time)
@@ -183,8 +196,8 @@ class Watcher:
             )
         if pending is None:
             return self._idle(head)
-        if pending == self._right:
-            return Finding(Verdict.RIGHT, f"epoch {pending.epoch}: root {pending.root} is right", pending)
+        if self._right is not None and pending == self._right.pending:
+            return self._right
         with closing(_Bundles(self.source, pending.epoch)) as bundles:
             return self._check(head, pending, bundles)
 
@@ -201,13 +214,13 @@ class Watcher:
 
     def _idle(self, head: BlockRef) -> Finding:
         """Learn the active tree while its bundle is still there; that it is not is no alarm yet."""
-        said = "no root is pending"
+        warning = ""
         try:
             self._paying(head, _Bundles(self.source, -1))
         except BundleError as error:
-            said += f"; but the active tree, which the next root is held against, could not be read: {error}"
-            log.info(said)
-        return Finding(Verdict.IDLE, said)
+            warning = f"the active tree, which the next root is held against, could not be read: {error}"
+            log.info(warning)
+        return Finding(Verdict.IDLE, "no root is pending", warning=warning)
 
     def _judge(self, pending: Pending, paying: PostedTree, posted: PostedTree, bundles: _Bundles) -> Finding:
         where = f"epoch {pending.epoch}"
@@ -216,15 +229,15 @@ class Watcher:
             done = self._challenge(pending, fault)
             if done is not None:
                 return done
-        wrong = self._recompute(pending, bundles)
-        if wrong is not None:
+        wrong, warning = self._recompute(pending, bundles)
+        if wrong:
             return self._object(pending, wrong)
         if not posted.is_known or fault is not None:
             raise ChainError(
                 f"{where}: the root that {self.rpc.name} says is pending, {pending.root}, is not the one that it says "
                 "was posted: if this stays so, use another node"
             )
-        return Finding(Verdict.RIGHT, f"{where}: root {pending.root} is right", pending)
+        return Finding(Verdict.RIGHT, f"{where}: root {pending.root} is right", pending, warning=warning)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -259,9 +272,10 @@ class Watcher:
 
     # -- judging -------------------------------------------------------------------------------------------------
 
-    def _recompute(self, pending: Pending, bundles: _Bundles) -> str | None:
-        """Return the first difference between the pending root and what a stranger makes of chain and bundles.
+    def _recompute(self, pending: Pending, bundles: _Bundles) -> tuple[str, str]:
+        """Return the first difference between the pending root and what a stranger makes of chain and bundles, if any.
 
+        And a warning, if any: an older bundle is withheld, but what it led to is known from when it was there.
         A HapticError where that cannot be told: a bundle that is not given, a node that fails or hides something,
         an earlier epoch that is wrong.
         """
@@ -275,13 +289,22 @@ class Watcher:
                 f"{known.data_hash} on the chain: try another source, and if none has it, ask the guardian to veto"
             )
         bundles.last = -1
+        warning = ""
         try:
-            verify(self.rpc, self.deployment, bundles, pending.epoch)
+            try:
+                self._verify(pending, bundles)
+            except _UnreadError as error:
+                if bundles.last == pending.epoch or self._confirmed.last < bundles.last:
+                    raise
+                warning = (
+                    f"{error}. The root was recomputed from what was read before; nobody new can check it"
+                )
+                self._verify(pending, bundles, resume=True)
         except (ChainError, NodeError, _UnreadError):
             raise
         except HapticError as error:
             if bundles.last == pending.epoch:
-                return str(error)
+                return str(error), warning
             if bundles.last < 0:
                 raise
             raise HapticError(
@@ -293,7 +316,10 @@ class Watcher:
             raise HapticError(
                 f"epoch {pending.epoch} cannot be checked: the recomputation failed ({type(error).__name__}: {error})"
             ) from error
-        return None
+        return "", warning
+
+    def _verify(self, pending: Pending, bundles: _Bundles, *, resume: bool = False) -> None:
+        verify(self.rpc, self.deployment, bundles, pending.epoch, confirmed=self._confirmed, resume=resume)
 
     # -- acting --------------------------------------------------------------------------------------------------
 
@@ -323,7 +349,7 @@ class Watcher:
             )
         # A veto stops an honest root as well, and a node that lags for a moment makes one look wrong.
         with closing(_Bundles(self.source, pending.epoch)) as bundles:
-            again = self._recompute(pending, bundles)
+            again, _ = self._recompute(pending, bundles)
         if again != wrong:
             raise ChainError(f"epoch {pending.epoch}, recomputed twice, gave two results; the first: {wrong}")
         if self._is_gone(pending):
@@ -343,16 +369,15 @@ class Watcher:
         to = self.deployment.distributor
         data = self.deployment.revenue_distributor().encode(function, *arguments)
         self._rehearse(to, data)
-        if self.account is None or self.sender is None:
-            cost = NOTHING if self.sender is None else price(self.rpc, self.sender, to, data).cost
-            return Finding(
-                Verdict.PLANNED,
-                f"{said}. Nothing was sent; {function} would stop it",
-                pending,
-                cost=cost,
-                reward=reward,
+        if self._courier is None:
+            plan = Finding(
+                Verdict.PLANNED, f"{said}. Nothing was sent; {function} would stop it", pending, reward=reward
             )
-        receipt = submit(self.rpc, self.account, to, data)
+            if self.sender is None:
+                return plan
+            found = quote(self.rpc, self.sender, [Wanted(to, data)], self.max_fee)
+            return replace(plan, cost=found.cost, missing=found.missing)
+        receipt = self._courier.send(to, data)
         return Finding(
             verdict, f"{said}. Root {pending.root} was {verdict} and is gone", pending,
             transaction=receipt.transaction_hash, cost=receipt.cost, reward=reward,

@@ -11,11 +11,14 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, NullPool, event, func, make_url, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlmodel import Session, create_engine
 
+from chain.ledger.faults import hide_rows
 from service.errors import ConfigError
 
+OLDEST = (14,)
+"""PostgreSQL before it has no idle_session_timeout, without which a leader that is cut off stays one."""
 LOCK_TIMEOUT_S = 30
 """How long a transaction waits for a lock: SQLite's one write lock, or a row's on PostgreSQL."""
 THREADS = 48
@@ -49,7 +52,7 @@ KINDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 def open_engine(url: str) -> Engine:
     """Return an engine for SQLite or PostgreSQL (`postgresql://`, `postgres://`: psycopg is its driver)."""
-    parsed = make_url(url)
+    parsed = _parse(url)
     if parsed.drivername in {"postgres", "postgresql"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     backend = parsed.get_backend_name()
@@ -58,6 +61,35 @@ def open_engine(url: str) -> Engine:
     if backend == "sqlite":
         return _open_sqlite(parsed)
     return _open_postgresql(parsed, pool_size=KEPT, max_overflow=AT_MOST - KEPT)
+
+
+def _parse(url: str) -> URL:
+    """Return a URL; a ConfigError, which shows nothing of it, where a part may be the rest of a password."""
+    try:
+        parsed = make_url(url)
+        odd = url.count("@") > 1 or "@" in (parsed.database or "")
+        if not (odd and parsed.get_backend_name() in {"postgres", "postgresql"}):
+            return parsed
+    except (ValueError, ArgumentError):
+        pass
+    # Not what is wrong with it: where a password is not escaped, any part of it may be taken for a host or a port.
+    raise ConfigError(
+        "HAPTIC_DATABASE_URL is no URL such as postgresql://user:password@host/name: write each of @ : / ? # % in a "
+        "password, and any other @, as %40 %3A %2F %3F %23 %25"
+    ) from None
+
+
+def _check_server(url: URL) -> None:
+    """Raise a ConfigError where a PostgreSQL server is too old, before it is given settings that it does not know."""
+    engine = create_engine(url, connect_args={"connect_timeout": 5}, poolclass=NullPool, hide_parameters=True)
+    event.listen(engine, "handle_error", _tidy)
+    with engine.connect() as connection:
+        found = connection.dialect.server_version_info or ()
+    if found < OLDEST:
+        raise ConfigError(
+            f"the database server is PostgreSQL {'.'.join(map(str, found))}, and {OLDEST[0]} or newer is needed: upgrade "
+            "it, or set HAPTIC_DATABASE_URL to another"
+        )
 
 
 def _open_sqlite(url: URL) -> Engine:
@@ -78,6 +110,7 @@ def _open_sqlite(url: URL) -> Engine:
 
     event.listen(engine, "connect", configure)
     event.listen(engine, "begin", begin)
+    event.listen(engine, "handle_error", _tidy)
     return engine
 
 
@@ -89,15 +122,19 @@ def _open_postgresql(url: URL, lease_s: int = 0, **options: Any) -> Engine:
     arguments = {name: value for name, value in LIBPQ.items() if name not in url.query}
     arguments["options"] = f"{ours} {url.query.get('options', '')}"
     engine = create_engine(url, connect_args=arguments, pool_pre_ping=True, hide_parameters=True, **options)
-    event.listen(engine, "handle_error", _hide_rows)
+    event.listen(engine, "handle_error", _tidy)
     return engine
 
 
-def _hide_rows(context: ExceptionContext) -> None:
-    """Cut from PostgreSQL's errors what it quotes of a row: as with parameters, it may be secret."""
+def _tidy(context: ExceptionContext) -> None:
+    """Cut from an error what it quotes of a row, which may be secret as parameters are, and where to read about it."""
+    hide_rows(context.original_exception)
     error = context.sqlalchemy_exception
-    if error is not None and error.args:
-        error.args = (str(error.args[0]).partition("\nDETAIL:")[0], *error.args[1:])
+    if error is not None:
+        error.code = None
+        if isinstance(error, DBAPIError):
+            original = context.original_exception
+            error.args = (f"({type(original).__module__}.{type(original).__name__}) {original}",)
 
 
 def migrate(engine: Engine) -> None:
@@ -199,8 +236,10 @@ def open_database(url: str) -> Database:
         )
     try:
         engine = open_engine(url)
+        if engine.dialect.name == "postgresql":
+            _check_server(engine.url)
         migrate(engine)
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        # Not the URL itself: it may hold a password.
+        # Not the URL itself: it holds a password.
         raise ConfigError(f"the database cannot be opened, check HAPTIC_DATABASE_URL: {error}") from error
     return Database(engine)

@@ -20,9 +20,9 @@ PURE = frozenset({
 })  # fmt: skip
 """Files of chain that compute from their arguments and nothing else."""
 EDGE = frozenset({
-    "committer", "contracts", "deploy", "deployment", "devnet", "exchange", "head", "indexer", "keys", "ledger", "logs",
-    "memory", "outbox", "providers", "publisher", "quorum", "ranges", "record", "rpc", "served", "signer", "step",
-    "transactions", "transport", "verify", "watch",
+    "attempts", "committer", "confirmed", "contracts", "deploy", "deployment", "devnet", "exchange", "head",
+    "indexer", "keys", "ledger", "logs", "memory", "outbox", "pool", "providers", "publisher", "quorum", "quote",
+    "ranges", "record", "rpc", "served", "signer", "step", "transactions", "transport", "verify", "watch",
 })  # fmt: skip
 """Files of chain that talk to a node, a disk or a database."""
 OUTSIDE = frozenset({

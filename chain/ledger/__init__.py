@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from msgspec.structs import asdict, replace
 from sqlalchemy import delete, func, insert, update
@@ -46,12 +46,11 @@ from chain.ledger.rows import (
     Uint,
 )
 from chain.stake import Change
-from chain.types import Address, BlockRef, Epoch, Hash32, Wei
+from chain.types import Address, Attempt, BlockRef, Epoch, Hash32, Wei
 
 __all__ = [
     "VERIFIED",
     "AccountRow",
-    "Attempt",
     "AttemptRow",
     "Checkpoint",
     "ClaimRow",
@@ -430,15 +429,6 @@ def add_transaction(session: Session, row: TransactionRow) -> None:
     """Store a transaction; the caller commits before it is sent. A ChainError where another process was faster."""
     session.add(row)
     _flush(session, f"{row.kind} epoch {row.epoch}, or nonce {row.nonce} of {row.sender}")
-
-
-class Attempt(NamedTuple):
-    """Signed bytes of a transaction: the first, or the same with higher fees."""
-
-    hash: Hash32
-    raw: bytes
-    stored_at: int
-    """The chain's newest block at that time."""
 
 
 def attempts(session: Session, row: TransactionRow) -> list[Attempt]:

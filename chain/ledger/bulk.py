@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlmodel import Session, SQLModel
 
+from chain.ledger.faults import wrapped
+
 
 def insert_rows(
     session: Session, table: type[SQLModel], names: Sequence[str], rows: list[tuple[Any, ...]]
@@ -21,8 +23,13 @@ def insert_rows(
     columns = ", ".join(f'"{name}"' for name in names)
     if connection.dialect.name == "postgresql":
         cursor: Any = connection.connection.cursor()
-        with cursor, cursor.copy(f"COPY {where} ({columns}) FROM STDIN") as copy:
-            copy.write(_copied(rows))
+        driver: Any = connection.dialect.dbapi
+        statement = f"COPY {where} ({columns}) FROM STDIN"
+        try:
+            with cursor, cursor.copy(statement) as copy:
+                copy.write(_copied(rows))
+        except driver.Error as error:
+            raise wrapped(connection, statement, error) from error
         return
     holes = ", ".join("?" * len(names))
     connection.exec_driver_sql(f"INSERT INTO {where} ({columns}) VALUES ({holes})", rows)  # noqa: S608

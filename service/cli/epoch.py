@@ -13,15 +13,14 @@ from sqlmodel import Session
 from chain import committer, publisher
 from chain import ledger as chain_ledger
 from chain.errors import HapticError
-from chain.fees import show_coin
 from chain.indexer import index
 from chain.ledger import EpochReport
 from chain.messages import checksum
 from chain.signer import Signer
 from chain.step import Outcome
-from chain.transactions import transact
 from service import epochs, jobs, logs
-from service.cli import shared
+from service.cli import plan, shared
+from service.cli.plan import MAX_FEE, MaxFee, Move
 from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
 from service.context import Context, build
 from service.database import open_database
@@ -79,7 +78,11 @@ def close(epoch: EpochNumber, dry_run: DryRun = False) -> None:
     )
     for wallet, value in sorted(item.closed.scores.items(), key=lambda x: -x[1]):
         out.print(f"  {checksum(wallet)}  HapticScore {value:,}")
-    out.print("Dry run: nothing was written." if dry_run else "[green]✓[/] closed")
+    out.print(
+        "Dry run: nothing was written. It costs nothing; what telling the chain costs says `haptic epoch commit --dry-run`."
+        if dry_run
+        else "[green]✓[/] closed"
+    )
 
 
 @epoch_app.command("reopen")
@@ -100,7 +103,7 @@ def reopen(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> Non
             f"epochs {epoch + 1} to {newest[0].epoch} were opened with a price of stake that may follow no more: they are "
             "scored by the one that does, and `haptic verify` says so"
         )
-    if shared.confirm("Take back scores, payouts and reports", what, yes=yes, dry_run=dry_run):
+    if plan.agree("Take back scores, payouts and reports", what, None, yes=yes, dry_run=dry_run):
         # While the question stood, the service may have posted it.
         _check_reopened(ctx, epoch)
         with ctx.db.write() as session:
@@ -135,8 +138,9 @@ def abandon(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> No
     rows = {
         "Lost": f"{count} rankings, which earn nothing",
         "Revenue": "what named no run is carried on to the next epoch",
+        "After": "the chain is told by a transaction, whose cost `haptic epoch commit --dry-run` names",
     }
-    if not shared.confirm(f"Give up epoch {epoch}", rows, yes=yes, dry_run=dry_run):
+    if not plan.agree(f"Give up epoch {epoch}", rows, None, yes=yes, dry_run=dry_run):
         return
     # While the question stood, the service may have told the chain what it had come to.
     _check_reopened(ctx, epoch)
@@ -160,9 +164,8 @@ def commit(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> Non
         out.print(f"epoch {epoch}: the chain has it already, or it was not opened")
         return
     write = jobs.write_opening if row.committed_at is None else jobs.write_close
-    plan = write(ctx, row, dry_run=True)
-    cost = {"Gas": str(plan.gas), "Cost at most": show_coin(plan.cost)}
-    if plan.done or shared.confirm(plan.what, cost, yes=yes, dry_run=dry_run):
+    found = write(ctx, row, dry_run=True)
+    if found.done or _agreed(found, yes=yes, dry_run=dry_run):
         out.print(f"[green]✓[/] {write(ctx, row).what}")
 
 
@@ -211,22 +214,22 @@ def activate(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> N
 @epoch_app.command("veto")
 def veto(
     epoch: EpochNumber, rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
-    keyfile: KeyFile = shared.KEYFILE, password_file: PasswordFile = None, dry_run: DryRun = False, yes: Yes = False,
+    keyfile: KeyFile = shared.KEYFILE, password_file: PasswordFile = None, max_fee: MaxFee = MAX_FEE,
+    dry_run: DryRun = False, yes: Yes = False,
 ) -> None:  # fmt: skip
     """Throw out a pending root, as the guardian; needs a node and the guardian's wallet, nothing of the operator's."""
     node, d = shared.connect(rpc, deployment)
     state = publisher.chain_state(node, d)
     if state.pending_epoch != epoch:
         raise HapticError(f"no root of epoch {epoch} is pending; the pending epoch is {state.pending_epoch}")
-    guardian = shared.open_wallet(keyfile, password_file, d.chain_id)
+    guardian = plan.payer(shared.open_wallet(keyfile, password_file, d.chain_id), max_fee)
     rows = {
         "Root": state.pending_root,
         "After": "it can be posted again; its window starts anew",
     }
-    if shared.confirm(f"Veto epoch {epoch}", rows, yes=yes, dry_run=dry_run):
-        # By its name, so that an honest root that took its place meanwhile is left alone.
-        receipt = transact(node, guardian, d.revenue_distributor(), "veto", state.pending_root)
-        shared.print_transaction(receipt, f"epoch {epoch} vetoed")
+    # By its name, so that an honest root that took its place meanwhile is left alone.
+    moves = [Move(d.revenue_distributor(), "veto", (state.pending_root,), f"epoch {epoch} vetoed")]
+    plan.run(node, guardian, f"Veto epoch {epoch}", rows, moves, yes=yes, dry_run=dry_run)
 
 
 def _posting(epoch: int) -> tuple[Context, EpochReport]:
@@ -248,13 +251,17 @@ def _poster(ctx: Context) -> Signer:
 def _on_chain(ctx: Context, step: Callable[..., Outcome], *, dry_run: bool, yes: bool) -> None:
     """Say what a step costs, ask, do it; the database is not locked while a person or the chain is waited for."""
     with ctx.db.stepwise() as session:
-        plan = step(session, dry=True)
-        if plan.done:
-            out.print(f"{plan.what}: the chain has it already")
-            return
-        cost = {"Gas": str(plan.gas), "Cost at most": show_coin(plan.cost)}
-        if shared.confirm(plan.what, cost, yes=yes, dry_run=dry_run):
+        found = step(session, dry=True)
+        if found.done:
+            out.print(f"{found.what}: the chain has it already")
+        elif _agreed(found, yes=yes, dry_run=dry_run):
             out.print(f"[green]✓[/] {step(session, dry=False).what}")
+
+
+def _agreed(found: Outcome, *, yes: bool, dry_run: bool) -> bool:
+    """Show what a step was found to do and to cost, and ask."""
+    quoted = found.quote
+    return plan.agree(found.what, {}, None if quoted is None else lambda: quoted, yes=yes, dry_run=dry_run)
 
 
 def _context(*, secret_is_lost: bool = False) -> Context:

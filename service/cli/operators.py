@@ -10,16 +10,18 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from chain.deploy import Terms, cost_of
 from chain.deploy import deploy as deploy_contracts
 from chain.deployment import write_deployment
 from chain.errors import HapticError
-from chain.messages import parse_address
+from chain.messages import checksum, parse_address
 from chain.rpc import Rpc
 from chain.verify import NothingPostedError, bundle_source
 from chain.verify import verify as verify_epochs
 from service import logs
-from service.cli import shared
+from service.cli import plan, shared
 from service.cli.epoch import epoch_app
+from service.cli.plan import MAX_FEE, MaxFee
 from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
 from service.context import build
 from service.database import open_database
@@ -78,7 +80,7 @@ def deploy(
     payment_token: Annotated[str, typer.Option(help="Token that revenue is paid in; empty only on a devnet")] = "",
     token: Annotated[str, typer.Option(help="Token that is staked; empty: deploy HapticToken, all of it yours")] = "",
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = shared.KEYFILE,
-    password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+    password_file: PasswordFile = None, max_fee: MaxFee = MAX_FEE, yes: Yes = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Deploy the contracts and write their addresses to --deployment. Genesis and length can never be changed."""
     if challenge_window >= epoch_length:
@@ -92,7 +94,7 @@ def deploy(
         )
     if deployment.exists():
         raise HapticError(f"{deployment} exists already: move it away, or choose another --deployment")
-    roles = {"poster": parse_address(poster, "poster"), "guardian": parse_address(guardian, "guardian")}
+    poster_address, guardian_address = parse_address(poster, "poster"), parse_address(guardian, "guardian")
     staked = parse_address(token, "token") if token else None
     paid = parse_address(payment_token, "payment_token") if payment_token else None
     node = Rpc(rpc)
@@ -102,20 +104,23 @@ def deploy(
             f"genesis {genesis} is far from now ({now} by the chain's clock): give Unix seconds of a time soon"
         )
     at_stake = shared.parse_amount(bond, 18)
-    account = shared.open_wallet(keyfile, password_file, node.chain_id())
-    deployment.parent.mkdir(parents=True, exist_ok=True)
+    signer = plan.payer(shared.open_wallet(keyfile, password_file, node.chain_id()), max_fee)
+    terms = Terms(
+        genesis=genesis, epoch_length=epoch_length, challenge_window=challenge_window, cooldown=cooldown, bond=at_stake,
+        token=staked, payment_token=paid, poster=poster_address, guardian=guardian_address,
+    )  # fmt: skip
     rows = {
-        "Chain": str(node.chain_id()), "Owner": account.address, "Poster": poster, "Guardian": guardian,
+        "Chain": str(node.chain_id()), "Owner": checksum(signer.address), "Poster": poster, "Guardian": guardian,
         "Epochs": f"{epoch_length} s from {genesis}", "Window": f"{challenge_window} s", "Cooldown": f"{cooldown} s",
-        "Bond": f"{bond} of the chain's own coin",
+        "Bond": f"{bond} of the chain's own coin, which `haptic bond` adds later",
         "Staked token": token or "a new HapticToken", "Payment token": payment_token or "a new DevnetDollar",
     }  # fmt: skip
-    if not shared.confirm("Deploy Haptic", rows, yes=yes, dry_run=dry_run):
+    if not plan.agree(
+        "Deploy Haptic", rows, lambda: cost_of(node, signer, **terms), yes=yes, dry_run=dry_run
+    ):
         return
-    found = deploy_contracts(
-        node, account, genesis=genesis, epoch_length=epoch_length, challenge_window=challenge_window, cooldown=cooldown,
-        bond=at_stake, echo=out.print, token=staked, payment_token=paid, **roles,
-    )  # fmt: skip
+    deployment.parent.mkdir(parents=True, exist_ok=True)
+    found = deploy_contracts(node, signer, echo=out.print, **terms)
     write_deployment(deployment, found)
     out.print(f"[green]✓[/] addresses written to {deployment}")
     out.print(f"Nothing can be posted before its bond is there: [bold]haptic bond {bond}[/]")

@@ -14,9 +14,9 @@ from chain.contracts import call
 from chain.errors import HapticError
 from chain.keys import create_keyfile, keyfile_address, read_password
 from chain.messages import checksum, parse_address
-from chain.transactions import transact
 from chain.tree import verify_proof
-from service.cli import shared
+from service.cli import plan, shared
+from service.cli.plan import MAX_FEE, MaxFee, Move
 from service.cli.shared import (
     KEYFILE,
     RPC,
@@ -51,35 +51,33 @@ def wallet(
 def stake(
     amount: Annotated[str, typer.Argument(help="Tokens to stake, such as 250 or 12.5")],
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = KEYFILE,
-    password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+    password_file: PasswordFile = None, max_fee: MaxFee = MAX_FEE, yes: Yes = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Stake tokens: feedback counts by how much stake stood behind it, for how long."""
     node, d = shared.connect(rpc, deployment)
-    account = shared.open_wallet(keyfile, password_file, d.chain_id)
-    me, vault, coin = shared.address_of(account), d.stake_vault(), shared.read_coin(node, d.token)
+    signer = plan.payer(shared.open_wallet(keyfile, password_file, d.chain_id), max_fee)
+    me, vault, coin = signer.address, d.stake_vault(), shared.read_coin(node, d.token)
     units = shared.parse_amount(amount, coin.decimals)
     balance = shared.check_balance(node, coin, me, units)
     staked, cooldown = int(call(node, vault, "stakedOf", me)), int(call(node, vault, "cooldown"))
     rows = {
         "Wallet": checksum(me), "Stake now": coin.show(staked), "Stake after": coin.show(staked + units),
         "Left in the wallet": coin.show(balance - units), "Getting it back": f"haptic unstake, then {cooldown} s of waiting",
-        "Transactions": shared.transactions(node, coin, me, vault.address, units, "stake"),
     }  # fmt: skip
-    if shared.confirm(f"Stake {coin.show(units)}", rows, yes=yes, dry_run=dry_run):
-        shared.approve_if_needed(node, account, coin, vault.address, units)
-        shared.print_transaction(transact(node, account, vault, "stake", units), f"{coin.show(units)} staked")
+    moves = plan.spending(node, coin, me, units, Move(vault, "stake", (units,), f"{coin.show(units)} staked"))
+    plan.run(node, signer, f"Stake {coin.show(units)}", rows, moves, yes=yes, dry_run=dry_run)
 
 
 def unstake(
     amount: Annotated[str, typer.Argument(help="Tokens to take back, or `all`")],
     cancel: Annotated[bool, typer.Option("--cancel", help="Stake again what was asked back and not withdrawn")] = False,
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = KEYFILE,
-    password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+    password_file: PasswordFile = None, max_fee: MaxFee = MAX_FEE, yes: Yes = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Ask for stake back; it counts no more from now, and can be withdrawn after the cooldown."""
     node, d = shared.connect(rpc, deployment)
-    account = shared.open_wallet(keyfile, password_file, d.chain_id)
-    me, vault, coin = shared.address_of(account), d.stake_vault(), shared.read_coin(node, d.token)
+    signer = plan.payer(shared.open_wallet(keyfile, password_file, d.chain_id), max_fee)
+    me, vault, coin = signer.address, d.stake_vault(), shared.read_coin(node, d.token)
     staked, (pending, available_at) = (
         int(call(node, vault, "stakedOf", me)),
         call(node, vault, "pendingOf", me),
@@ -91,9 +89,8 @@ def unstake(
                 f"{checksum(me)} has asked {coin.show(pending)} back; {coin.show(units)} cannot be staked again"
             )
         rows = {"Stake after": coin.show(staked + units), "Waiting after": coin.show(pending - units)}
-        if shared.confirm(f"Stake {coin.show(units)} again", rows, yes=yes, dry_run=dry_run):
-            receipt = transact(node, account, vault, "cancelUnstake", units)
-            shared.print_transaction(receipt, f"{coin.show(units)} staked again")
+        moves = [Move(vault, "cancelUnstake", (units,), f"{coin.show(units)} staked again")]
+        plan.run(node, signer, f"Stake {coin.show(units)} again", rows, moves, yes=yes, dry_run=dry_run)
         return
     units = staked if amount == "all" else shared.parse_amount(amount, coin.decimals)
     if not 0 < units <= staked:
@@ -109,21 +106,19 @@ def unstake(
         "Wallet": checksum(me), "Stake after": coin.show(staked - units), "Waiting after": coin.show(pending + units),
         "Withdrawable in": f"{left} s" + (" (also what already waits)" if pending else ""),
     }  # fmt: skip
-    if shared.confirm(f"Ask back {coin.show(units)}", rows, yes=yes, dry_run=dry_run):
-        shared.print_transaction(
-            transact(node, account, vault, "requestUnstake", units), f"{coin.show(units)} asked back"
-        )
+    moves = [Move(vault, "requestUnstake", (units,), f"{coin.show(units)} asked back")]
+    plan.run(node, signer, f"Ask back {coin.show(units)}", rows, moves, yes=yes, dry_run=dry_run)
 
 
 def withdraw(
     to: Annotated[str, typer.Option(help="Address that is paid; default: the wallet's own")] = "",
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, keyfile: KeyFile = KEYFILE,
-    password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+    password_file: PasswordFile = None, max_fee: MaxFee = MAX_FEE, yes: Yes = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Take out what was asked back, once its cooldown is over."""
     node, d = shared.connect(rpc, deployment)
-    account = shared.open_wallet(keyfile, password_file, d.chain_id)
-    me, vault, coin = shared.address_of(account), d.stake_vault(), shared.read_coin(node, d.token)
+    signer = plan.payer(shared.open_wallet(keyfile, password_file, d.chain_id), max_fee)
+    me, vault, coin = signer.address, d.stake_vault(), shared.read_coin(node, d.token)
     pending, available_at = call(node, vault, "pendingOf", me)
     now = node.block("latest").timestamp
     if not pending:
@@ -133,21 +128,22 @@ def withdraw(
             f"{coin.show(pending)} can be withdrawn in {available_at - now} s; try again then"
         )
     receiver = parse_address(to, "to") if to else me
-    if shared.confirm(f"Withdraw {coin.show(pending)}", {"To": checksum(receiver)}, yes=yes, dry_run=dry_run):
-        receipt = transact(node, account, vault, "withdrawTo", receiver)
-        shared.print_transaction(receipt, f"{coin.show(pending)} withdrawn to {checksum(receiver)}")
+    rows, done = {"To": checksum(receiver)}, f"{coin.show(pending)} withdrawn to {checksum(receiver)}"
+    moves = [Move(vault, "withdrawTo", (receiver,), done)]
+    plan.run(node, signer, f"Withdraw {coin.show(pending)}", rows, moves, yes=yes, dry_run=dry_run)
 
 
 def claim(
     to: Annotated[str, typer.Option(help="Address that is paid; default: the wallet's own")] = "",
     service: ServiceUrl = SERVICE, rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
-    keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+    keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None, max_fee: MaxFee = MAX_FEE, yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Claim your share of the revenue; the proof is checked here before it is sent."""
     node, d = shared.connect(rpc, deployment)
-    account = shared.open_wallet(keyfile, password_file, d.chain_id)
+    signer = plan.payer(shared.open_wallet(keyfile, password_file, d.chain_id), max_fee)
     me, distributor, coin = (
-        shared.address_of(account),
+        signer.address,
         d.revenue_distributor(),
         shared.read_coin(node, d.payment_token),
     )
@@ -168,13 +164,10 @@ def claim(
         out.print(f"Nothing new to claim: {coin.show(claimed)} have been paid to {checksum(me)} already.")
         return
     rows = {"To": checksum(receiver), "Paid so far": coin.show(claimed), "Root of epoch": str(proof.epoch)}
-    if shared.confirm(f"Claim {coin.show(proof.cumulative - claimed)}", rows, yes=yes, dry_run=dry_run):
-        receipt = transact(
-            node, account, distributor, "claimTo", proof.cumulative, proof.index, proof.path, receiver
-        )
-        shared.print_transaction(
-            receipt, f"{coin.show(proof.cumulative - claimed)} paid to {checksum(receiver)}"
-        )
+    new = coin.show(proof.cumulative - claimed)
+    given, done = (proof.cumulative, proof.index, proof.path, receiver), f"{new} paid to {checksum(receiver)}"
+    moves = [Move(distributor, "claimTo", given, done)]
+    plan.run(node, signer, f"Claim {new}", rows, moves, yes=yes, dry_run=dry_run)
 
 
 def fund(
@@ -182,13 +175,14 @@ def fund(
     run: Annotated[int, typer.Option(help="The retraining it is for; 0: none, shared by the running epoch's score")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Pay for a run that the service does not know")] = False,
     service: ServiceUrl = SERVICE, rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
-    keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None, yes: Yes = False, dry_run: DryRun = False,
+    keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None, max_fee: MaxFee = MAX_FEE, yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Pay revenue for a retraining; it goes to the wallets whose rankings it learned from."""
     node, d = shared.connect(rpc, deployment)
-    account = shared.open_wallet(keyfile, password_file, d.chain_id)
+    signer = plan.payer(shared.open_wallet(keyfile, password_file, d.chain_id), max_fee)
     me, distributor, coin = (
-        shared.address_of(account),
+        signer.address,
         d.revenue_distributor(),
         shared.read_coin(node, d.payment_token),
     )
@@ -199,13 +193,10 @@ def fund(
     rows = {
         "From": checksum(me), "For": f"retraining run {run}" if run else "no run: by HapticScore of the running epoch",
         "Left in the wallet": coin.show(balance - units), "Note": "revenue cannot be taken back",
-        "Transactions": shared.transactions(node, coin, me, distributor.address, units, "fund"),
     }  # fmt: skip
-    if shared.confirm(f"Fund {coin.show(units)}", rows, yes=yes, dry_run=dry_run):
-        shared.approve_if_needed(node, account, coin, distributor.address, units)
-        shared.print_transaction(
-            transact(node, account, distributor, "fund", run, units), f"{coin.show(units)} funded"
-        )
+    move = Move(distributor, "fund", (run, units), f"{coin.show(units)} funded")
+    moves = plan.spending(node, coin, me, units, move)
+    plan.run(node, signer, f"Fund {coin.show(units)}", rows, moves, yes=yes, dry_run=dry_run)
 
 
 def _check_run(service: str, run: int) -> None:

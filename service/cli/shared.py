@@ -1,4 +1,4 @@
-"""What the commands share: options, amounts, wallets, and asking before money moves."""
+"""What the commands share: options, amounts, wallets, and the chain that they are asked of."""
 
 from __future__ import annotations
 
@@ -11,18 +11,14 @@ from typing import Annotated, Any
 
 import typer
 from eth_account.signers.local import LocalAccount
-from rich.prompt import Confirm
-from rich.table import Table
 
 from chain.contracts import Contract, call
 from chain.deployment import Deployment, check_deployment, read_deployment
 from chain.errors import HapticError
 from chain.keys import PASSWORD_VARIABLE, check_private, load_keyfile, read_password
-from chain.messages import checksum, parse_address
+from chain.messages import parse_address
 from chain.rpc import Rpc
-from chain.transactions import transact
 from chain.types import Address
-from service.terminal import out
 
 DEFAULT_DEPLOYMENT = Path(".haptic/deployment.json")
 
@@ -57,7 +53,9 @@ ServiceUrl = Annotated[
     str, typer.Option("--service", envvar="HAPTIC_SERVICE", help="URL of the feedback service")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before sending")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and stop")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and what it costs at most, and stop")
+]
 RPC, SERVICE, KEYFILE = "http://127.0.0.1:8545", "http://127.0.0.1:8000", Path("wallet.json")
 
 
@@ -139,45 +137,6 @@ def open_wallet(
     return load_keyfile(path, read_password(password_file, environ))
 
 
-def address_of(account: LocalAccount) -> Address:
-    """Return an account's address in lowercase."""
-    return parse_address(account.address)
-
-
-def confirm(title: str, rows: Mapping[str, str], *, yes: bool, dry_run: bool = False) -> bool:
-    """Show what a command will do and ask; False in a dry run or when the answer is no."""
-    table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    out.print(table)
-    if dry_run:
-        out.print("Dry run: nothing was sent.")
-        return False
-    if yes or Confirm.ask("Send it?", console=out, default=False):
-        return True
-    out.print("Nothing was sent.")
-    return False
-
-
-def _may_take(rpc: Rpc, coin: Coin, holder: Address, spender: Address, amount: int) -> bool:
-    """Return whether `spender` may already take so much."""
-    return int(call(rpc, coin.contract, "allowance", holder, spender)) >= amount
-
-
-def transactions(rpc: Rpc, coin: Coin, holder: Address, spender: Address, amount: int, function: str) -> str:
-    """Return in words what will be sent: first an approval, unless `spender` may already take the amount."""
-    if _may_take(rpc, coin, holder, spender, amount):
-        return f"1: {function}"
-    return f"2: approve, which lets the contract take exactly this amount, then {function}"
-
-
-def approve_if_needed(rpc: Rpc, account: LocalAccount, coin: Coin, spender: Address, amount: int) -> None:
-    """Allow `spender` to take exactly `amount` and say so, unless it already may."""
-    if not _may_take(rpc, coin, address_of(account), spender, amount):
-        receipt = transact(rpc, account, coin.contract, "approve", spender, amount)
-        print_transaction(receipt, f"{coin.show(amount)} approved for {checksum(spender)}")
-
-
 def check_balance(rpc: Rpc, coin: Coin, holder: Address, amount: int) -> int:
     """Return the holder's balance, or say how much is missing."""
     balance = int(call(rpc, coin.contract, "balanceOf", holder))
@@ -186,13 +145,6 @@ def check_balance(rpc: Rpc, coin: Coin, holder: Address, amount: int) -> int:
             f"{holder} has {coin.show(balance)}, {coin.show(amount - balance)} too little for {coin.show(amount)}"
         )
     return balance
-
-
-def print_transaction(receipt: Any, what: str) -> None:
-    """Say that a transaction is in a block; its line is never broken, so that the hash can be copied."""
-    out.print(
-        f"[green]✓[/] {what} (block {receipt.block}, transaction {receipt.transaction_hash})", soft_wrap=True
-    )
 
 
 def check_port(host: str, port: int, option: str = "--port") -> None:

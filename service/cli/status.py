@@ -14,7 +14,7 @@ from chain.deployment import Deployment, check_deployment
 from chain.indexer import index as index_events
 from chain.keys import keyfile_address
 from chain.rpc import Rpc
-from service.cli import shared
+from service.cli import plan, shared
 from service.cli.shared import DryRun, ServiceUrl, Yes
 from service.client import Api
 from service.context import Pulse
@@ -107,7 +107,7 @@ def index(
         }
         if anew:
             rows["Until it is done"] = "the service shows too little stake and revenue, and closes no epoch"
-        if (anew or dry_run) and not shared.confirm("Index", rows, yes=yes, dry_run=dry_run):
+        if (anew or dry_run) and not plan.agree("Index", rows, None, yes=yes, dry_run=dry_run):
             return
         if anew:
             with db.write() as session:

@@ -11,11 +11,14 @@ from rich.markup import escape
 
 from chain.deployment import Deployment
 from chain.errors import HapticError
+from chain.fees import GWEI
 from chain.keys import keyfile_address
 from chain.messages import checksum
+from chain.types import Wei
 from chain.verify import bundle_source
 from chain.watch import Finding, Verdict, Watcher
-from service.cli import shared
+from service.cli import plan, shared
+from service.cli.plan import MAX_FEE, MaxFee
 from service.cli.shared import RPC, DeploymentFile, PasswordFile, RpcUrl
 from service.terminal import out, show_date, show_time, show_wait
 
@@ -34,6 +37,7 @@ def watch(
     interval: Annotated[int, typer.Option(min=1, help="Seconds between two looks")] = 15,
     memory: Annotated[Path, typer.Option(help="Folder that keeps the last two payout trees, so that who is robbed can be proven robbed even where older bundles are withheld")] = MEMORY,
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, password_file: PasswordFile = None,
+    max_fee: MaxFee = MAX_FEE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing: say what would be sent, and what it costs")] = False,
 ) -> None:  # fmt: skip
     """Follow posted roots, recompute each, and stop the wrong ones: by a challenge, which is paid the poster's bond.
@@ -49,12 +53,14 @@ def watch(
                 f"of at most {max(1, d.challenge_window // 4)}"
             )
         show = shared.read_coin(node, d.payment_token).show
-        watcher = Watcher(node, d, bundle_source(bundle), show=show, memory=memory)
-        if keyfile is not None and dry_run:
-            watcher.sender = keyfile_address(keyfile)
+        signer, sender = None, None
+        if keyfile is not None and not dry_run:
+            signer = plan.payer(shared.open_wallet(keyfile, password_file, d.chain_id), max_fee)
+            sender = signer.address
         elif keyfile is not None:
-            watcher.account = shared.open_wallet(keyfile, password_file, d.chain_id)
-            watcher.sender = shared.address_of(watcher.account)
+            sender = keyfile_address(keyfile)
+        source, limit = bundle_source(bundle), Wei(max_fee * GWEI)
+        watcher = Watcher(node, d, source, sender, signer, show=show, memory=memory, max_fee=limit)
         _begin(d, bundle, watcher)
         if not once:
             _follow(watcher, interval)
@@ -65,12 +71,12 @@ def watch(
 
 def _follow(watcher: Watcher, interval: int) -> NoReturn:
     """Look again and again; what is well is said once, what is not at every look."""
-    said = ""
+    said = "", ""
     while True:
         found = watcher.look()
-        if found.said != said or not found.is_well:
+        if (found.said, found.warning) != said or not found.is_well:
             _tell(found)
-        said = found.said
+        said = found.said, found.warning
         time.sleep(interval)
 
 
@@ -86,6 +92,8 @@ def _tell(found: Finding) -> None:
     """Print what a look came to, with the time that is left and the money that moved."""
     label = "" if found.verdict in {Verdict.IDLE, Verdict.RIGHT} else f"{found.verdict.upper()}: "
     parts = [f"[{STYLES[found.verdict]}]{label}{escape(found.said)}[/]"]
+    if found.warning:
+        parts.append(f"[bold yellow]WARNING: {escape(found.warning)}[/]")
     if found.verdict is Verdict.PLANNED and found.reward and not found.cost:
         parts.append(f"The bond is {shared.show_native(found.reward)}. {WITHOUT_KEY}")
     elif found.reward or found.cost:
@@ -94,6 +102,8 @@ def _tell(found: Finding) -> None:
         parts.append(
             f"Gas {would}{shared.show_native(found.cost)}{least}, bond {would}{shared.show_native(found.reward)}"
         )
+    if found.missing:
+        parts.append(f"The account cannot pay for it: {shared.show_native(found.missing)} are missing")
     if found.pending is not None and not found.is_well:
         left = found.pending.active_at - found.time
         parts.append(

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from sqlmodel import Session, select
 
 from chain import ledger, outbox
+from chain.attempts import PATIENCE
 from chain.devnet import mine
 from chain.fees import GWEI, raised
 from chain.keys import address_of, devnet_accounts
-from chain.ledger import Attempt, TransactionRow
-from chain.outbox import PATIENCE, TransactionKey
+from chain.ledger import TransactionRow
+from chain.outbox import TransactionKey
 from chain.rpc import Rpc
 from chain.signer import Payer, decode
-from chain.types import Hash32, Wei
+from chain.types import Attempt, Hash32, Wei
 from chain.wire import Receipt
 
 Sessions = Callable[[], Session]

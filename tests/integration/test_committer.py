@@ -71,8 +71,9 @@ def test_a_dry_run_sends_and_stores_nothing_and_names_the_price(deployed: Any, s
     sent = _sent(deployed)
     plan = _open(deployed, sessions, dry_run=True)
     assert not plan.done
-    assert plan.gas > 21_000
-    assert plan.cost > 0
+    assert plan.quote is not None
+    assert (plan.quote.gas[0] or 0) > 21_000
+    assert plan.quote.cost > 0
     with sessions() as session:
         assert ledger.transaction(session, "open", 0) is None
     assert _sent(deployed) == sent

@@ -9,15 +9,15 @@ import pytest
 from sqlmodel import select
 
 from chain import outbox
+from chain.attempts import PATIENCE, Taken, hand_over, sign
 from chain.contracts import Contract
 from chain.devnet import mine
 from chain.errors import ChainError, RevertError
 from chain.fees import GWEI
 from chain.ledger import TransactionRow
-from chain.outbox import PATIENCE
 from chain.rpc import Rpc
 from chain.signer import KeySigner, decode
-from chain.transactions import Taken, hand_over, price, sign
+from chain.transactions import price
 from chain.types import Hash32, Wei
 from tests.integration.postbox import ACCOUNTS, KEY, ME, Post, Sessions, is_the_same
 
@@ -120,6 +120,17 @@ def test_the_limit_on_fees_stops_a_replacement_in_words_and_sends_nothing(post: 
     mine(post.rpc)
     assert post.settle() is not None
     assert post.given() == 1
+
+
+def test_only_the_account_that_signed_a_transaction_replaces_it(post: Post) -> None:
+    post.send()
+    post.raise_fees()
+    post.payer = ACCOUNTS[1]
+    with pytest.raises(
+        ChainError, match=rf"was signed by {ME}, was overtaken .* run this once more with its key"
+    ):
+        post.settle()
+    assert len(post.attempts()) == 1
 
 
 def test_the_limit_on_fees_holds_for_the_first_attempt_too(post: Post) -> None:

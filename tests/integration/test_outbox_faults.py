@@ -16,11 +16,10 @@ from sqlalchemy import Engine, insert, select
 from sqlmodel import Session, SQLModel, create_engine
 
 from chain import ledger, outbox
+from chain.attempts import PATIENCE, Taken, hand_over
 from chain.devnet import mine
 from chain.errors import ChainError, RpcError
-from chain.outbox import PATIENCE
 from chain.rpc import Rpc
-from chain.transactions import Taken, hand_over
 from chain.transport import RpcAnswerError
 from tests.integration.postbox import ACCOUNTS, KEY, ME, OTHER, THEM, VALUE, Post, is_the_same
 

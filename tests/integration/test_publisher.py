@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, create_engine
 
 from chain import ledger
+from chain.attempts import sign
 from chain.contracts import Contract
 from chain.devnet import mine
 from chain.errors import ChainError, RevertError, RpcError
@@ -21,10 +23,10 @@ from chain.events import Activated, Posted, Vetoed, decode, topics
 from chain.hashing import keccak256
 from chain.indexer import index
 from chain.ledger import EpochReport
-from chain.outbox import TransactionKey, send
+from chain.outbox import TransactionKey, bring, send
 from chain.publisher import Report, activate, chain_state, publish, report_of
 from chain.rpc import Rpc
-from chain.transactions import price, sign, submit, transact, wait
+from chain.transactions import must_succeed, price, submit, transact
 from chain.types import Epoch, Hash32, Wei
 
 Sessions = Callable[[], Session]
@@ -203,8 +205,10 @@ def test_a_dry_run_says_the_price_and_leaves_no_trace(deployed: Any, sessions: S
     plan = _publish(deployed, sessions, report, dry_run=True)
     assert not plan.done
     assert plan.transaction is None
-    assert 50_000 < plan.gas < 200_000
-    assert plan.cost > plan.gas
+    assert plan.quote is not None
+    assert 50_000 < (plan.quote.gas[0] or 0) < 200_000
+    assert plan.quote.cost > 50_000
+    assert plan.quote.balance == balance
     assert report.root in plan.what
     assert deployed.rpc.balance(deployed.address(0)) == balance
     assert deployed.rpc.nonce(deployed.address(0)) == nonce
@@ -332,7 +336,9 @@ def test_stored_transactions_go_before_new_ones(deployed: Any, liar: Any, sessio
         first = send(deployed.rpc, session, deployed.accounts[0], token.address, data, key=key)
         again = send(deployed.rpc, session, deployed.accounts[0], token.address, data, key=key)
         assert again.hash == first.hash
-        assert wait(deployed.rpc, Hash32(first.hash)).ok
+        done = bring(deployed.rpc, session, deployed.accounts[0], first)
+        assert done is not None
+        assert done.ok
     assert len(_logs(deployed)) == 1
     assert deployed.view(token, "balanceOf", deployed.address(9)) == 1
 
@@ -344,13 +350,11 @@ def test_a_transaction_that_reverts_in_its_block_says_why(deployed: Any) -> None
     bad = replace(good, data=vault.encode("requestUnstake", 6))
     signed = sign(who, bad.numbered(deployed.rpc.nonce(deployed.address(2))))
     deployed.rpc.send_raw(signed.raw)
+    deadline = time.monotonic() + 10
+    while (receipt := deployed.rpc.receipt(signed.hash)) is None:
+        assert time.monotonic() < deadline
     with pytest.raises(RevertError, match=r"reverted in block \d+: 0x.* asked for 6 but has only 5"):
-        wait(deployed.rpc, signed.hash)
-
-
-def test_waiting_ends_in_an_error_that_names_the_transaction(deployed: Any) -> None:
-    with pytest.raises(RpcError, match=rf"{_hash(5)} is in no block after 0\.1 s"):
-        wait(deployed.rpc, _hash(5), timeout_s=0.1)
+        must_succeed(deployed.rpc, receipt)
 
 
 def test_a_lost_answer_to_a_sent_transaction_is_no_error(deployed: Any, liar: Any) -> None:

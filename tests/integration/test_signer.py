@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sqlmodel import Session
 
 from chain import ledger, outbox
+from chain.attempts import sign
 from chain.contracts import Contract
 from chain.devnet import Devnet
 from chain.errors import KeyFileError, SignerError
@@ -23,7 +24,7 @@ from chain.hashing import keccak256
 from chain.keys import address_of, devnet_accounts
 from chain.outbox import TransactionKey
 from chain.signer import Content, KeySigner, RemoteSigner, Signer, decode, signer_of
-from chain.transactions import sign, transact
+from chain.transactions import transact
 from chain.types import Address, Hash32, Wei
 from service import context
 from service.errors import ConfigError

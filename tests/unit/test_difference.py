@@ -8,11 +8,11 @@ import pytest
 
 from chain.bundle import Run
 from chain.canonical import text_hash
+from chain.confirmed import Learned
 from chain.difference import Comparison
 from chain.errors import BundleError, VerifyError
 from chain.lines import line_bytes
 from chain.types import Epoch
-from chain.verify import _Learned
 
 A, B = "0x" + 40 * "a", "0x" + 40 * "b"
 FIRST = line_bytes({"kind": "leaf", "account": A, "cumulative": "1"})
@@ -72,7 +72,7 @@ def test_a_line_that_became_none_since_it_was_read_is_refused() -> None:
 
 
 def test_a_run_may_learn_late_from_epochs_that_no_run_has_learned_from() -> None:
-    learned = _Learned()
+    learned = Learned()
     for epoch in range(4):
         learned.add(epoch, [b"%d\n" % epoch, b"x\n"])
 

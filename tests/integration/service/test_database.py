@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import inspect, make_url, text
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlmodel import SQLModel, select
 
+from chain.ledger.bulk import insert_rows
+from chain.ledger.rows import FundingRow
 from service import database
 from service.database import Database, migrate, open_database, open_engine
 from service.errors import ConfigError
@@ -97,7 +100,36 @@ def test_an_error_quotes_nothing_of_a_row(db: Database) -> None:
     with db.write() as writer, pytest.raises(IntegrityError) as caught:
         queries.add(writer, task)
     assert "prompt" in str(caught.value)
-    assert "s3cret" not in str(caught.value)
+    said = "".join(traceback.format_exception(caught.value))
+    assert "s3cret" not in said
+    assert "sqlalche.me" not in said
+
+
+@pytest.mark.parametrize("block", ["s3cret", "987654321"], ids=["no number", "twice the same"])
+def test_an_error_of_many_rows_at_once_is_an_error_like_others_and_quotes_nothing(
+    postgres: Postgres, block: str
+) -> None:
+    db = open_database(postgres.new())
+    names = ("block", "log_index", "timestamp", "tx", "run", "payer", "amount", "total_funded")
+    rows = [(block, 0, 0, "0x", 0, "0x", 1, 1)] * 2
+    with db.write() as writer, pytest.raises(SQLAlchemyError) as caught:
+        insert_rows(writer, FundingRow, names, rows)
+    said = "".join(traceback.format_exception(caught.value))
+    assert "COPY chain_funding" in said
+    assert block not in said
+    assert "sqlalche.me" not in said
+    db.engine.dispose()
+
+
+@pytest.mark.parametrize("value", ["s3cret"])
+def test_an_error_about_a_value_does_not_quote_it(postgres: Postgres, value: str) -> None:
+    engine = open_engine(postgres.new())
+    with engine.connect() as connection, pytest.raises(DataError) as caught:
+        connection.execute(text("SELECT CAST(:value AS integer)"), {"value": value})
+    said = "".join(traceback.format_exception(caught.value))
+    assert "a value does not fit its column (SQLSTATE 22P02)" in said
+    assert value not in said
+    engine.dispose()
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
@@ -154,7 +186,35 @@ def test_a_database_that_cannot_be_opened_is_a_setting_to_mend(url: str) -> None
         open_database(url)
 
 
-def test_the_message_about_a_database_never_shows_its_password() -> None:
-    with pytest.raises(ConfigError) as caught:
-        open_database("postgresql+nodriver://user:hunter2@localhost/haptic")
-    assert "hunter2" not in str(caught.value)
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "+nodriver://user:hunter2@localhost/haptic", "://user:hunter2", "://user:x@hunter2@localhost/haptic",
+        "://user:x@y/hunter2@localhost/haptic", "://user/hunter2@localhost", "://user:x@hunter2:y@localhost:1/haptic",
+        "://user:x@hunter2?y@localhost/haptic", "://user:hunter2@127.0.0.1:1/haptic",
+    ],
+)  # fmt: skip
+def test_the_message_about_a_database_never_shows_its_password(rest: str) -> None:
+    with pytest.raises(ConfigError, match="HAPTIC_DATABASE_URL") as caught:
+        open_database("postgresql" + rest)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value, chain=True)).replace(rest, "")
+
+
+def test_an_at_sign_in_a_password_works_when_it_is_escaped(postgres: Postgres) -> None:
+    url = postgres.new().replace("postgres@", "postgres:p%40ss@")
+    open_database(url).engine.dispose()
+
+
+def test_a_server_that_is_too_old_is_named_at_the_start(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.new()
+    monkeypatch.setattr(database, "OLDEST", (99,))
+    with pytest.raises(
+        ConfigError, match=r"the database server is PostgreSQL \d+[\d.]*, and 99 or newer is needed"
+    ):
+        open_database(url)
+    assert (
+        postgres.run("SELECT 1 FROM pg_tables WHERE schemaname = 'public'", make_url(url).database or "")
+        == []
+    )

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from chain.attempts import PATIENCE
 from chain.canonical import text_hash
+from chain.devnet import mine
 from chain.errors import RevertError
+from chain.fees import GWEI
 from chain.keys import address_of
+from chain.rpc import Rpc
 from chain.types import Wei
+from chain.watch import Verdict
 from tests.integration.conftest import BOND
 from tests.integration.watch.site import (
     Dishonest,
@@ -198,3 +206,51 @@ def test_a_watcher_who_cannot_pay_the_gas_is_told_how_much_is_missing(site: Site
     said = site.watch("--keyfile", key)
     assert said.exit_code == 1
     assert f"ALARM: {address_of(me)} has 0.000000000000000005 ETH (5 wei), but its transaction" in said.output
+
+
+def test_a_dry_run_of_a_watcher_who_cannot_pay_says_so_beside_what_it_found(site: Site) -> None:
+    site.post(dropping(site))
+    _, key = site.wallet(balance=5)
+    said = site.watch("--keyfile", key, "--dry-run")
+    assert said.exit_code == 1
+    assert "PLANNED: epoch 1: 0x" in said.output
+    assert "Gas would be 0.00" in said.output
+    assert re.search(r"The account cannot pay for it: 0\.00\d+ ETH are missing", said.output)
+
+
+def test_a_challenge_that_fees_overtake_is_replaced_in_time(site: Site) -> None:
+    """A challenge that stays in the pool loses its window, and the bond with it."""
+    site.post(dropping(site))
+    me, _ = site.wallet(balance=10**20)
+    rpc = site.chain.rpc
+    rpc.request("evm_setAutomine", False)  # noqa: FBT003  (Anvil takes it by position)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            coming = pool.submit(site.watcher(me).look)
+            first = _pooled(rpc, address_of(me), 0)
+            for _ in range(PATIENCE):
+                rpc.request("anvil_setNextBlockBaseFeePerGas", hex(100 * GWEI))
+                mine(rpc)
+            dearer = _pooled(rpc, address_of(me), 100 * GWEI)
+            assert (dearer["nonce"], dearer["input"]) == (first["nonce"], first["input"])
+            mine(rpc)
+            found = coming.result(20)
+        finally:
+            rpc.request("evm_setAutomine", True)  # noqa: FBT003
+            # Anvil goes on from here even after the chain is set back for the next test.
+            rpc.request("anvil_setNextBlockBaseFeePerGas", "0x1")
+            mine(rpc)
+    assert (found.verdict, found.transaction) == (Verdict.CHALLENGED, dearer["hash"])
+    assert site.pending[-1] == 0
+
+
+def _pooled(rpc: Rpc, who: str, least: int) -> dict[str, Any]:
+    """Wait until somebody's one transaction in the pool offers so much per gas, and return it."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for sender, held in rpc.request("txpool_content")["pending"].items():
+            for each in held.values():
+                if sender.lower() == who and int(each["maxFeePerGas"], 16) >= least:
+                    return dict(each)
+        time.sleep(0.02)
+    raise AssertionError(f"{who} did not send or replace it")

@@ -98,11 +98,11 @@ def test_the_guardian_does_not_veto_what_is_wrong_only_once(
     site.post(site.leaves)
     true, asked = watching.verify, []
 
-    def lagging(rpc: Any, deployment: Any, bundles: Any, epoch: int) -> Any:
+    def lagging(rpc: Any, deployment: Any, bundles: Any, epoch: int, **more: Any) -> Any:
         asked.append(bundles(epoch))
         if len(asked) == 1:
             raise VerifyError("epoch 1: what a lagging node said")
-        return true(rpc, deployment, bundles, epoch)
+        return true(rpc, deployment, bundles, epoch, **more)
 
     monkeypatch.setattr(watching, "verify", lagging)
     watcher = site.watcher(site.chain.accounts[1])
@@ -194,7 +194,7 @@ def test_a_recomputation_that_breaks_down_is_an_alarm_and_not_the_end_of_the_wat
 ) -> None:
     site.post(site.leaves)
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **_more: object) -> None:
         raise ZeroDivisionError("nobody thought of this")
 
     monkeypatch.setattr(watching, "verify", broken)

@@ -110,16 +110,20 @@ def test_the_active_tree_is_tried_until_it_is_learned_and_asked_for_no_more(site
     watcher = site.watcher(source=source)
     found = [watcher.look() for _ in range(5)]
     assert [x.verdict for x in found] == [Verdict.IDLE] * 5
-    assert "the bundle of epoch 0 cannot be read: http://127.0.0.1:9/v1/epochs/0/bundle" in found[0].said
-    assert "what is served as the bundle of epoch 0 has other leaves than the root that pays" in found[1].said
-    assert [x.said for x in found[2:]] == ["no root is pending"] * 3
+    assert "the bundle of epoch 0 cannot be read: http://127.0.0.1:9/v1/epochs/0/bundle" in found[0].warning
+    assert (
+        "what is served as the bundle of epoch 0 has other leaves than the root that pays" in found[1].warning
+    )
+    assert [(x.said, x.warning) for x in found] == [
+        ("no root is pending", w) for w in (found[0].warning, found[1].warning, "", "", "")
+    ]
     assert asked == [0, 0, 0]
 
 
 def test_a_dead_bundle_source_is_said_though_nothing_is_pending(site: Site) -> None:
     said = site.watch(bundle="http://127.0.0.1:9")
     assert said.exit_code == 0
-    assert "no root is pending; but the active tree, which the next root is held against" in said.output
+    assert "no root is pending. WARNING: the active tree, which the next root is held against" in said.output
     assert "could not be read: the bundle of epoch 0 cannot be read: http://127.0.0.1:9/v1/" in said.output
     site.watch()
     said = site.watch(bundle="http://127.0.0.1:9")
