@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec.structs import asdict
 from sqlalchemy import delete, insert, update
@@ -27,7 +27,6 @@ from chain.events import (
     Vetoed,
     Withdrawn,
 )
-from chain.fees import Offer
 from chain.ledger.bulk import insert_rows, put_rows
 from chain.ledger.rows import (
     INDEXED,
@@ -42,6 +41,15 @@ from chain.ledger.rows import (
     StakeRow,
     TransactionRow,
     Uint,
+)
+from chain.ledger.sent import (
+    Attempt,
+    add_attempt,
+    add_transaction,
+    attempts,
+    open_transactions,
+    transaction,
+    transaction_of,
 )
 from chain.stake import Change
 from chain.types import Address, BlockRef, Epoch, Hash32, Wei
@@ -346,67 +354,6 @@ def epoch_report(session: Session, epoch: int) -> EpochReport | None:
 def epoch_reports(session: Session) -> list[EpochReport]:
     """Return the reports of all epochs, oldest first."""
     return list(session.exec(select(EpochReport).order_by(col(EpochReport.epoch))))
-
-
-# -- what was sent ---------------------------------------------------------------------------------
-
-
-def transaction(session: Session, kind: str, epoch: int) -> TransactionRow | None:
-    """Return the newest transaction of that kind for an epoch."""
-    wanted = select(TransactionRow).where(TransactionRow.kind == kind, TransactionRow.epoch == epoch)
-    return session.exec(wanted.order_by(col(TransactionRow.id).desc()).limit(1)).first()
-
-
-def open_transactions(session: Session, sender: Address) -> list[TransactionRow]:
-    """Return the transactions of `sender` whose end no finalized block has said yet, by nonce."""
-    wanted = select(TransactionRow).where(
-        TransactionRow.sender == sender, col(TransactionRow.status).in_(("stored", "sent", "mined"))
-    )
-    return list(session.exec(wanted.order_by(col(TransactionRow.nonce))))
-
-
-def transaction_of(session: Session, sender: Address, nonce: int) -> TransactionRow | None:
-    """Return the transaction of a sender that has this nonce; there is at most one."""
-    wanted = select(TransactionRow).where(TransactionRow.sender == sender, TransactionRow.nonce == nonce)
-    return session.exec(wanted).first()
-
-
-def add_transaction(session: Session, row: TransactionRow) -> None:
-    """Store a transaction; the caller commits before it is sent. A ChainError where another process was faster."""
-    session.add(row)
-    _flush(session, f"{row.kind} epoch {row.epoch}, or nonce {row.nonce} of {row.sender}")
-
-
-class Attempt(NamedTuple):
-    """Signed bytes of a transaction: the first, or the same with higher fees."""
-
-    hash: Hash32
-    raw: bytes
-    stored_at: int
-    """The chain's newest block at that time."""
-
-
-def attempts(session: Session, row: TransactionRow) -> list[Attempt]:
-    """Return all that was signed for a transaction, the newest and dearest last; there is at least one."""
-    wanted = select(AttemptRow).where(AttemptRow.transaction_id == row.id).order_by(col(AttemptRow.id))
-    first = Attempt(Hash32(row.hash), row.raw, row.stored_at)
-    return [first, *(Attempt(Hash32(each.hash), each.raw, each.stored_at) for each in session.exec(wanted))]
-
-
-def add_attempt(session: Session, row: TransactionRow, attempt: Attempt, offer: Offer) -> None:
-    """Store an attempt; the caller commits before it is sent. A ChainError where another process was faster."""
-    session.add(AttemptRow(transaction_id=row.id or 0, **attempt._asdict(), **offer._asdict()))
-    _flush(session, f"attempt {attempt.hash} at {row.kind} epoch {row.epoch}")
-
-
-def _flush(session: Session, what: str) -> None:
-    try:
-        session.flush()
-    except IntegrityError:
-        raise ChainError(
-            f"{what} was stored by another process at this moment, and nothing was sent by this one: run one service "
-            "with a poster's key on a database, then this again"
-        ) from None
 
 
 # -- rows and records ------------------------------------------------------------------------------

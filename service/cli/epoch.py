@@ -20,7 +20,7 @@ from chain.messages import checksum
 from chain.signer import Signer
 from chain.step import Outcome
 from chain.transactions import transact
-from service import epochs, jobs, logs
+from service import corrections, epochs, jobs, logs
 from service.cli import shared
 from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
 from service.context import Context, build
@@ -104,7 +104,7 @@ def reopen(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> Non
         # While the question stood, the service may have posted it.
         _check_reopened(ctx, epoch)
         with ctx.db.write() as session:
-            epochs.reopen(session, ctx.place, epoch)
+            corrections.reopen(session, ctx.place, epoch)
             session.commit()
         out.print("[green]✓[/] the running service, or `haptic epoch close`, computes them anew")
 
@@ -130,7 +130,7 @@ def abandon(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> No
     ctx = _context(secret_is_lost=True)
     known = committer.epoch_record(ctx.rpc, ctx.deployment, epoch)
     with ctx.db.read() as session:
-        epochs.check_abandoned(session, ctx.place, epoch, known, ctx.clock.now())
+        corrections.check_abandoned(session, ctx.place, epoch, known, ctx.clock.now())
         count = queries.judgement_count(session, epoch)
     rows = {
         "Lost": f"{count} rankings, which earn nothing",
@@ -142,7 +142,7 @@ def abandon(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> No
     _check_reopened(ctx, epoch)
     known = committer.epoch_record(ctx.rpc, ctx.deployment, epoch)
     with ctx.db.write() as session:
-        epochs.abandon(session, ctx.place, epoch, known, ctx.clock.now())
+        corrections.abandon(session, ctx.place, epoch, known, ctx.clock.now())
         session.commit()
     out.print(
         f"[green]✓[/] epoch {epoch} is given up; the running service, or `haptic epoch close` and `haptic epoch commit`, "
