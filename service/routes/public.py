@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -161,7 +162,7 @@ def info(ctx: Ctx) -> Info:
 @router.get("/status")
 def status(ctx: Ctx, db: Reading) -> Status:
     """Where the network stands: blocks, epoch, the next step, stake and revenue."""
-    return read_status(ctx, db)
+    return read_status(ctx, db, time.time())
 
 
 @router.get("/epochs")
