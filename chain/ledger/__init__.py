@@ -288,10 +288,16 @@ def last_of(session: Session) -> Last:
 
 def stake_changes(session: Session, until_block: int) -> list[Change]:
     """Return what `chain.stake.fold` folds: every change of staked balances up to `until_block`, in order."""
-    wanted = select(StakeRow).where(StakeRow.block <= until_block, StakeRow.kind != Withdrawn.__name__)
+    wanted = select(StakeRow.account, StakeRow.staked, StakeRow.timestamp)
+    wanted = wanted.where(StakeRow.block <= until_block, StakeRow.kind != Withdrawn.__name__)
+    found = session.connection().execute(
+        wanted.order_by(*_oldest(StakeRow)), execution_options={"yield_per": 5_000}
+    )
+    # One text for all events of an account.
+    names: dict[str, Address] = {}
     return [
-        Change(Address(row.account), Wei(row.staked), row.timestamp)
-        for row in session.exec(wanted.order_by(*_oldest(StakeRow)))
+        Change(names.setdefault(account, Address(account)), Wei(staked), timestamp)
+        for account, staked, timestamp in found
     ]
 
 

@@ -45,11 +45,12 @@ def list_epochs() -> None:
     db = open_database(settings.database)
     table = Table("epoch", "state", "judgements", "tasks", "sum", "root")
     with db.read() as session:
+        counts = queries.counts(session)
         for row in queries.epochs(session):
             report = chain_ledger.epoch_report(session, row.epoch)
+            tasks, judgements = counts[row.epoch]
             table.add_row(
-                str(row.epoch), _state(row, report), str(queries.judgement_count(session, row.epoch)),
-                str(queries.task_count(session, row.epoch)), str(report.sum) if report else "", report.root if report else "",
+                str(row.epoch), _state(row, report), str(judgements), str(tasks), str(report.sum) if report else "", report.root if report else "",
             )  # fmt: skip
     out.print(table)
 

@@ -198,9 +198,9 @@ def test_a_run_that_learned_from_a_reopened_epoch_learns_again(haptic: Shell, ne
     epoch = _epoch(net)
     jobs.step_payout(net.ctx)
     with net.ctx.db.write() as db:
-        found = training.due(db, net.ctx.place, net.ctx.settings.model_copy(update={"retrain_after": 0}))
-        assert found is not None
-        fresh, data = found
+        fresh = training.due(db, net.ctx.place, net.ctx.settings.model_copy(update={"retrain_after": 0}))
+        assert fresh is not None
+        data = b"".join(net.ctx.place.preferences_path(e).read_bytes() for e in fresh)
         digest = "0x" + hashlib.sha256(data).hexdigest()
         queries.add(
             db, RunRow(run=1, first=fresh[0], last=fresh[-1], snapshot=digest, model="policy-1", job=0)

@@ -73,7 +73,7 @@ def test_results_that_are_taken_back_while_they_are_stored_leave_nothing_behind(
     )
     with net.ctx.db.read() as db:
         assert queries.last_closed(db) == item.epoch - 1
-        assert queries.scores(db, item.epoch) == []
+        assert queries.scores(db, item.epoch, 0, 1) == []
         assert ledger.epoch_report(db, item.epoch) is None
     assert jobs.close_epoch(net.ctx, item.epoch) is not None
 
