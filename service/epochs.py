@@ -314,7 +314,9 @@ def _close(
     found = evidence(db, place, row, snapshot, before)
     digests = check_evidence(found, place.domain)
     closed = close(found, known, before, FAST, digests, bundle.write)
-    learned.writelines(preference_lines(found.tasks, closed.comparisons, closed.result, row.epoch))
+    # One by one: `writelines` would hold all of them before the first is on disk.
+    for line in preference_lines(found.tasks, closed.comparisons, closed.result, row.epoch):
+        learned.write(line)
     return closed, found.header.gold_root, len(found.rankings)
 
 

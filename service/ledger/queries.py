@@ -124,13 +124,15 @@ def open_tasks(session: Session, epoch: int, wallet: str, method: str, overlap: 
     """Return those tasks of an epoch that have the fewest judgements, of those that the wallet may be handed.
 
     They take its method, it has not judged them, and they are kept for it, or for nobody and have fewer than `overlap`
-    judgements, which others with stake have given or may still give. A lease of its own that ran out does not bar one.
+    judgements, which wallets with stake have given or may still give. A lease of its own that ran out does not bar one.
     """
     live = or_(col(LeaseRow.done).is_(True), col(LeaseRow.expires_at) > now)
-    others = (LeaseRow.epoch == epoch, LeaseRow.wallet != wallet, col(LeaseRow.staked).is_(True), live)
+    # Whose they are is not asked, so that an index tells it: what this wallet judged is left out, and what it holds is
+    # handed to it again before it may be handed more.
+    counted = (LeaseRow.epoch == epoch, col(LeaseRow.staked).is_(True), live)
     held = (
         select(LeaseRow.task, func.count().label("held"))
-        .where(*others)
+        .where(*counted)
         .group_by(col(LeaseRow.task))
         .subquery()
     )

@@ -67,7 +67,7 @@ class LeaseRow(SQLModel, table=True):
     """A task in a wallet's hands."""
 
     __tablename__ = "lease"
-    __table_args__ = (Index("lease_taken", "epoch", "task", "staked", "done", "expires_at", "wallet"),)
+    __table_args__ = (Index("lease_taken", "epoch", "task", "staked", "done", "expires_at"),)
     epoch: int = Field(primary_key=True)
     wallet: str = Field(primary_key=True)
     task: str = Field(primary_key=True)
@@ -99,10 +99,11 @@ class RankingRow(SQLModel, table=True):
         UniqueConstraint("epoch", "wallet", "task", "revision"),
         Index("ranking_epoch_task", "epoch", "task"),
         Index("ranking_wallet", "wallet", "epoch", "position"),
+        Index("ranking_digest", "epoch", "digest"),
     )
     epoch: int = Field(primary_key=True)
     position: int = Field(primary_key=True)
-    digest: str = Field(index=True)
+    digest: str
     wallet: str
     signer: str
     """The wallet itself, or the session key that signed for it."""

@@ -264,8 +264,7 @@ def steps(settings: Settings) -> None:
     step(settings, "close: what stood before", _standing)
     step(settings, "close: and the evidence", _evidence)
     step(settings, "close: stake, from the events", _facts)
-    step(settings, "close: all of it, but for the chain's reads", _close)
-    step(settings, "close: and write it down", _store)
+    step(settings, "close: all of it, but for the chain's reads", _store)
 
 
 STATUS = """

@@ -31,11 +31,13 @@ def upgrade() -> None:
         table.alter_column("place", server_default=None)
     op.create_index("score_place", "score", ["epoch", "place"], unique=True)
     op.create_index("ranking_wallet", "ranking", ["wallet", "epoch", "position"])
+    op.drop_index("ix_ranking_digest", "ranking")
+    op.create_index("ranking_digest", "ranking", ["epoch", "digest"])
     op.drop_index("ix_session_epoch", "session")
     op.drop_index("ix_session_wallet", "session")
     op.create_index("session_wallet", "session", ["epoch", "wallet"])
     op.drop_index("ix_lease_task", "lease")
-    op.create_index("lease_taken", "lease", ["epoch", "task", "staked", "done", "expires_at", "wallet"])
+    op.create_index("lease_taken", "lease", ["epoch", "task", "staked", "done", "expires_at"])
 
 
 def downgrade() -> None:
@@ -45,6 +47,8 @@ def downgrade() -> None:
     op.drop_index("session_wallet", "session")
     op.create_index("ix_session_wallet", "session", ["wallet"])
     op.create_index("ix_session_epoch", "session", ["epoch"])
+    op.drop_index("ranking_digest", "ranking")
+    op.create_index("ix_ranking_digest", "ranking", ["digest"])
     op.drop_index("ranking_wallet", "ranking")
     op.drop_index("score_place", "score")
     op.drop_column("score", "place")

@@ -112,6 +112,7 @@ def _postgresql_locks(url: str) -> Iterator[Callable[[], bool]]:
     """Yield the way to tell whether any session holds what others wait for: a row, a name, a transaction's end."""
     held = (
         "SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE datname = current_database() "
+        "AND backend_type = 'client backend' "  # the server's own vacuum locks too, a minute after its start
         "AND (locktype IN ('transactionid', 'advisory') OR mode IN ('RowShareLock', 'RowExclusiveLock'))"
     )
     with psycopg.connect(url, autocommit=True) as probe:
