@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -120,8 +120,13 @@ def lexicon_gold(plans: Sequence[Plan], share_ppm: int) -> list[Plan]:
     return result
 
 
-def file_gold(path: Path, rules: Rules, wanted: int, used: set[str]) -> list[Plan]:
-    """Return the next `wanted` gold tasks of a JSONL file of {"prompt", "responses", "ranks"} that were never used."""
+def file_gold(
+    path: Path, rules: Rules, wanted: int, used: Callable[[Collection[str]], set[str]]
+) -> list[Plan]:
+    """Return the next `wanted` gold tasks of a JSONL file of {"prompt", "responses", "ranks"} that were never used.
+
+    `used` returns which of the hashes that it is given are those of a task of any epoch.
+    """
     plans: dict[Hash32, Plan] = {}
     for number, raw in _lines(path, "HAPTIC_GOLD_FILE"):
         try:
@@ -131,9 +136,10 @@ def file_gold(path: Path, rules: Rules, wanted: int, used: set[str]) -> list[Pla
             place = dict(zip(texts, ranks, strict=True))
         except (ValueError, KeyError, TypeError, AttributeError, HapticError) as error:
             raise ConfigError(f"{path}, line {number}: {error}") from error
-        if task.hash() not in used and len(plans) < wanted:
-            plans[task.hash()] = Plan(task, ("gold",) * len(texts), tuple(place[t] for t in task.responses))
-    return list(plans.values())
+        plan = Plan(task, ("gold",) * len(texts), tuple(place[t] for t in task.responses))
+        plans.setdefault(task.hash(), plan)
+    gone = used(plans.keys())
+    return [plan for name, plan in plans.items() if name not in gone][:wanted]
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -187,13 +193,7 @@ def next_task(
     held = queries.live_lease(db, epoch, wallet, now)
     if held is not None and (row := queries.task_row(db, epoch, held.task)):
         return _hand(row, seed, wallet, method, held.expires_at)
-    fitting = [
-        t
-        for t in queries.open_tasks(db, epoch, wallet, now)
-        if method in t.methods and (wallet in t.assignees if t.assignees else t.taken < rules.overlap)
-    ]
-    fewest = min((t.taken for t in fitting), default=0)
-    names = [Hash32(t.task) for t in fitting if t.taken == fewest]
+    names = map(Hash32, queries.open_tasks(db, epoch, wallet, method, rules.overlap, now))
     chosen = min(names, key=lambda name: task_priority(seed, wallet, name), default=None)
     row = queries.task_row(db, epoch, chosen) if chosen else None
     if row is None:

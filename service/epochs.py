@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from sqlmodel import Session as Db
 from chain import ledger as chain_ledger
 from chain.assignment import epoch_seed, seed_commitment
 from chain.bundle import ZERO_HASH, Evidence, Gold, Header, SignedRanking, SignedSession, read_evidence
-from chain.committer import EpochRecord
+from chain.collector import paused
 from chain.contracts import call
 from chain.deployment import Deployment
 from chain.epoch import FAST, Closed, Facts, Standing, close, gold_root, preference_lines
@@ -36,19 +37,18 @@ from chain.stake import fold, stake_seconds
 from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
 from service.arena import Plan, gold_of, task_of
 from service.database import alone
-from service.errors import ConfigError, ConflictError, NotFoundError
+from service.errors import ConfigError, ConflictError
 from service.ledger import queries
 from service.ledger.tables import (
     EpochRow,
     LeafRow,
     MatchRow,
     PoolRow,
-    RankingRow,
     ScoreRow,
-    SessionRow,
     ShareRow,
     TaskRow,
 )
+from service.scores import StoredScores
 
 EPOCHS = "epochs"
 """Under this name one transaction at a time opens, closes or reopens an epoch: each follows from the one before."""
@@ -102,11 +102,10 @@ def standing(db: Db, rules: Rules) -> Standing:
         raise ConflictError(
             f"epoch {last} is closed but its report is missing; restore the database from a backup"
         )
-    lines = {Address(s.wallet): s.line for s in queries.scores(db, last)}
-    proven = {w: int(x["w"]) for w, x in lines.items()}
-    stakes = {w: int(x["stake"]) for w, x in lines.items()}
     if row.next_num is None or row.next_den is None:
         # Closed before what follows was kept; then the epoch was scored by what it was opened with.
+        lines = {Address(w): x for w, x in queries.lines(db, last)}
+        proven, stakes = ({w: int(x[name]) for w, x in lines.items()} for name in ("w", "stake"))
         lam = FAST.lambda_next(proven, stakes, Ratio(int(row.lambda_num), int(row.lambda_den)))
     else:
         lam = Ratio(int(row.next_num), int(row.next_den))
@@ -116,7 +115,7 @@ def standing(db: Db, rules: Rules) -> Standing:
         states=queries.wallet_states(db),
         cumulative=queries.cumulative(db, last),
         carried=queries.carried(db, last),
-        scores=queries.score_history(db, last),
+        scores=tuple(StoredScores(db, e) for e in range(last + 1)),
         runs=runs,
     )
 
@@ -168,14 +167,6 @@ def _check_distinct(rows: Iterable[TaskRow]) -> None:
         seen.add(key)
 
 
-def _signed_session(row: SessionRow) -> SignedSession:
-    return SignedSession(Session.parse(row.message), row.signature)
-
-
-def _signed_ranking(row: RankingRow) -> SignedRanking:
-    return SignedRanking(Ranking.parse(row.message), row.signature, row.position, row.received_at)
-
-
 def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: Standing) -> Evidence:
     """Return everything that was signed or committed to in an epoch, from the tables; of an abandoned one nothing."""
     d, abandoned = place.deployment, row.abandoned_at is not None
@@ -199,11 +190,17 @@ def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: St
         tasks[name] = task_of(t)
         if t.gold_ranks:
             gold[name] = Gold(name, tuple(t.gold_ranks), Hash32(t.gold_salt))
-    rankings = tuple(_signed_ranking(r) for r in queries.rankings(db, row.epoch))
+    rankings = tuple(
+        SignedRanking(Ranking.parse(r.message), r.signature, r.position, r.received_at)
+        for r in queries.rankings(db, row.epoch)
+    )
     ranked = {r.ranking.wallet for r in rankings}
     return Evidence(
         header, tasks, gold,
-        sessions=tuple(_signed_session(s) for s in queries.sessions(db, row.epoch) if s.wallet in ranked),
+        sessions=tuple(
+            SignedSession(Session.parse(message), signature)
+            for wallet, message, signature in queries.signed_sessions(db, row.epoch) if wallet in ranked
+        ),
         rankings=rankings,
         runs=runs,
     )  # fmt: skip
@@ -263,6 +260,8 @@ class Draft:
     closed: Closed
     bundle: IO[bytes]
     """Its bytes, on disk beyond some megabytes; gone when this is."""
+    learned: IO[bytes]
+    """Its labelled comparisons, in the same way."""
     rankings: int
     """Rankings in it, revisions included."""
     rules_hash: Hash32
@@ -287,20 +286,38 @@ def draft(db: Db, rpc: Rpc, place: Place, epoch: int) -> Draft | None:
     if row is None or snapshot is None or indexed is None or indexed.number < snapshot.number:
         return None
     _check_agreed(db, rpc, place, epoch, snapshot)
+    return close_on(db, place, row, snapshot, facts(db, rpc, place, epoch, snapshot))
+
+
+@paused()
+def close_on(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, known: Facts) -> Draft:
+    """Return the close of an epoch on what the chain says of it."""
     before = standing(db, Rules.from_json(row.rules))
-    found = evidence(db, place, row, snapshot, before)
-    digests = check_evidence(found, place.domain)
-    known = facts(db, rpc, place, epoch, snapshot)
     with ExitStack() as held:
-        bundle = held.enter_context(spool())
-        closed = close(found, known, before, FAST, digests, bundle.write)
-        _check_readable(bundle, found.header.gold_root, epoch)
+        bundle, learned = held.enter_context(spool()), held.enter_context(spool())
+        # What people signed is large, and gone from memory before it is read again as a stranger will.
+        closed, gold, rankings = _close(db, place, row, snapshot, known, before, bundle, learned)
+        _check_readable(bundle, gold, row.epoch)
         item = Draft(
-            epoch, snapshot, closed, bundle, len(found.rankings), Hash32(row.rules_hash), before.previous,
+            row.epoch, snapshot, closed, bundle, learned, rankings, Hash32(row.rules_hash), before.previous,
             row.abandoned_at is not None,
         )  # fmt: skip
         finalize(item, held.pop_all().close)
     return item
+
+
+def _close(
+    db: Db, place: Place, row: EpochRow, snapshot: BlockRef, known: Facts, before: Standing,
+    bundle: IO[bytes], learned: IO[bytes],
+) -> tuple[Closed, Hash32, int]:  # fmt: skip
+    """Write both files; return the closed epoch, the root of its gold, and how many rankings it is made of."""
+    found = evidence(db, place, row, snapshot, before)
+    digests = check_evidence(found, place.domain)
+    closed = close(found, known, before, FAST, digests, bundle.write)
+    # One by one: `writelines` would hold all of them before the first is on disk.
+    for line in preference_lines(found.tasks, closed.comparisons, closed.result, row.epoch):
+        learned.write(line)
+    return closed, found.header.gold_root, len(found.rankings)
 
 
 def check_secret(db: Db, place: Place) -> None:
@@ -375,63 +392,6 @@ def _matches(db: Db, item: Draft) -> list[MatchRow]:
     return [MatchRow(epoch=item.epoch, winner=w, loser=x, count=n) for (w, x), n in counts.items()]
 
 
-def reopen(db: Db, place: Place, epoch: int) -> None:
-    """Take back all that followed from closing `epoch` and the epochs after it; what was signed stays.
-
-    ConflictError where an epoch after it was given its λ, and the chain does not know of that yet; ConfigError where
-    the secret that one of them was opened with is gone, so that it could never be closed again.
-    """
-    alone(db.connection(), EPOCHS)
-    for row in queries.epochs(db):
-        if row.epoch > epoch and row.committed_at is None:
-            raise ConflictError(
-                f"epoch {row.epoch} was opened by what epoch {epoch} came to, and the chain has to hear of both first: "
-                f"`haptic epoch commit --epoch {epoch}`, then `--epoch {row.epoch}`"
-            )
-        gone = row.seed_hash != seed_commitment(place.seed(row.epoch))
-        if row.epoch >= epoch and row.abandoned_at is None and gone:
-            raise ConfigError(
-                f"epoch {row.epoch} was opened with another HAPTIC_SECRET: put that one back before it is reopened"
-            )
-    queries.forget_results(db, epoch)
-    chain_ledger.forget_epoch_reports(db, epoch)
-
-
-def check_abandoned(
-    db: Db, place: Place, epoch: int, known: EpochRecord, now: int, *, lock: bool = False
-) -> EpochRow:
-    """Return the epoch if it can be given up; ConflictError where it is not over, not opened, or paid already."""
-    row = queries.epoch_row(db, epoch, lock=lock)
-    if row is None:
-        raise NotFoundError(f"epoch {epoch} was not opened")
-    if now < place.start(epoch + 1):
-        raise ConflictError(
-            f"epoch {epoch} lasts until {place.start(epoch + 1)}, now is {now}: its secret may still be found"
-        )
-    report = chain_ledger.epoch_report(db, epoch)
-    if report is not None and report.status in {"posted", "active"}:
-        raise ConflictError(f"the root of epoch {epoch} is {report.status}: the guardian's veto comes first")
-    if not known.opened_at:
-        raise ConflictError(
-            f"epoch {epoch} is not open on the chain yet: `haptic epoch commit --epoch {epoch}` first"
-        )
-    return row
-
-
-def abandon(db: Db, place: Place, epoch: int, known: EpochRecord, now: int) -> None:
-    """Give up an ended epoch whose opening cannot be revealed, so that it closes without a ranking.
-
-    `known` is what the chain knows of it. Raises as `check_abandoned` does.
-    """
-    alone(db.connection(), EPOCHS)
-    row = check_abandoned(db, place, epoch, known, now, lock=True)
-    # Epochs that were opened here and not on the chain: nobody was asked anything in them, and they are opened anew.
-    queries.forget_uncommitted(db, epoch)
-    queries.forget_results(db, epoch)
-    chain_ledger.forget_epoch_reports(db, epoch)
-    row.abandoned_at, row.committed_at, row.closed_at, row.anchored_at = now, known.opened_at, None, None
-
-
 def _check_current(db: Db, item: Draft, row: EpochRow) -> None:
     """Raise a ConflictError where anything that a draft was made of has changed since."""
     last, report = queries.last_closed(db), chain_ledger.epoch_report(db, item.epoch - 1)
@@ -454,27 +414,30 @@ def store(db: Db, place: Place, item: Draft, now: int) -> None:
         return
     _check_current(db, item, row)
     write_bundle(place.bundle_path(item.epoch), parts_of(item.bundle))
-    known = {Hash32(t.task): task_of(t) for t in queries.tasks(db, item.epoch)}
-    learned = preference_lines(known, item.closed.comparisons, item.closed.result, item.epoch)
-    write_bundle(place.preferences_path(item.epoch), learned)
+    write_bundle(place.preferences_path(item.epoch), parts_of(item.learned))
     row.closed_at = now
     row.next_num, row.next_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)
-    lines = _wallet_lines(item.bundle)
-    queries.add(db, *(ScoreRow(epoch=item.epoch, wallet=x["wallet"], line=x) for x in lines))
-    for pool in item.closed.pools:
-        queries.add(
-            db,
-            PoolRow(
-                epoch=item.epoch, run=pool.run, funded=str(pool.funded),
-                carried_in=str(pool.carried_in), carried_out=str(pool.carried_out),
-            ),
-            *(ShareRow(epoch=item.epoch, run=pool.run, wallet=w, amount=str(v)) for w, v in pool.shares.items()),
-        )  # fmt: skip
-    paid = {a for pool in item.closed.pools for a in pool.shares}
-    totals = item.closed.standing.cumulative
-    queries.add(db, *(LeafRow(epoch=item.epoch, account=a, cumulative=str(totals[a])) for a in sorted(paid)))
+    _store_results(db, item)
     queries.add(db, *_matches(db, item))
     for run in queries.runs(db, undeclared=True):
         if run.run in item.closed.standing.runs:
             run.declared_in = item.epoch
     chain_ledger.save_epoch_report(db, _report(item, place, now))
+
+
+def _store_results(db: Db, item: Draft) -> None:
+    """Write what each wallet came to and what it was allotted; there may be a million."""
+    scores, epoch, totals = item.closed.scores, item.epoch, item.closed.standing.cumulative
+    best = sorted(scores, key=lambda w: (-scores[w], w))
+    places = {wallet: place for place, wallet in enumerate(best, start=1)}
+    lines = ((x["wallet"], x) for x in _wallet_lines(item.bundle))
+    scored = ((epoch, wallet, json.dumps(line), places[wallet]) for wallet, line in lines)
+    queries.add_many(db, ScoreRow, ("epoch", "wallet", "line", "place"), scored)
+    for pool in item.closed.pools:
+        carried = {"carried_in": str(pool.carried_in), "carried_out": str(pool.carried_out)}
+        queries.add(db, PoolRow(epoch=epoch, run=pool.run, funded=str(pool.funded), **carried))
+        shares = ((epoch, str(pool.run), wallet, str(amount)) for wallet, amount in pool.shares.items())
+        queries.add_many(db, ShareRow, ("epoch", "run", "wallet", "amount"), shares)
+    paid = sorted({a for pool in item.closed.pools for a in pool.shares})
+    leaves = ((epoch, account, str(totals[account])) for account in paid)
+    queries.add_many(db, LeafRow, ("epoch", "account", "cumulative"), leaves)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -37,7 +38,6 @@ from service.ledger.tables import EpochRow
 from trainer import corpus
 
 log = logging.getLogger(__name__)
-LINE_END = b"\n"
 
 
 class _Told:
@@ -262,10 +262,9 @@ def step_retrain(ctx: Context) -> str:
     if not training.contenders(training.registry(ctx.settings)):
         return "no model yet"
     with ctx.db.read() as db:
-        if training.due(db, ctx.place, ctx.settings) is None:
-            _, data = training.unlearned(db, ctx.place)
-            wanted = ctx.settings.retrain_after
-            return f"{data.count(LINE_END)} of the {wanted} labelled comparisons that start a retraining have come in"
+        _, came = training.unlearned(db, ctx.place)
+    if came < (wanted := ctx.settings.retrain_after):
+        return f"{came} of the {wanted} labelled comparisons that start a retraining have come in"
     with ctx.db.write() as db:
         run = training.due_run(db, ctx.place, ctx.settings)
         db.commit()
@@ -295,7 +294,7 @@ def _prompts(ctx: Context, epoch: int) -> list[str]:
             'HAPTIC_PROMPTS_FILE is missing: a JSONL file of {"prompt": …} that the models are asked'
         )
     with ctx.db.read() as db:
-        used = queries.used_prompts(db)
+        used = queries.used_prompts(db, pool)
     seed = ctx.place.seed(epoch)
     drawn = sorted(set(pool), key=lambda p: (p in used, keccak256(seed + b"prompt" + p.encode())))
     return drawn[: ctx.settings.tasks_per_epoch]
@@ -315,10 +314,9 @@ def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
         raise ConfigError(
             'HAPTIC_GOLD_FILE is missing: JSONL of {"prompt", "responses", "ranks"} with known answers'
         )
-    with ctx.db.read() as db:
-        used = queries.task_names(db)
     wanted = -(-len(plans) * share // 1_000_000)
-    gold = arena.file_gold(ctx.settings.gold_file, ctx.rules, wanted, used)
+    with ctx.db.read() as db:
+        gold = arena.file_gold(ctx.settings.gold_file, ctx.rules, wanted, partial(queries.used_tasks, db))
     if len(gold) < wanted:
         log.warning(
             "%s has %s unused gold tasks, epoch %s wants %s: add more",

@@ -17,9 +17,14 @@ from service.status import Status, read_status
 
 GAUGES = {
     "head_block": ("latest block of the node", "head"),
+    "head_timestamp_seconds": ("when it was made, by its own time", "now"),
     "finalized_block": ("finalized block of the node", "finalized"),
-    "indexed_block": ("last block whose events are in the database", "indexed"),
-    "index_lag_seconds": ("how far the index is behind the finalized block, in block time", "lag_s"),
+    "finalized_timestamp_seconds": ("when it was made, by its own time", "finalized_at"),
+    "indexed_block": ("last block whose events are in the database, -1 before the first", "indexed"),
+    "index_lag_seconds": (
+        "how far the index is behind the finalized block, in block time; absent before its first block",
+        "lag_s",
+    ),
     "epoch": ("the running epoch by block time", "epoch"),
     "epoch_judgements": ("rankings of the running epoch", "judgements"),
     "staked": ("stake of all accounts, smallest units", "staked"),
@@ -46,6 +51,8 @@ class Observed(Collector):
             "haptic_chain_up", "1 while node and database answer", float(status is not None)
         )
         if status is not None:
+            meaning = "1 while blocks are older than HAPTIC_STALL_S or HAPTIC_FINALITY_S allow"
+            yield GaugeMetricFamily("haptic_chain_stalled", meaning, float(bool(status.stalled)))
             for name, (meaning, field) in GAUGES.items():
                 value = getattr(status, field)
                 if value is not None:
@@ -65,7 +72,7 @@ class Observed(Collector):
     def _status(self) -> Status | None:
         try:
             with self.ctx.db.read() as db:
-                return read_status(self.ctx, db)
+                return read_status(self.ctx, db, time.time())
         except (HapticError, SQLAlchemyError):
             return None
 

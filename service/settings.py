@@ -17,6 +17,7 @@ from chain.exchange import public_url
 from chain.providers import split_urls
 from chain.rules import Rules
 from service.errors import ConfigError
+from service.stall import DEVNET, PATIENT, Patience
 
 DEVNET_CHAIN_ID = 31337
 _URL = re.compile(r"[a-z0-9+]+://\S+", re.IGNORECASE)
@@ -34,6 +35,10 @@ class Settings(BaseSettings):
     """JSON-RPC URL of a node of the chain; several, separated by commas or spaces, stand in for each other."""
     rpc_quorum: Annotated[int, Field(ge=1)] = 1
     """How many of these nodes must say what is stored, of block hash and every event, before an epoch is closed."""
+    stall_s: Annotated[int, Field(ge=0)] | None = None
+    """Seconds that the newest block may be old before the chain is said to stand still; 0: never; default by chain."""
+    finality_s: Annotated[int, Field(ge=0)] | None = None
+    """The same of the newest block that is final."""
     deployment: Path = Path(".haptic/deployment.json")
     """File with the contracts' addresses, as `haptic deploy` writes it."""
     data_dir: Path = Path(".haptic")
@@ -127,6 +132,14 @@ class Settings(BaseSettings):
                     "python -c 'import secrets; print(secrets.token_hex(32))'"
                 )
         return found
+
+    def patience(self, chain_id: int) -> Patience:
+        """Return how old a chain's blocks may be."""
+        usual = DEVNET if chain_id == DEVNET_CHAIN_ID else PATIENT
+        return Patience(
+            usual.head_s if self.stall_s is None else self.stall_s,
+            usual.final_s if self.finality_s is None else self.finality_s,
+        )
 
     @property
     def master(self) -> bytes:

@@ -16,6 +16,7 @@ from service.context import Context, Pulse
 from service.epochs import Place
 from service.ledger import queries
 from service.ledger.tables import EpochRow
+from service.stall import Patience, stall
 from service.terminal import show_wait
 
 
@@ -27,9 +28,13 @@ class Status(BaseModel):
     head: int = Field(description="the latest block")
     now: int = Field(description="its time, Unix seconds")
     finalized: int
+    finalized_at: int = Field(description="its time, Unix seconds")
+    stalled: str = Field(
+        description="that the chain stands still by the service's clock, in words; empty where it goes on"
+    )
     indexed: int = Field(description="the last block whose events are in the database; -1 before the first")
-    lag_s: int = Field(
-        description="how far the index is behind the finalized block, in seconds of block time"
+    lag_s: int | None = Field(
+        description="how far the index is behind the finalized block, in seconds of block time; null before its first"
     )
     epoch: int = Field(description="the running epoch by block time; negative before genesis")
     epoch_ends: int
@@ -47,13 +52,16 @@ class Status(BaseModel):
     errors: dict[str, str] = Field(description="by job of the clock: what it failed with")
 
 
-def read_status(ctx: Context, db: Db) -> Status:
-    """Read chain and database once; an RpcError where the node does not answer."""
+def read_status(ctx: Context, db: Db, clock: float) -> Status:
+    """Read chain and database once; `clock` is this machine's. An RpcError where the node does not answer."""
     poster = None if ctx.poster is None else Address(ctx.poster.address.lower())
-    return status_of(ctx.reader, db, ctx.place, poster, ctx.pulse)
+    patience = ctx.settings.patience(ctx.deployment.chain_id)
+    return status_of(ctx.reader, db, ctx.place, poster, ctx.pulse, clock, patience)
 
 
-def status_of(rpc: Rpc, db: Db, place: Place, poster: Address | None, pulse: Pulse) -> Status:
+def status_of(
+    rpc: Rpc, db: Db, place: Place, poster: Address | None, pulse: Pulse, clock: float, patience: Patience
+) -> Status:
     """Return where the network of `place` stands."""
     d = place.deployment
     head, finalized = rpc.blocks(["latest", "finalized"])
@@ -67,8 +75,9 @@ def status_of(rpc: Rpc, db: Db, place: Place, poster: Address | None, pulse: Pul
     epoch = place.epoch_at(head.timestamp)
     return Status(
         chain_id=d.chain_id, node=rpc.name, head=head.number, now=head.timestamp, finalized=finalized.number,
+        finalized_at=finalized.timestamp, stalled=stall(head, finalized, clock, patience),
         indexed=-1 if at is None else at.number,
-        lag_s=max(0, finalized.timestamp - (at.timestamp if at else d.genesis)),
+        lag_s=None if at is None else max(0, finalized.timestamp - at.timestamp),
         epoch=epoch, epoch_ends=place.start(epoch + 1), judgements=queries.judgement_count(db, epoch),
         next_step=next_step(db, place, state), poster=None if poster is None else checksum(poster),
         poster_balance=None if poster is None else str(rpc.balance(poster)), bond=str(bond), bond_required=str(required),
@@ -105,9 +114,14 @@ def _before_close(place: Place, epoch: int, now: int, row: EpochRow | None) -> s
     return f"close epoch {epoch} in {show_wait(place.start(epoch + 1) - now)}"
 
 
-def lag(rpc: Rpc, db: Db, allowed_s: int) -> str:
-    """Return in words how far the index is behind the chain where that is more than `allowed_s`; else nothing."""
-    finalized, at = rpc.block("finalized"), chain_ledger.checkpoint(db)
+def lag(rpc: Rpc, db: Db, allowed_s: int, clock: float, patience: Patience) -> str:
+    """Return in words why what is stored is old; else nothing.
+
+    The chain stands still by `clock`, this machine's, or the index is more than `allowed_s` behind it.
+    """
+    (head, finalized), at = rpc.blocks(["latest", "finalized"]), chain_ledger.checkpoint(db)
+    if said := stall(head, finalized, clock, patience):
+        return said
     if at is None:
         return "nothing is indexed yet"
     behind = finalized.timestamp - at.timestamp

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
 from sqlmodel import Session as Db
 
+from chain.served import parts_of
 from service.arena import Answer
 from service.database import alone
 from service.epochs import Place, write_bundle
@@ -17,7 +18,7 @@ from service.errors import ConfigError, ConflictError
 from service.ledger import queries
 from service.ledger.tables import JobRow, RunRow
 from service.settings import Settings
-from trainer.registry import Registry
+from trainer.registry import Registry, file_sha256
 
 JOBS = "jobs"
 """Under this name one transaction at a time asks for work: a run's number and its data file are made once."""
@@ -76,17 +77,35 @@ def _config(settings: Settings) -> list[str]:
     return ["--config", str(settings.trainer_config.resolve())] if settings.trainer_config else []
 
 
-def unlearned(db: Db, place: Place) -> tuple[range, bytes]:
-    """Return the closed epochs that no run has learned from, and their labelled comparisons, one a line."""
+def unlearned(db: Db, place: Place) -> tuple[range, int]:
+    """Return the closed epochs that no run has learned from, and how many labelled comparisons they have."""
     runs = queries.runs(db)
     fresh = range(runs[-1].last + 1 if runs else 0, queries.last_closed(db) + 1)
-    return fresh, b"".join(place.preferences_path(e).read_bytes() for e in fresh)
+    return fresh, sum(_count(place.preferences_path(e)) for e in fresh)
 
 
-def due(db: Db, place: Place, settings: Settings) -> tuple[range, bytes] | None:
-    """Return the closed epochs that no run has learned from and their data, if it is enough for a run."""
-    fresh, data = unlearned(db, place)
-    return (fresh, data) if data.count(b"\n") >= settings.retrain_after else None
+def _count(path: Path) -> int:
+    """Return how many lines a file has; it is read once, and again only where it was written anew."""
+    known = path.stat()
+    return _counted(path, known.st_ino, known.st_mtime_ns, known.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _counted(path: Path, *_version: int) -> int:
+    return sum(part.count(b"\n") for part in _parts([path]))
+
+
+def _parts(paths: Iterable[Path]) -> Iterator[bytes]:
+    """Yield files one after the other, a part at a time: together they may be larger than the memory."""
+    for path in paths:
+        with path.open("rb") as file:
+            yield from parts_of(file)
+
+
+def due(db: Db, place: Place, settings: Settings) -> range | None:
+    """Return the closed epochs that no run has learned from, if their labelled comparisons are enough for a run."""
+    fresh, came = unlearned(db, place)
+    return fresh if came >= settings.retrain_after else None
 
 
 def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
@@ -96,10 +115,9 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
     bundle, so that a stranger can make the same file.
     """
     alone(db.connection(), JOBS)
-    found = due(db, place, settings)
-    if found is None:
+    fresh = due(db, place, settings)
+    if fresh is None:
         return None
-    fresh, data = found
     parent = contenders(registry(settings))[-1:]
     if not parent:
         raise ConfigError("no model in the registry to retrain: make one with `haptic worker --bootstrap`")
@@ -108,8 +126,8 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
     tried = {j.name for j in queries.jobs(db)}
     tag = next(t for t in _tags(number) if f"retrain/{t}" not in tried)
     path = settings.folder("snapshots").resolve() / f"run-{tag}.jsonl"
-    write_bundle(path, [data])
-    digest = hashlib.sha256(data).hexdigest()
+    write_bundle(path, _parts(map(place.preferences_path, fresh)))
+    digest = file_sha256(path)
     model = f"policy-{tag}"
     arguments = [
         "retrain",

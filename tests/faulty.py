@@ -192,22 +192,54 @@ def lags(blocks: int) -> Fault:
     """Know nothing of the newest so many blocks."""
 
     def fault(calls: list[Call], forward: Forward) -> Answers:
-        head, final = (
-            max(int(each["result"]["number"], 16) - blocks, 0)
-            for each in forward([_header("latest"), _header("finalized")])
-        )
-        tags = {"latest": head, "pending": head, "safe": final, "finalized": final}
-        asked = [call | {"params": [_tagged(p, tags) for p in call["params"]]} for call in calls]
-        answers = forward(asked)
-        for at, call in enumerate(asked):
-            if call["method"] == "eth_blockNumber":
-                answers[at]["result"] = hex(head)
-            elif any(height > head for height in _heights(call, forward)):
-                is_header = call["method"] == "eth_getBlockByNumber"
-                answers[at] = _null(call) if is_header else refuse(call, -32000, "unknown block")
-        return answers
+        head, final = (max(height - blocks, 0) for height in _ends(forward))
+        return _until(head, final, calls, forward)
 
     return fault
+
+
+def freezes() -> Fault:
+    """Learn of no block any more, from the first request on."""
+    ends: list[int] = []
+
+    def fault(calls: list[Call], forward: Forward) -> Answers:
+        if not ends:
+            ends.extend(_ends(forward))
+        return _until(*ends, calls, forward)
+
+    return fault
+
+
+def loses_finality() -> Fault:
+    """Learn of new blocks, and of none that becomes final any more, from the first request on."""
+    ends: list[int] = []
+
+    def fault(calls: list[Call], forward: Forward) -> Answers:
+        head, final = _ends(forward)
+        ends.append(final)
+        return _until(head, ends[0], calls, forward)
+
+    return fault
+
+
+def _ends(forward: Forward) -> Iterator[int]:
+    """Yield the heights of the head and of the finalized block."""
+    for each in forward([_header("latest"), _header("finalized")]):
+        yield int(each["result"]["number"], 16)
+
+
+def _until(head: int, final: int, calls: list[Call], forward: Forward) -> Answers:
+    """Answer as if there were no blocks after `head`."""
+    tags = {"latest": head, "pending": head, "safe": final, "finalized": final}
+    asked = [call | {"params": [_tagged(p, tags) for p in call["params"]]} for call in calls]
+    answers = forward(asked)
+    for at, call in enumerate(asked):
+        if call["method"] == "eth_blockNumber":
+            answers[at]["result"] = hex(head)
+        elif any(height > head for height in _heights(call, forward)):
+            is_header = call["method"] == "eth_getBlockByNumber"
+            answers[at] = _null(call) if is_header else refuse(call, -32000, "unknown block")
+    return answers
 
 
 def drops_log(which: int, about: str = "") -> Fault:

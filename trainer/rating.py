@@ -14,6 +14,9 @@ from trainer.errors import RatingError
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
 
+ROUNDING = 1e-6
+"""A step this short that is no shorter than the one before it is rounding."""
+
 _Matrix = npt.NDArray[np.float64]
 
 
@@ -95,18 +98,22 @@ def _wins(results: list[Result]) -> tuple[list[str], _Matrix]:
 
 
 def _strengths(wins: _Matrix, prior: float, tolerance: float) -> _Matrix:
-    """Iterate the MM step of Hunter (2004): p_i = W_i / Σ_j n_ij / (p_i + p_j), the phantom among the j."""
-    played = wins + wins.T
-    p = np.ones(len(wins))
-    for _ in range(100_000):
-        expected = (played / (p[:, None] + p[None, :])).sum(axis=1) + 2 * prior / (p + 1)
-        new = (wins.sum(axis=1) + prior) / expected
-        if prior == 0:
-            new = new / np.exp(np.log(new).mean())
-        change = np.abs(np.log(new) - np.log(p)).max()
-        p = new
-        if change < tolerance:
-            return np.asarray(np.log(p))
+    """Climb the log-likelihood, which is concave, by Newton's steps: Σ_j n_ij P(i beats j) comes to W_i.
+
+    A step changes no gap by more than 1: then it never leads down. Hunter's MM (2004) needs ten thousand steps where
+    games are many and the prior is small, because all models together approach the phantom so slowly.
+    """
+    played, won = wins + wins.T, wins.sum(axis=1) + prior
+    s, before = np.zeros(len(wins)), math.inf
+    for _ in range(1_000):
+        expected = (played * _chance(s[:, None] - s[None, :])).sum(axis=1) + 2 * prior * _chance(s)
+        step = np.linalg.pinv(_information(wins, s, prior), hermitian=True) @ (won - expected)
+        longest = np.abs(step).max()
+        s = s + step * min(1.0, 0.5 / longest) if longest else s
+        # Newton's steps shrink until only rounding is left in them.
+        if longest < tolerance or before <= longest < ROUNDING:
+            return np.asarray(s - s.mean() if prior == 0 else s)
+        before = longest
     raise RatingError("the ratings did not converge: use a larger prior")
 
 
@@ -116,12 +123,20 @@ def _errors(wins: _Matrix, strengths: _Matrix, prior: float) -> _Matrix:
     Roots of the diagonal of PΣP, Σ the (pseudo-)inverse information matrix and P = I - 11ᵀ/n: how far all models
     together lie from the phantom is of no interest, and would widen every interval alike.
     """
-    gap = strengths[:, None] - strengths[None, :]
-    weight = (wins + wins.T) * _slope(gap)
-    information = np.diag(weight.sum(axis=1) + 2 * prior * _slope(strengths)) - weight
     centred = np.eye(len(wins)) - 1 / len(wins)
-    covariance = centred @ np.linalg.pinv(information, hermitian=True) @ centred
+    covariance = centred @ np.linalg.pinv(_information(wins, strengths, prior), hermitian=True) @ centred
     return np.asarray(np.sqrt(np.diag(covariance)))
+
+
+def _information(wins: _Matrix, strengths: _Matrix, prior: float) -> _Matrix:
+    """Return how the log-likelihood bends at these strengths, [n, n]."""
+    weight = (wins + wins.T) * _slope(strengths[:, None] - strengths[None, :])
+    return np.asarray(np.diag(weight.sum(axis=1) + 2 * prior * _slope(strengths)) - weight)
+
+
+def _chance(x: _Matrix) -> _Matrix:
+    """Return the logistic function."""
+    return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def _slope(x: _Matrix) -> _Matrix:

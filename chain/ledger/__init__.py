@@ -29,7 +29,6 @@ from chain.events import (
     Vetoed,
     Withdrawn,
 )
-from chain.fees import Offer
 from chain.ledger.bulk import insert_rows, put_rows
 from chain.ledger.rows import (
     INDEXED,
@@ -45,8 +44,16 @@ from chain.ledger.rows import (
     TransactionRow,
     Uint,
 )
+from chain.ledger.sent import (
+    add_attempt,
+    add_transaction,
+    attempts,
+    open_transactions,
+    transaction,
+    transaction_of,
+)
 from chain.stake import Change
-from chain.types import Address, Attempt, BlockRef, Epoch, Hash32, Wei
+from chain.types import Address, BlockRef, Epoch, Hash32, Wei
 
 __all__ = [
     "VERIFIED",
@@ -334,10 +341,16 @@ def count_events(session: Session) -> int:
 
 def stake_changes(session: Session, until_block: int) -> list[Change]:
     """Return what `chain.stake.fold` folds: every change of staked balances up to `until_block`, in order."""
-    wanted = select(StakeRow).where(StakeRow.block <= until_block, StakeRow.kind != Withdrawn.__name__)
+    wanted = select(StakeRow.account, StakeRow.staked, StakeRow.timestamp)
+    wanted = wanted.where(StakeRow.block <= until_block, StakeRow.kind != Withdrawn.__name__)
+    found = session.connection().execute(
+        wanted.order_by(*_oldest(StakeRow)), execution_options={"yield_per": 5_000}
+    )
+    # One text for all events of an account.
+    names: dict[str, Address] = {}
     return [
-        Change(Address(row.account), Wei(row.staked), row.timestamp)
-        for row in session.exec(wanted.order_by(*_oldest(StakeRow)))
+        Change(names.setdefault(account, Address(account)), Wei(staked), timestamp)
+        for account, staked, timestamp in found
     ]
 
 
@@ -400,58 +413,6 @@ def epoch_report(session: Session, epoch: int) -> EpochReport | None:
 def epoch_reports(session: Session) -> list[EpochReport]:
     """Return the reports of all epochs, oldest first."""
     return list(session.exec(select(EpochReport).order_by(col(EpochReport.epoch))))
-
-
-# -- what was sent ---------------------------------------------------------------------------------
-
-
-def transaction(session: Session, kind: str, epoch: int) -> TransactionRow | None:
-    """Return the newest transaction of that kind for an epoch."""
-    wanted = select(TransactionRow).where(TransactionRow.kind == kind, TransactionRow.epoch == epoch)
-    return session.exec(wanted.order_by(col(TransactionRow.id).desc()).limit(1)).first()
-
-
-def open_transactions(session: Session, sender: Address) -> list[TransactionRow]:
-    """Return the transactions of `sender` whose end no finalized block has said yet, by nonce."""
-    wanted = select(TransactionRow).where(
-        TransactionRow.sender == sender, col(TransactionRow.status).in_(("stored", "sent", "mined"))
-    )
-    return list(session.exec(wanted.order_by(col(TransactionRow.nonce))))
-
-
-def transaction_of(session: Session, sender: Address, nonce: int) -> TransactionRow | None:
-    """Return the transaction of a sender that has this nonce; there is at most one."""
-    wanted = select(TransactionRow).where(TransactionRow.sender == sender, TransactionRow.nonce == nonce)
-    return session.exec(wanted).first()
-
-
-def add_transaction(session: Session, row: TransactionRow) -> None:
-    """Store a transaction; the caller commits before it is sent. A ChainError where another process was faster."""
-    session.add(row)
-    _flush(session, f"{row.kind} epoch {row.epoch}, or nonce {row.nonce} of {row.sender}")
-
-
-def attempts(session: Session, row: TransactionRow) -> list[Attempt]:
-    """Return all that was signed for a transaction, the newest and dearest last; there is at least one."""
-    wanted = select(AttemptRow).where(AttemptRow.transaction_id == row.id).order_by(col(AttemptRow.id))
-    first = Attempt(Hash32(row.hash), row.raw, row.stored_at)
-    return [first, *(Attempt(Hash32(each.hash), each.raw, each.stored_at) for each in session.exec(wanted))]
-
-
-def add_attempt(session: Session, row: TransactionRow, attempt: Attempt, offer: Offer) -> None:
-    """Store an attempt; the caller commits before it is sent. A ChainError where another process was faster."""
-    session.add(AttemptRow(transaction_id=row.id or 0, **attempt._asdict(), **offer._asdict()))
-    _flush(session, f"attempt {attempt.hash} at {row.kind} epoch {row.epoch}")
-
-
-def _flush(session: Session, what: str) -> None:
-    try:
-        session.flush()
-    except IntegrityError:
-        raise ChainError(
-            f"{what} was stored by another process at this moment, and nothing was sent by this one: run one service "
-            "with a poster's key on a database, then this again"
-        ) from None
 
 
 # -- rows and records ------------------------------------------------------------------------------

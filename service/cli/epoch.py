@@ -18,7 +18,7 @@ from chain.ledger import EpochReport
 from chain.messages import checksum
 from chain.signer import Signer
 from chain.step import Outcome
-from service import epochs, jobs, logs
+from service import corrections, epochs, jobs, logs
 from service.cli import plan, shared
 from service.cli.plan import MAX_FEE, MaxFee, Move
 from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
@@ -44,11 +44,12 @@ def list_epochs() -> None:
     db = open_database(settings.database)
     table = Table("epoch", "state", "judgements", "tasks", "sum", "root")
     with db.read() as session:
+        counts = queries.counts(session)
         for row in queries.epochs(session):
             report = chain_ledger.epoch_report(session, row.epoch)
+            tasks, judgements = counts[row.epoch]
             table.add_row(
-                str(row.epoch), _state(row, report), str(queries.judgement_count(session, row.epoch)),
-                str(queries.task_count(session, row.epoch)), str(report.sum) if report else "", report.root if report else "",
+                str(row.epoch), _state(row, report), str(judgements), str(tasks), str(report.sum) if report else "", report.root if report else "",
             )  # fmt: skip
     out.print(table)
 
@@ -107,7 +108,7 @@ def reopen(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> Non
         # While the question stood, the service may have posted it.
         _check_reopened(ctx, epoch)
         with ctx.db.write() as session:
-            epochs.reopen(session, ctx.place, epoch)
+            corrections.reopen(session, ctx.place, epoch)
             session.commit()
         out.print("[green]✓[/] the running service, or `haptic epoch close`, computes them anew")
 
@@ -133,7 +134,7 @@ def abandon(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> No
     ctx = _context(secret_is_lost=True)
     known = committer.epoch_record(ctx.rpc, ctx.deployment, epoch)
     with ctx.db.read() as session:
-        epochs.check_abandoned(session, ctx.place, epoch, known, ctx.clock.now())
+        corrections.check_abandoned(session, ctx.place, epoch, known, ctx.clock.now())
         count = queries.judgement_count(session, epoch)
     rows = {
         "Lost": f"{count} rankings, which earn nothing",
@@ -146,7 +147,7 @@ def abandon(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> No
     _check_reopened(ctx, epoch)
     known = committer.epoch_record(ctx.rpc, ctx.deployment, epoch)
     with ctx.db.write() as session:
-        epochs.abandon(session, ctx.place, epoch, known, ctx.clock.now())
+        corrections.abandon(session, ctx.place, epoch, known, ctx.clock.now())
         session.commit()
     out.print(
         f"[green]✓[/] epoch {epoch} is given up; the running service, or `haptic epoch close` and `haptic epoch commit`, "

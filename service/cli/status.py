@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
@@ -55,17 +56,23 @@ def _read(settings: Settings) -> tuple[Status, tuple[shared.Coin, shared.Coin]]:
         keyfile = settings.poster_keyfile
         poster = keyfile_address(keyfile) if keyfile.exists() else None
         place = Place(deployment, settings.master, settings.data_dir / "bundles")
-        return status_of(rpc, session, place, poster, Pulse()), coins
+        patience = settings.patience(deployment.chain_id)
+        return status_of(rpc, session, place, poster, Pulse(), time.time(), patience), coins
 
 
 def _show(s: Status, token: shared.Coin, payment: shared.Coin) -> None:
-    behind = f", {show_wait(s.lag_s)} behind" if s.indexed < s.finalized else ""
+    if s.lag_s is None:
+        indexed = "nothing indexed yet"
+    else:
+        indexed = f"indexed {s.indexed}" + (
+            f", {show_wait(s.lag_s)} behind" if s.indexed < s.finalized else ""
+        )
     ends = f"{show_date(s.epoch_ends)} (in {show_wait(s.epoch_ends - s.now)})"
     funded, committed, claimed = (payment.show(int(x)) for x in (s.funded, s.committed, s.claimed))
     gas = shared.show_native(int(s.poster_balance or 0))
     rows = {
         "Chain": f"{s.chain_id} at {s.node}",
-        "Blocks": f"head {s.head}, finalized {s.finalized}, indexed {s.indexed}{behind}",
+        "Blocks": f"head {s.head}, finalized {s.finalized}, {indexed}",
         "Epoch": f"{s.epoch}, ends {ends}, {s.judgements} rankings",
         "Next": s.next_step,
         "Stake": f"{token.show(int(s.staked))} in all",
@@ -76,6 +83,8 @@ def _show(s: Status, token: shared.Coin, payment: shared.Coin) -> None:
     table = Table(show_header=False, box=None)
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/]", escape(value))
+    if s.stalled:
+        table.add_row("[bold red]Stalled[/]", escape(s.stalled))
     for name, said in s.errors.items():
         table.add_row(f"[bold red]{escape(name)}[/]", escape(f"FAILED: {said}"))
     out.print(table)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, update
-from sqlmodel import Session, col, select
+from sqlalchemy import Executable, String, and_, cast, delete, func, or_, update
+from sqlalchemy import select as columns
+from sqlmodel import Session, SQLModel, col, select
 
 from chain.bundle import Run
+from chain.ledger.bulk import insert_rows
 from chain.types import Address, Epoch, Hash32, WalletState, Wei
 from service.ledger.tables import (
     EpochRow,
@@ -25,11 +28,28 @@ from service.ledger.tables import (
     TaskRow,
 )
 
+PART = 5_000
+"""Rows that are in memory at once where there may be a million."""
+
 
 def add(session: Session, *rows: Any) -> None:
     """Add rows and flush, so that a broken constraint is raised here."""
     session.add_all(rows)
     session.flush()
+
+
+def add_many(
+    session: Session, table: type[SQLModel], names: Sequence[str], rows: Iterable[tuple[Any, ...]]
+) -> None:
+    """Append rows, a part at a time; their values as `insert_rows` takes them, JSON as text of ASCII without escapes."""
+    left = iter(rows)
+    while part := list(islice(left, PART)):
+        insert_rows(session, table, names, part)
+
+
+def _streamed(session: Session, wanted: Executable) -> Iterator[Any]:
+    """Yield rows as columns, a part at a time: what is not kept is gone."""
+    return iter(session.connection().execute(wanted, execution_options={"yield_per": PART}))
 
 
 # --- epochs and tasks -------------------------------------------------------------------------------------
@@ -68,19 +88,25 @@ def task_row(session: Session, epoch: int, task: str) -> TaskRow | None:
     return session.get(TaskRow, (epoch, task))
 
 
-def tasks(session: Session, epoch: int) -> Sequence[TaskRow]:
-    """Return an epoch's tasks by hash."""
-    return session.exec(select(TaskRow).where(TaskRow.epoch == epoch).order_by(col(TaskRow.task))).all()
+def tasks(session: Session, epoch: int) -> Iterator[TaskRow]:
+    """Yield an epoch's tasks by hash."""
+    wanted = select(TaskRow).where(TaskRow.epoch == epoch).order_by(col(TaskRow.task))
+    return iter(session.exec(wanted, execution_options={"yield_per": PART}))
 
 
-def used_prompts(session: Session) -> set[str]:
-    """Return every prompt that has been a task."""
-    return set(session.exec(select(TaskRow.prompt).distinct()).all())
+def used_prompts(session: Session, among: Collection[str]) -> set[str]:
+    """Return which of these prompts have been a task."""
+    return _known(_streamed(session, select(TaskRow.prompt)), among)
 
 
-def task_names(session: Session) -> set[str]:
-    """Return the hash of every task of any epoch."""
-    return set(session.exec(select(TaskRow.task)).all())
+def used_tasks(session: Session, among: Collection[str]) -> set[str]:
+    """Return which of these hashes are those of a task of any epoch."""
+    return _known(_streamed(session, select(TaskRow.task)), among)
+
+
+def _known(rows: Iterable[Any], among: Collection[str]) -> set[str]:
+    wanted = set(among)
+    return {value for (value,) in rows if value in wanted}
 
 
 def live_lease(session: Session, epoch: int, wallet: str, now: int) -> LeaseRow | None:
@@ -94,29 +120,38 @@ def lease_row(session: Session, epoch: int, wallet: str, task: str) -> LeaseRow 
     return session.get(LeaseRow, (epoch, wallet, task))
 
 
-class OpenTask(NamedTuple):
-    """What it takes to choose a task, without its texts."""
+def open_tasks(session: Session, epoch: int, wallet: str, method: str, overlap: int, now: int) -> list[str]:
+    """Return those tasks of an epoch that have the fewest judgements, of those that the wallet may be handed.
 
-    task: str
-    methods: Sequence[str]
-    assignees: Sequence[str]
-    taken: int
-    """Judgements that others with stake have given or may still give."""
-
-
-def open_tasks(session: Session, epoch: int, wallet: str, now: int) -> list[OpenTask]:
-    """Return the tasks of an epoch that the wallet has not judged.
-
-    A lease of this wallet that ran out does not bar the task: it may come again.
+    They take its method, it has not judged them, and they are kept for it, or for nobody and have fewer than `overlap`
+    judgements, which wallets with stake have given or may still give. A lease of its own that ran out does not bar one.
     """
     live = or_(col(LeaseRow.done).is_(True), col(LeaseRow.expires_at) > now)
-    others = (LeaseRow.epoch == epoch, LeaseRow.wallet != wallet, col(LeaseRow.staked).is_(True), live)
-    taken = select(LeaseRow.task, func.count()).where(*others).group_by(col(LeaseRow.task))
+    # Whose they are is not asked, so that an index tells it: what this wallet judged is left out, and what it holds is
+    # handed to it again before it may be handed more.
+    counted = (LeaseRow.epoch == epoch, col(LeaseRow.staked).is_(True), live)
+    held = (
+        select(LeaseRow.task, func.count().label("held"))
+        .where(*counted)
+        .group_by(col(LeaseRow.task))
+        .subquery()
+    )
     mine = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.done).is_(True))
-    judged = set(session.exec(select(LeaseRow.task).where(*mine)).all())
-    counts: dict[str, int] = dict(session.exec(taken).all())
-    known = select(TaskRow.task, TaskRow.methods, TaskRow.assignees).where(TaskRow.epoch == epoch)
-    return [OpenTask(t, m, a, counts.get(t, 0)) for t, m, a in session.exec(known).all() if t not in judged]
+    taken = func.coalesce(held.c.held, 0)
+    # As text: the database looks through all of them, and only those that are left come here.
+    methods, kept_for = cast(TaskRow.methods, String), cast(TaskRow.assignees, String)
+    fits = methods.contains(f'"{method}"', autoescape=True)
+    free = or_(and_(kept_for == "[]", taken < overlap), kept_for.contains(f'"{wallet}"'))
+    left = (
+        select(TaskRow.task, taken.label("taken"))
+        .outerjoin(held, col(TaskRow.task) == held.c.task)
+        .where(
+            TaskRow.epoch == epoch, fits, free, col(TaskRow.task).not_in(select(LeaseRow.task).where(*mine))
+        )
+        .cte()
+    )
+    fewest = select(func.min(left.c.taken)).scalar_subquery()
+    return list(session.exec(select(left.c.task).where(left.c.taken == fewest)))
 
 
 def task_count(session: Session, epoch: int) -> int:
@@ -124,9 +159,18 @@ def task_count(session: Session, epoch: int) -> int:
     return session.exec(select(func.count()).select_from(TaskRow).where(TaskRow.epoch == epoch)).one()
 
 
+def counts(session: Session) -> dict[int, tuple[int, int]]:
+    """Return how many tasks and how many rankings each epoch has."""
+    tasks_of = select(func.count()).select_from(TaskRow).where(TaskRow.epoch == EpochRow.epoch)
+    last_of = select(func.max(RankingRow.position)).where(RankingRow.epoch == EpochRow.epoch)
+    wanted = select(EpochRow.epoch, tasks_of.scalar_subquery(), last_of.scalar_subquery())
+    return {e: (n, 0 if last is None else last + 1) for e, n, last in session.exec(wanted)}
+
+
 def judgement_count(session: Session, epoch: int) -> int:
     """Return how many rankings an epoch has, revisions included: the only thing public before its close."""
-    return session.exec(select(func.count()).select_from(RankingRow).where(RankingRow.epoch == epoch)).one()
+    # They are numbered from 0 without a gap and none is ever removed: the last number is found at once.
+    return next_position(session, epoch)
 
 
 # --- sessions and rankings --------------------------------------------------------------------------------
@@ -145,17 +189,23 @@ def sessions(session: Session, epoch: int, wallet: str | None = None) -> Sequenc
     return session.exec(found.order_by(col(SessionRow.digest))).all()
 
 
+def signed_sessions(session: Session, epoch: int) -> Iterator[Any]:
+    """Yield wallet, message and signature of all sessions of an epoch, in the order of their digests."""
+    wanted = select(SessionRow.wallet, SessionRow.message, SessionRow.signature)
+    return _streamed(session, wanted.where(SessionRow.epoch == epoch).order_by(col(SessionRow.digest)))
+
+
 def next_position(session: Session, epoch: int) -> int:
     """Return the place of the next ranking in the epoch's log; call it under the epoch's lock."""
     last = session.exec(select(func.max(RankingRow.position)).where(RankingRow.epoch == epoch)).one()
     return 0 if last is None else last + 1
 
 
-def rankings(session: Session, epoch: int) -> Sequence[RankingRow]:
-    """Return an epoch's rankings in the order in which they came."""
-    return session.exec(
-        select(RankingRow).where(RankingRow.epoch == epoch).order_by(col(RankingRow.position))
-    ).all()
+def rankings(session: Session, epoch: int) -> Iterator[Any]:
+    """Yield what is published of an epoch's rankings, in the order in which they came."""
+    row = RankingRow
+    wanted = columns(*map(col, (row.position, row.wallet, row.message, row.signature, row.received_at)))
+    return _streamed(session, wanted.where(col(RankingRow.epoch) == epoch).order_by(col(RankingRow.position)))
 
 
 def rankings_of(session: Session, wallet: str, epoch: int | None = None) -> Sequence[RankingRow]:
@@ -164,6 +214,12 @@ def rankings_of(session: Session, wallet: str, epoch: int | None = None) -> Sequ
     if epoch is not None:
         found = found.where(RankingRow.epoch == epoch)
     return session.exec(found.order_by(col(RankingRow.epoch).desc(), col(RankingRow.position).desc())).all()
+
+
+def ranked_count(session: Session, wallet: str, epoch: int) -> int:
+    """Return how many tasks of an epoch a wallet has ranked."""
+    mine = (RankingRow.epoch == epoch, RankingRow.wallet == wallet, RankingRow.revision == 0)
+    return session.exec(select(func.count()).select_from(RankingRow).where(*mine)).one()
 
 
 def latest_revision(session: Session, epoch: int, wallet: str, task: str) -> RankingRow | None:
@@ -187,9 +243,10 @@ def signed_by(session: Session, epoch: int, wallet: str, signer: str) -> int:
 # --- results ----------------------------------------------------------------------------------------------
 
 
-def scores(session: Session, epoch: int) -> Sequence[ScoreRow]:
-    """Return all wallets of an epoch."""
-    return session.exec(select(ScoreRow).where(ScoreRow.epoch == epoch).order_by(col(ScoreRow.wallet))).all()
+def scores(session: Session, epoch: int, after: int, limit: int) -> Sequence[ScoreRow]:
+    """Return the wallets of an epoch by their place in it, those after a place, at most so many."""
+    beyond = (ScoreRow.epoch == epoch, ScoreRow.place > after)
+    return session.exec(select(ScoreRow).where(*beyond).order_by(col(ScoreRow.place)).limit(limit)).all()
 
 
 def scores_of(session: Session, wallet: str) -> Sequence[ScoreRow]:
@@ -208,22 +265,34 @@ def wallet_states(session: Session) -> dict[Address, WalletState]:
             int(r.line["labelN"]), int(r.line["labelD"]),
             int(r.line["payG"]), int(r.line["payV"]), int(r.line["payHmax"]),
         )
-        for r in session.exec(select(ScoreRow).join(last, on)).all()
+        for r in _streamed(session, select(ScoreRow.wallet, ScoreRow.line).join(last, on))
     }  # fmt: skip
 
 
-def score_history(session: Session, until: int) -> tuple[dict[Address, int], ...]:
-    """Return HapticScore per wallet of each epoch from 0 to `until`."""
-    history: list[dict[Address, int]] = [{} for _ in range(until + 1)]
-    for row in session.exec(select(ScoreRow).where(ScoreRow.epoch <= until)).all():
-        history[row.epoch][Address(row.wallet)] = int(row.line["score"])
-    return tuple(history)
+def lines(session: Session, epoch: int) -> Iterator[Any]:
+    """Yield every wallet of an epoch with its bundle line."""
+    wanted = select(ScoreRow.wallet, ScoreRow.line).where(ScoreRow.epoch == epoch)
+    return _streamed(session, wanted.order_by(col(ScoreRow.wallet)))
 
 
 def cumulative(session: Session, until: int) -> dict[Address, Wei]:
     """Return every account's cumulative payout after epoch `until`: the leaves of that epoch's tree."""
-    rows = session.exec(select(LeafRow).where(LeafRow.epoch <= until).order_by(col(LeafRow.epoch))).all()
-    return {Address(r.account): Wei(int(r.cumulative)) for r in rows}
+    last = (
+        select(LeafRow.account, func.max(LeafRow.epoch).label("epoch"))
+        .where(LeafRow.epoch <= until)
+        .group_by(LeafRow.account)
+        .subquery()
+    )
+    on = and_(col(LeafRow.account) == last.c.account, col(LeafRow.epoch) == last.c.epoch)
+    wanted = select(LeafRow.account, LeafRow.cumulative).join(last, on)
+    return {Address(a): Wei(int(v)) for a, v in _streamed(session, wanted)}
+
+
+def cumulative_of(session: Session, account: str, until: int) -> Wei:
+    """Return one account's cumulative payout after epoch `until`."""
+    mine = select(LeafRow.cumulative).where(LeafRow.account == account, LeafRow.epoch <= until)
+    found = session.exec(mine.order_by(col(LeafRow.epoch).desc()).limit(1)).first()
+    return Wei(int(found or 0))
 
 
 def pools(session: Session, epoch: int) -> Sequence[PoolRow]:

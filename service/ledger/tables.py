@@ -67,9 +67,10 @@ class LeaseRow(SQLModel, table=True):
     """A task in a wallet's hands."""
 
     __tablename__ = "lease"
+    __table_args__ = (Index("lease_taken", "epoch", "task", "staked", "done", "expires_at"),)
     epoch: int = Field(primary_key=True)
     wallet: str = Field(primary_key=True)
-    task: str = Field(primary_key=True, index=True)
+    task: str = Field(primary_key=True)
     expires_at: int = Field(sa_type=BigInteger)
     done: bool = False
     staked: bool = False
@@ -80,9 +81,10 @@ class SessionRow(SQLModel, table=True):
     """A signed session: the login of a wallet for an epoch, and the key that may sign for it."""
 
     __tablename__ = "session"
+    __table_args__ = (Index("session_wallet", "epoch", "wallet"),)
     digest: str = Field(primary_key=True)
-    epoch: int = Field(index=True)
-    wallet: str = Field(index=True)
+    epoch: int
+    wallet: str
     message: dict[str, Any] = _json()
     signature: str
     token_hash: str = Field(index=True)
@@ -96,10 +98,12 @@ class RankingRow(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("epoch", "wallet", "task", "revision"),
         Index("ranking_epoch_task", "epoch", "task"),
+        Index("ranking_wallet", "wallet", "epoch", "position"),
+        Index("ranking_digest", "epoch", "digest"),
     )
     epoch: int = Field(primary_key=True)
     position: int = Field(primary_key=True)
-    digest: str = Field(index=True)
+    digest: str
     wallet: str
     signer: str
     """The wallet itself, or the session key that signed for it."""
@@ -114,12 +118,15 @@ class RankingRow(SQLModel, table=True):
 
 
 class ScoreRow(SQLModel, table=True):
-    """A wallet after an epoch: its bundle line, and what stands out of it for sorting."""
+    """A wallet after an epoch: its bundle line, and its place among all."""
 
     __tablename__ = "score"
+    __table_args__ = (Index("score_place", "epoch", "place", unique=True),)
     epoch: int = Field(primary_key=True)
     wallet: str = Field(primary_key=True, index=True)
     line: dict[str, Any] = _json()
+    place: int
+    """From 1, the highest HapticScore first, and of equal ones the lower address."""
 
 
 class PoolRow(SQLModel, table=True):

@@ -24,7 +24,7 @@ LAG_S = 300
 
 @router.get("/healthz")
 def healthz(ctx: Ctx, response: Response) -> dict[str, Any]:
-    """200 while every job runs without an error and the index keeps up; 503 with the reasons otherwise.
+    """200 while every job runs, the chain goes on and the index keeps up with it; 503 with the reasons otherwise.
 
     `leader` says whether it is this replica that runs the jobs.
     """
@@ -45,7 +45,7 @@ def healthz(ctx: Ctx, response: Response) -> dict[str, Any]:
 
 @router.get("/readyz")
 def readyz(ctx: Ctx, response: Response) -> dict[str, Any]:
-    """200 while requests can be answered: database and node do, and the index keeps up; 503 with the reason otherwise."""
+    """200 while requests can be answered: database and node do, nothing here is old; 503 with the reason otherwise."""
     behind = _behind(ctx)
     response.status_code = 503 if behind else 200
     return {"ok": not behind, "reason": behind}
@@ -61,7 +61,8 @@ def _behind(ctx: Context) -> str:
     """Return in words why what is shown here may be old; nothing where it is not."""
     try:
         with ctx.db.read() as db:
-            return lag(ctx.reader, db, LAG_S)
+            patience = ctx.settings.patience(ctx.deployment.chain_id)
+            return lag(ctx.reader, db, LAG_S, time.time(), patience)
     except HapticError as error:
         return str(error)
     except SQLAlchemyError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -19,11 +19,14 @@ from service import training
 from service.context import Context, Payouts
 from service.errors import NotFoundError
 from service.ledger import queries
-from service.routes.depends import Ctx, EpochPath, Reading, WalletPath
+from service.ledger.tables import EpochRow, ScoreRow
+from service.routes.depends import MAX_EPOCH, Ctx, EpochPath, Reading, WalletPath
 from service.status import Status, read_status
 from trainer.rating import Result, rate
 
 router = APIRouter(tags=["public"])
+Limit = Annotated[int, Query(ge=1, le=1000)]
+"""How many wallets are shown at once."""
 
 
 class Info(BaseModel):
@@ -75,6 +78,7 @@ class Standing(BaseModel):
     """A wallet in one epoch."""
 
     epoch: int
+    place: int = Field(description="from 1, by HapticScore, and of equal ones the lower address first")
     wallet: str
     score: str = Field(description="HapticScore")
     proven: str = Field(description="W: surplus proven in this epoch, ppm of a sixth of a comparison")
@@ -161,32 +165,34 @@ def info(ctx: Ctx) -> Info:
 @router.get("/status")
 def status(ctx: Ctx, db: Reading) -> Status:
     """Where the network stands: blocks, epoch, the next step, stake and revenue."""
-    return read_status(ctx, db)
+    return read_status(ctx, db, time.time())
 
 
 @router.get("/epochs")
 def epochs(ctx: Ctx, db: Reading) -> list[EpochAnswer]:
     """All epochs that were opened, oldest first."""
-    return [_epoch(ctx, db, row.epoch) for row in queries.epochs(db)]
+    reports, counts = {r.epoch: r for r in chain_ledger.epoch_reports(db)}, queries.counts(db)
+    return [_epoch(ctx, row, reports.get(row.epoch), *counts[row.epoch]) for row in queries.epochs(db)]
 
 
 @router.get("/epochs/{epoch}")
 def epoch(ctx: Ctx, db: Reading, epoch: EpochPath) -> EpochAnswer:
     """One epoch; while it runs only counts are public, because an answer that can be seen can be copied."""
-    return _epoch(ctx, db, epoch)
-
-
-def _epoch(ctx: Context, db: Reading, number: int) -> EpochAnswer:
-    row = queries.epoch_row(db, number)
+    row = queries.epoch_row(db, epoch)
     if row is None:
-        raise NotFoundError(f"epoch {number} was not opened")
-    report = chain_ledger.epoch_report(db, number)
+        raise NotFoundError(f"epoch {epoch} was not opened")
+    counts = queries.task_count(db, epoch), queries.judgement_count(db, epoch)
+    return _epoch(ctx, row, chain_ledger.epoch_report(db, epoch), *counts)
+
+
+def _epoch(
+    ctx: Context, row: EpochRow, report: EpochReport | None, tasks: int, judgements: int
+) -> EpochAnswer:
     found = EpochAnswer(
-        epoch=number, state="open" if row.committed_at else "opening",
-        start=ctx.place.start(number), end=ctx.place.start(number + 1),
+        epoch=row.epoch, state="open" if row.committed_at else "opening",
+        start=ctx.place.start(row.epoch), end=ctx.place.start(row.epoch + 1),
         seed_hash=row.seed_hash, gold_root=row.gold_root, rules_hash=row.rules_hash,
-        tasks=queries.task_count(db, number), judgements=queries.judgement_count(db, number),
-        abandoned=row.abandoned_at is not None,
+        tasks=tasks, judgements=judgements, abandoned=row.abandoned_at is not None,
     )  # fmt: skip
     if report is None:
         return found
@@ -210,31 +216,35 @@ def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
 
 
 @router.get("/epochs/{epoch}/scores")
-def scores(db: Reading, epoch: EpochPath) -> list[Standing]:
-    """Every wallet of a closed epoch, the highest HapticScore first."""
-    return _ranked(s.line | {"epoch": epoch} for s in queries.scores(db, epoch))
+def scores(
+    db: Reading,
+    epoch: EpochPath,
+    after: Annotated[int, Query(ge=0, le=MAX_EPOCH, description="the last place that you have")] = 0,
+    limit: Limit = 1000,
+) -> list[Standing]:
+    """The wallets of a closed epoch, the highest HapticScore first: a page of them, the next begins after its last."""
+    return [_standing(s) for s in queries.scores(db, epoch, after, limit)]
 
 
 @router.get("/leaderboard")
-def leaderboard(db: Reading, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Standing]:
+def leaderboard(db: Reading, limit: Limit = 100) -> list[Standing]:
     """The last closed epoch by HapticScore; volume alone earns no place."""
-    last = queries.last_closed(db)
-    return _ranked(s.line | {"epoch": last} for s in queries.scores(db, last))[:limit]
+    return [_standing(s) for s in queries.scores(db, queries.last_closed(db), 0, limit)]
 
 
 @router.get("/contributors/{wallet}")
 def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
     """A wallet: stake, scores by epoch, what it was allotted and what it can claim."""
     last, active = queries.last_closed(db), _active(db)
-    allotted = queries.cumulative(db, last).get(wallet, 0) if last >= 0 else 0
-    payable = queries.cumulative(db, active.epoch).get(wallet, 0) if active else 0
+    allotted = queries.cumulative_of(db, wallet, last)
+    payable = queries.cumulative_of(db, wallet, active.epoch) if active else 0
     claimed = int(call(ctx.reader, ctx.deployment.revenue_distributor(), "claimed", wallet))
     staked = int(call(ctx.reader, ctx.deployment.stake_vault(), "stakedOf", wallet))
     unfinalized = ctx.head.staked(wallet)
     return Contributor(
         wallet=checksum(wallet), staked=str(staked), staked_final=str(chain_ledger.staked_of(db, wallet)),
         unfinalized=unfinalized is not None,
-        epochs=[_standing(s.line | {"epoch": s.epoch}) for s in queries.scores_of(db, wallet)],
+        epochs=[_standing(s) for s in queries.scores_of(db, wallet)],
         waiting=_waiting(ctx, db, wallet, last + 1),
         allotted=str(allotted), claimable=str(max(0, payable - claimed)), claimed=str(claimed),
     )  # fmt: skip
@@ -244,8 +254,8 @@ def _waiting(ctx: Context, db: Reading, wallet: Address, epoch: int) -> Waiting 
     """Return what a wallet ranked in the epoch after the last closed one, if it is open."""
     if queries.epoch_row(db, epoch) is None:
         return None
-    tasks = {r.task for r in queries.rankings_of(db, wallet, epoch)}
-    return Waiting(epoch=epoch, rankings=len(tasks), ends=ctx.place.start(epoch + 1))
+    ranked = queries.ranked_count(db, wallet, epoch)
+    return Waiting(epoch=epoch, rankings=ranked, ends=ctx.place.start(epoch + 1))
 
 
 @router.get("/proofs/{wallet}")
@@ -319,14 +329,11 @@ def _payouts(ctx: Context, db: Reading, report: EpochReport) -> Payouts:
     return ctx.trees.find(report.epoch, report.root, lambda: queries.cumulative(db, report.epoch))
 
 
-def _ranked(lines: Iterable[dict[str, Any]]) -> list[Standing]:
-    return [_standing(x) for x in sorted(lines, key=lambda x: (-int(x["score"]), x["wallet"]))]
-
-
-def _standing(line: dict[str, Any]) -> Standing:
+def _standing(row: ScoreRow) -> Standing:
+    line = row.line
     comparisons = line["comparisons"]
     return Standing(
-        epoch=line["epoch"], wallet=checksum(Address(line["wallet"])), score=line["score"], proven=line["w"],
+        epoch=row.epoch, place=row.place, wallet=checksum(Address(line["wallet"])), score=line["score"], proven=line["w"],
         comparisons=comparisons / 6, quality=int(line["w"]) / (comparisons * 1e6) if comparisons else 0.0,
         reliability=line["a"] / 1e6, stake=line["stake"],
     )  # fmt: skip

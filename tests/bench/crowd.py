@@ -54,6 +54,11 @@ class Crowd:
 
     wallets: int
     comparisons: int
+    epoch: int = 0
+    start: int = GENESIS
+    """First second of the epoch, which lasts LENGTH."""
+    seed: bytes = SEED
+    domain: Domain = DOMAIN
 
     @property
     def rankings(self) -> int:
@@ -74,15 +79,25 @@ class Crowd:
         for position in range(self.rankings):
             wallet, key = self.people[position % self.wallets]
             place = position % len(tasks)
-            said = _ranking(wallet, tasks[place], names[place], luck)
-            at = GENESIS + 110 + position * (LENGTH - 120) // self.rankings
-            log.append(SignedRanking(said, sign(said, DOMAIN, key), position, at))
+            said = self._ranking(wallet, tasks[place], names[place], luck)
+            at = self.start + 110 + position * (LENGTH - 120) // self.rankings
+            log.append(SignedRanking(said, sign(said, self.domain, key), position, at))
         header = Header(
-            epoch=Epoch(0), chain_id=DOMAIN.chain_id, vault=DOMAIN.vault, distributor=DISTRIBUTOR, genesis=GENESIS,
-            length=LENGTH, snapshot_block=100, snapshot_hash=text_hash("block"), seed=Hash32("0x" + SEED.hex()),
-            gold_root=EMPTY_ROOT, lam=standing({}).lam, rules=RULES, previous=standing({}).previous,
+            epoch=Epoch(self.epoch), chain_id=DOMAIN.chain_id, vault=DOMAIN.vault, distributor=DISTRIBUTOR,
+            genesis=GENESIS, length=LENGTH, snapshot_block=100, snapshot_hash=text_hash("block"),
+            seed=Hash32("0x" + self.seed.hex()), gold_root=EMPTY_ROOT, lam=standing({}).lam, rules=RULES,
+            previous=standing({}).previous,
         )  # fmt: skip
         return Evidence(header, dict(zip(names, tasks, strict=True)), {}, (), tuple(log), ())
+
+    def _ranking(self, wallet: Address, task: Task, name: Hash32, luck: Random) -> Ranking:
+        """Return an order of all responses: the true one, which is that of their hashes, or any."""
+        shown = display_order(self.seed, wallet, name, task.hashes)
+        order = list(shown) if luck.random() < 0.3 else sorted(shown)
+        ranks = tuple(order.index(h) + 1 for h in shown)
+        return Ranking(
+            wallet, self.epoch, name, "ranking", summary_of(ranks), shown, ranks, (), "", NO_COMMENT, 0, self.start + 100
+        )  # fmt: skip
 
 
 def standing(paid: dict[Address, Wei]) -> Standing:
@@ -124,14 +139,4 @@ def _task(number: int, luck: Random) -> Task:
     texts = [f"{number}.{i}: " + " ".join(luck.choices(_WORDS, k=luck.randint(20, 60))) for i in range(SIZE)]
     return Task.of(
         f"question {number}: " + " ".join(luck.choices(_WORDS, k=20)), texts, ["ranking", "likert"]
-    )
-
-
-def _ranking(wallet: Address, task: Task, name: Hash32, luck: Random) -> Ranking:
-    """Return an order of all responses: the true one, which is that of their hashes, or any."""
-    shown = display_order(SEED, wallet, name, task.hashes)
-    order = list(shown) if luck.random() < 0.3 else sorted(shown)
-    ranks = tuple(order.index(h) + 1 for h in shown)
-    return Ranking(
-        wallet, 0, name, "ranking", summary_of(ranks), shown, ranks, (), "", NO_COMMENT, 0, GENESIS + 100
     )

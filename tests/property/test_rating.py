@@ -45,6 +45,22 @@ def test_at_the_estimate_everyone_won_as_often_as_expected(drawn: list[Result]) 
         assert won == pytest.approx(expected, abs=1e-6)
 
 
+@given(results, st.lists(st.sampled_from([1.0, 1e3, 1e6]), min_size=20, max_size=20))
+def test_it_is_so_though_games_are_many_and_the_prior_is_nothing_beside_them(
+    drawn: list[Result], weights: list[float]
+) -> None:
+    many = [Result(r.winner, r.loser, w, r.tie) for r, w in zip(drawn, weights, strict=False)]
+    found = strengths(rate(many))
+    for name, strength in found.items():
+        won, expected = 0.5, 1 / (1 + math.exp(-strength))
+        for result in many:
+            if name in {result.winner, result.loser}:
+                rival = result.loser if name == result.winner else result.winner
+                expected += result.weight / (1 + math.exp(found[rival] - strength))
+                won += result.weight * (0.5 if result.tie else float(name == result.winner))
+        assert won == pytest.approx(expected, rel=1e-9, abs=1e-6)
+
+
 @given(results, st.randoms(use_true_random=False))
 def test_the_order_of_results_and_the_way_they_are_summed_change_nothing(
     drawn: list[Result], shuffle: random.Random

@@ -27,6 +27,7 @@ from service.arena import (
 from service.errors import ConfigError
 from trainer import gold as lexicon
 
+NOTHING: set[str] = set()
 WORDS = ("horrible", "tired", "decent", "charming")
 
 draws = st.binary(min_size=32, max_size=32)
@@ -155,13 +156,13 @@ def gold_path(tmp_path: Path) -> Path:
 def test_gold_of_a_file_is_never_used_twice(gold_path: Path) -> None:
     used: set[str] = set()
     for expected in (["p0", "p1"], ["p2"], []):
-        plans = file_gold(gold_path, Rules(), 2, used)
+        plans = file_gold(gold_path, Rules(), 2, used.intersection)
         assert [p.task.prompt for p in plans] == expected
         used |= {p.task.hash() for p in plans}
 
 
 def test_gold_of_a_file_keeps_its_ranks_though_the_answers_are_sorted(gold_path: Path) -> None:
-    (plan,) = file_gold(gold_path, Rules(), 1, set())
+    (plan,) = file_gold(gold_path, Rules(), 1, NOTHING.intersection)
     ranks = dict(zip(plan.task.responses, plan.gold_ranks, strict=True))
     assert (ranks["right 0"], ranks["wrong \u2028 0"], ranks["so so 0"]) == (1, 3, 2)
 
@@ -182,7 +183,7 @@ def test_gold_of_a_file_keeps_its_ranks_though_the_answers_are_sorted(gold_path:
 def test_a_gold_line_that_cannot_be_used_is_named_by_its_number(gold_path: Path, line: str) -> None:
     gold_path.write_text(_gold_line(0) + "\n" + line + "\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"gold\.jsonl, line 2"):
-        file_gold(gold_path, Rules(), 9, set())
+        file_gold(gold_path, Rules(), 9, NOTHING.intersection)
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '{"text": "p"}'])
@@ -197,7 +198,7 @@ def test_a_missing_file_is_named_with_its_variable(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"HAPTIC_PROMPTS_FILE .*none\.jsonl"):
         read_prompts(tmp_path / "none.jsonl")
     with pytest.raises(ConfigError, match=r"HAPTIC_GOLD_FILE .*none\.jsonl"):
-        file_gold(tmp_path / "none.jsonl", Rules(), 1, set())
+        file_gold(tmp_path / "none.jsonl", Rules(), 1, NOTHING.intersection)
 
 
 def test_gold_is_five_percent_for_three_epochs_and_two_percent_after() -> None:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel, create_engine
 
 from chain.types import Address, WalletState
 from service.ledger import queries
 from service.ledger.tables import EpochRow, JobRow, LeafRow, LeaseRow, PoolRow, RankingRow, ScoreRow, TaskRow
+from service.scores import StoredScores
 
 ME, YOU, SHE = (Address("0x" + 40 * c) for c in "abc")
 
 
-@pytest.fixture
-def db() -> Iterator[Session]:
+@contextmanager
+def opened() -> Iterator[Session]:
     engine = create_engine("sqlite://")
     SQLModel.metadata.create_all(engine)
     with Session(engine) as session:
         yield session
     engine.dispose()
+
+
+@pytest.fixture
+def db() -> Iterator[Session]:
+    with opened() as session:
+        yield session
 
 
 def _ranking(position: int, wallet: str, **more: object) -> RankingRow:
@@ -39,7 +49,15 @@ def _ranking(position: int, wallet: str, **more: object) -> RankingRow:
 
 def _score(epoch: int, wallet: str, **line: int) -> ScoreRow:
     zero = dict.fromkeys(("labelN", "labelD", "payG", "payV", "payHmax", "score"), 0) | line
-    return ScoreRow(epoch=epoch, wallet=wallet, line={k: str(v) for k, v in zero.items()})
+    place = {ME: 1, YOU: 2, SHE: 3}[wallet]
+    return ScoreRow(epoch=epoch, wallet=wallet, place=place, line={k: str(v) for k, v in zero.items()})
+
+
+def _epoch(epoch: int, closed: int | None = None) -> EpochRow:
+    return EpochRow(
+        epoch=epoch, seed_hash="", gold_root="", rules_hash="", rules={}, lambda_num="1", lambda_den="1",
+        opened_at=0, closed_at=closed,
+    )  # fmt: skip
 
 
 def test_before_the_first_close_the_last_closed_epoch_is_minus_one(db: Session) -> None:
@@ -48,19 +66,20 @@ def test_before_the_first_close_the_last_closed_epoch_is_minus_one(db: Session) 
 
 def test_an_open_epoch_is_not_the_last_closed(db: Session) -> None:
     for epoch, closed in ((0, 5), (1, None)):
-        queries.add(
-            db,
-            EpochRow(
-                epoch=epoch, seed_hash="", gold_root="", rules_hash="", rules={}, lambda_num="1", lambda_den="1",
-                opened_at=0, closed_at=closed,
-            ),
-        )  # fmt: skip
+        queries.add(db, _epoch(epoch, closed))
     assert queries.last_closed(db) == 0
 
 
 def _task(name: str) -> TaskRow:
     return TaskRow(
-        epoch=0, task=name, prompt="", responses=[], methods=[], origins=[], assignees=[], gold_ranks=[]
+        epoch=0,
+        task=name,
+        prompt="",
+        responses=[],
+        methods=["ranking"],
+        origins=[],
+        assignees=[],
+        gold_ranks=[],
     )
 
 
@@ -76,8 +95,32 @@ def test_open_tasks_count_what_others_have_judged_or_hold_and_leave_out_what_i_j
     queries.add(
         db, *(LeaseRow(epoch=0, task=t, wallet=w, expires_at=e, done=d, staked=True) for t, w, e, d in held)
     )
-    found = {t.task: t.taken for t in queries.open_tasks(db, 0, ME, now=10)}
-    assert found == {"v": 0, "w": 2, "x": 0, "y": 1}
+    # Those with the fewest first; when they are judged, the next.
+    for expected in (["v", "x"], ["y"], ["w"], []):
+        found = sorted(queries.open_tasks(db, 0, ME, "ranking", 3, now=10))
+        assert found == expected
+        for task in found:
+            row = queries.lease_row(db, 0, ME, task) or LeaseRow(epoch=0, task=task, wallet=ME, expires_at=10)
+            row.done = True
+            queries.add(db, row)
+
+
+def test_open_tasks_take_the_method_and_are_kept_for_the_wallet_or_not_judged_enough(db: Session) -> None:
+    kept = {"mine": [ME, YOU], "theirs": [YOU], "anybodys": []}
+    for name, assignees in kept.items():
+        for method in ("best_worst", "bestXworst"):
+            task = _task(f"{name} {method}")
+            task.methods, task.assignees = [method, "likert"], assignees
+            queries.add(db, task)
+    assert sorted(queries.open_tasks(db, 0, ME, "best_worst", 1, 10)) == [
+        "anybodys best_worst",
+        "mine best_worst",
+    ]
+    assert queries.open_tasks(db, 0, ME, "pairwise", 1, 10) == []
+    for name in ("mine", "anybodys"):
+        queries.add(db, LeaseRow(epoch=0, task=f"{name} best_worst", wallet=YOU, expires_at=99, staked=True))
+    assert queries.open_tasks(db, 0, ME, "best_worst", 1, 10) == ["mine best_worst"]
+    assert len(queries.open_tasks(db, 0, ME, "best_worst", 2, 10)) == 2
 
 
 def test_a_lease_is_over_in_the_second_that_it_names(db: Session) -> None:
@@ -125,9 +168,51 @@ def test_a_state_is_that_after_the_last_epoch_the_wallet_took_part_in(db: Sessio
     assert found == {ME: WalletState(pay_g=3), YOU: WalletState(pay_g=7, pay_hmax=2**80)}
 
 
-def test_the_history_of_scores_has_an_entry_for_every_epoch(db: Session) -> None:
-    queries.add(db, _score(0, ME, score=5), _score(2, ME, score=6), _score(3, ME, score=7))
-    assert queries.score_history(db, 2) == ({ME: 5}, {}, {ME: 6})
+def test_the_scores_of_an_epoch_are_read_when_they_are_asked_for_and_no_others(db: Session) -> None:
+    queries.add(db, _score(0, ME, score=5), _score(2, ME, score=2**70), _score(2, YOU, score=7))
+    assert [dict(StoredScores(db, e)) for e in range(3)] == [{ME: 5}, {}, {ME: 2**70, YOU: 7}]
+    unread = StoredScores(db, 0)
+    queries.forget_results(db, 0)
+    assert len(unread) == 0
+
+
+@given(limit=st.integers(1, 5), after=st.integers(0, 4))
+def test_scores_come_page_by_page_each_wallet_once(limit: int, after: int) -> None:
+    with opened() as db:
+        queries.add(db, _score(0, YOU), _score(0, SHE), _score(0, ME), _score(1, ME))
+        found, last = [], after
+        while page := queries.scores(db, 0, last, limit):
+            assert len(page) <= limit
+            assert page[0].place > last
+            found, last = found + [row.wallet for row in page], page[-1].place
+        assert found == [ME, YOU, SHE][after:]
+
+
+def test_rankings_are_counted_for_each_epoch_whether_anybody_ranked_or_not(db: Session) -> None:
+    for epoch in (0, 1):
+        queries.add(db, _epoch(epoch))
+    queries.add(db, _task("a"), _task("b"), _ranking(0, ME), _ranking(1, YOU), _ranking(2, ME, revision=1))
+    assert queries.counts(db) == {0: (2, 3), 1: (0, 0)}
+    for epoch, (tasks, judgements) in queries.counts(db).items():
+        assert (queries.task_count(db, epoch), queries.judgement_count(db, epoch)) == (tasks, judgements)
+
+
+def test_a_wallets_tasks_are_counted_once_however_often_it_changed_its_mind(db: Session) -> None:
+    queries.add(
+        db,
+        _ranking(0, ME),
+        _ranking(1, ME, revision=1),
+        _ranking(2, ME, task="u"),
+        _ranking(3, YOU, task="v"),
+    )
+    assert queries.ranked_count(db, ME, 0) == 2
+    assert queries.ranked_count(db, ME, 1) == 0
+
+
+def test_what_was_asked_before_is_found_among_what_is_named(db: Session) -> None:
+    queries.add(db, _task("a"), _task("b"))
+    assert queries.used_tasks(db, ["b", "c"]) == {"b"}
+    assert queries.used_prompts(db, ["", "other"]) == {""}
 
 
 def test_a_cumulative_payout_is_the_last_one_up_to_the_epoch(db: Session) -> None:
@@ -135,6 +220,10 @@ def test_a_cumulative_payout_is_the_last_one_up_to_the_epoch(db: Session) -> Non
     queries.add(db, *(LeafRow(epoch=e, account=a, cumulative=str(v)) for e, a, v in leaves))
     assert queries.cumulative(db, 1) == {ME: 5, YOU: 2**90}
     assert queries.cumulative(db, 2) == {ME: 9, YOU: 2**90}
+    for epoch in range(-1, 4):
+        every = queries.cumulative(db, epoch)
+        for who in (ME, YOU, SHE):
+            assert queries.cumulative_of(db, who, epoch) == every.get(who, 0)
 
 
 def test_only_pools_that_carry_something_are_carried(db: Session) -> None:

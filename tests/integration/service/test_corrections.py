@@ -15,7 +15,7 @@ from chain.rules import Rules
 from chain.transactions import transact
 from chain.types import Hash32, Ratio
 from chain.verify import bundle_source, verify
-from service import epochs, jobs, training
+from service import corrections, epochs, jobs, training
 from service.errors import ConflictError
 from service.ledger import queries
 from service.ledger.tables import RunRow
@@ -176,14 +176,14 @@ def test_what_changed_while_an_epoch_was_closed_is_noticed_before_anything_is_wr
             db.commit()
 
     with net.ctx.db.write() as db:
-        epochs.abandon(
+        corrections.abandon(
             db, net.ctx.place, second, epoch_record(net.rpc, net.ctx.deployment, second), net.now()
         )
         db.commit()
     with pytest.raises(ConflictError, match="given up"):
         store()
     with net.ctx.db.write() as db:
-        epochs.reopen(db, net.ctx.place, first)
+        corrections.reopen(db, net.ctx.place, first)
         db.commit()
     with pytest.raises(ConflictError, match="the epoch before was reopened"):
         store()
@@ -198,9 +198,9 @@ def test_a_run_that_learned_from_a_reopened_epoch_learns_again(haptic: Shell, ne
     epoch = _epoch(net)
     jobs.step_payout(net.ctx)
     with net.ctx.db.write() as db:
-        found = training.due(db, net.ctx.place, net.ctx.settings.model_copy(update={"retrain_after": 0}))
-        assert found is not None
-        fresh, data = found
+        fresh = training.due(db, net.ctx.place, net.ctx.settings.model_copy(update={"retrain_after": 0}))
+        assert fresh is not None
+        data = b"".join(net.ctx.place.preferences_path(e).read_bytes() for e in fresh)
         digest = "0x" + hashlib.sha256(data).hexdigest()
         queries.add(
             db, RunRow(run=1, first=fresh[0], last=fresh[-1], snapshot=digest, model="policy-1", job=0)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import Connection
 from sqlmodel import Session
 
 from chain import ledger
 from service import database
 from service.database import migrate, open_engine
+from service.ledger import queries
 
 OLD = """
 INSERT INTO chain_transaction (kind, epoch, sender, nonce, hash, about, raw, status)
 VALUES ('{kind}', {epoch}, '0xab', {nonce}, '0x{nonce}', '0x01', x'02', 'failed')
 """
+SCORED = "INSERT INTO score (epoch, wallet, line) VALUES ({epoch}, '{wallet}', '{line}')"
 
 
 def test_transactions_of_an_older_version_keep_their_turn(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'haptic.db'}")
-    config = Config()
-    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0002")
+        _upgrade(connection, "0002")
         for nonce, (kind, epoch) in enumerate(
             [("post", 0), ("post", 0), ("open", 0), ("post", 0), ("post", 1)]
         ):
@@ -40,3 +42,32 @@ def test_transactions_of_an_older_version_keep_their_turn(tmp_path: Path) -> Non
             [a.hash for a in ledger.attempts(session, row)] == [row.hash] for row in found if row is not None
         )
     engine.dispose()
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_scores_of_an_older_version_are_given_their_places(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    sqlite = f"sqlite:///{tmp_path / 'haptic.db'}"
+    engine = open_engine(sqlite if backend == "sqlite" else request.getfixturevalue("postgres").new())
+    scores = {"0xa": "9", "0xb": "10", "0xc": "10", "0xd": "0", "0xe": str(2**80), "0xf": str(2**80 + 1)}
+    with engine.begin() as connection:
+        _upgrade(connection, "0004")
+        for epoch in (0, 1):
+            for wallet, score in scores.items():
+                line = json.dumps({"score": score})
+                connection.exec_driver_sql(SCORED.format(epoch=epoch, wallet=wallet, line=line))
+    migrate(engine)
+    with Session(engine) as session:
+        for epoch in (0, 1):
+            found = queries.scores(session, epoch, 0, 9)
+            assert [row.wallet for row in found] == ["0xf", "0xe", "0xb", "0xc", "0xa", "0xd"]
+            assert [row.place for row in found] == [1, 2, 3, 4, 5, 6]
+    engine.dispose()
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)

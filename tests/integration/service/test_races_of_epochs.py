@@ -12,7 +12,7 @@ from sqlmodel import Session as Db
 from chain import ledger
 from chain.messages import sign
 from chain.rules import Rules
-from service import arena, epochs, feedback, jobs
+from service import arena, corrections, epochs, feedback, jobs
 from service.errors import ConflictError
 from service.ledger import queries
 from tests.integration.service.turns import at_once, doing
@@ -33,7 +33,7 @@ def test_an_epoch_is_not_reopened_under_the_next_that_is_being_opened(net: Any) 
     refused = at_once(
         net.ctx.db,
         lambda s: epochs.open_epoch(s, net.ctx.place, epoch, [], RULES, 5),
-        doing(net.ctx.db, lambda s: epochs.reopen(s, net.ctx.place, epoch - 1)),
+        doing(net.ctx.db, lambda s: corrections.reopen(s, net.ctx.place, epoch - 1)),
     )
     assert isinstance(refused, ConflictError)
     assert f"epoch {epoch} was opened by what epoch {epoch - 1} came to" in str(refused)
@@ -69,11 +69,11 @@ def test_results_that_are_taken_back_while_they_are_stored_leave_nothing_behind(
     at_once(
         net.ctx.db,
         _store(net, item),
-        doing(net.ctx.db, lambda s: epochs.reopen(s, net.ctx.place, item.epoch)),
+        doing(net.ctx.db, lambda s: corrections.reopen(s, net.ctx.place, item.epoch)),
     )
     with net.ctx.db.read() as db:
         assert queries.last_closed(db) == item.epoch - 1
-        assert queries.scores(db, item.epoch) == []
+        assert queries.scores(db, item.epoch, 0, 1) == []
         assert ledger.epoch_report(db, item.epoch) is None
     assert jobs.close_epoch(net.ctx, item.epoch) is not None
 
@@ -96,7 +96,7 @@ def test_an_epoch_that_was_given_up_since_is_not_closed_with_what_was_ranked(net
 def test_an_epoch_is_not_closed_on_results_that_were_taken_back_since(net: Any) -> None:
     item = _ended(net)
     jobs.step_commit(net.ctx)
-    doing(net.ctx.db, lambda s: epochs.reopen(s, net.ctx.place, item.epoch - 1))()
+    doing(net.ctx.db, lambda s: corrections.reopen(s, net.ctx.place, item.epoch - 1))()
     with pytest.raises(ConflictError, match="while epoch"):
         doing(net.ctx.db, _store(net, item))()
     assert jobs.close_epoch(net.ctx, item.epoch - 1) is not None
@@ -117,7 +117,7 @@ def test_what_the_chain_knows_is_not_noted_for_results_that_are_taken_back(net: 
     assert (
         at_once(
             net.ctx.db,
-            lambda s: epochs.reopen(s, net.ctx.place, item.epoch),
+            lambda s: corrections.reopen(s, net.ctx.place, item.epoch),
             lambda: jobs._note(net.ctx, item.epoch),
         )
         is None
@@ -137,7 +137,7 @@ def test_a_report_that_is_taken_back_is_marked_no_more(net: Any) -> None:
     assert report is not None
     said = at_once(
         net.ctx.db,
-        lambda s: epochs.reopen(s, net.ctx.place, item.epoch),
+        lambda s: corrections.reopen(s, net.ctx.place, item.epoch),
         lambda: jobs._mark(net.ctx, report, "posted"),
     )
     assert said == f"epoch {item.epoch} is posted"

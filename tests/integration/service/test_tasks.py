@@ -165,7 +165,7 @@ def test_nothing_that_anybody_can_get_tells_a_secret_before_the_close(
     task = me.next_task()
     me.send(me.ranking(task, right(task), now=net.now()))
     with net.ctx.db.read() as db:
-        theirs = [r for r in queries.rankings(db, epoch) if r.wallet == other.address]
+        theirs = queries.rankings_of(db, other.address, epoch)
         salts = [t.gold_salt for t in queries.tasks(db, epoch) if t.gold_salt]
     secrets = [
         net.ctx.place.seed(epoch).hex(),
