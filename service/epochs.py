@@ -50,6 +50,7 @@ from service.ledger.tables import (
     ShareRow,
     TaskRow,
 )
+from service.terminal import show_when
 
 EPOCHS = "epochs"
 """Under this name one transaction at a time opens, closes or reopens an epoch: each follows from the one before."""
@@ -406,7 +407,7 @@ def check_abandoned(
         raise NotFoundError(f"epoch {epoch} was not opened")
     if now < place.start(epoch + 1):
         raise ConflictError(
-            f"epoch {epoch} lasts until {place.start(epoch + 1)}, now is {now}: its secret may still be found"
+            f"epoch {epoch} lasts until {show_when(place.start(epoch + 1), now)}: its secret may still be found"
         )
     report = chain_ledger.epoch_report(db, epoch)
     if report is not None and report.status in {"posted", "active"}:

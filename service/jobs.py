@@ -10,6 +10,7 @@ arena   let the models answer, and open the running epoch with the tasks that co
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,10 +35,15 @@ from service.errors import ConfigError, ConflictError
 from service.leader import Leader
 from service.ledger import queries
 from service.ledger.tables import EpochRow
+from service.terminal import show_when
 from trainer import corpus
 
 log = logging.getLogger(__name__)
 LINE_END = b"\n"
+SAME_AGAIN_S = 60.0
+"""A step whose words stay the same, and whose numbers alone go on, is logged once in so long."""
+NUMBER = re.compile(r"(?<!epoch )(?<!run )\d[\d:.-]*( s\b| min\b| h\b| days\b)?")
+"""What moves by itself: blocks, times, counts. The number of an epoch or of a run is news."""
 
 
 class _Told:
@@ -62,6 +68,10 @@ class _Told:
 def step_index(ctx: Context) -> str:
     """Copy new finalized events into the ledger."""
     found = index(ctx.rpc, ctx.db.write, ctx.deployment, _Told())
+    if found.events:
+        log.info(
+            "index: new events: %s, up to block %s", found.events, found.indexed_to, extra={"job": "index"}
+        )
     return f"indexed to block {found.indexed_to} of {found.finalized} finalized, head {found.head}"
 
 
@@ -226,7 +236,7 @@ def _step(ctx: Context, row: EpochReport, state: publisher.ChainState) -> str:
             return _mark(ctx, row, "posted")
         if state.time < state.active_at:
             _mark(ctx, row, "posted")
-            return f"epoch {row.epoch} is posted; its challenge window ends at {state.active_at}, now is {state.time}"
+            return f"epoch {row.epoch} is posted; its challenge window ends at {show_when(state.active_at, state.time)}"
         publisher.activate(ctx.rpc, db, ctx.deployment, ctx.poster, row.epoch)
     return _mark(ctx, row, "active")
 
@@ -383,7 +393,7 @@ def run_step(ctx: Context, pulse: Pulse, name: str) -> None:
     pulse.ran_at.setdefault(name, time.time())
     try:
         said = STEPS[name](ctx)
-        if pulse.waits.get(name) != said:
+        if _is_news(pulse, name, said, began):
             log.info("%s: %s", name, said, extra={"job": name})
         pulse.waits[name] = said
         pulse.errors.pop(name, None)
@@ -395,6 +405,15 @@ def run_step(ctx: Context, pulse: Pulse, name: str) -> None:
     finally:
         pulse.ran_at[name] = time.time()
         pulse.seconds[name] = time.monotonic() - began
+
+
+def _is_news(pulse: Pulse, name: str, said: str, now: float) -> bool:
+    """Say whether what a step says belongs into the log: other words than the last there, or a minute later; note it."""
+    words, since = pulse.told.get(name, ("", 0.0))
+    if said == pulse.waits.get(name) or (NUMBER.sub("#", said) == words and now - since < SAME_AGAIN_S):
+        return False
+    pulse.told[name] = NUMBER.sub("#", said), now
+    return True
 
 
 def _tick(ctx: Context, leader: Leader, name: str) -> None:

@@ -19,6 +19,8 @@ from chain.transport import public_url
 from service.errors import ConfigError
 
 DEVNET_CHAIN_ID = 31337
+PYDANTIC = "Value error, "
+"""What pydantic puts before the words of a validator."""
 _URL = re.compile(r"[a-z0-9+]+://\S+", re.IGNORECASE)
 DEVNET_SECRET = "devnet"  # noqa: S105  # public on purpose, and refused anywhere but on a devnet
 
@@ -141,7 +143,8 @@ def load(**overrides: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic parses them
     except ValidationError as error:
         wrong = "; ".join(
-            f"HAPTIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
+            f"HAPTIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix(PYDANTIC)}"
+            for e in error.errors()
         )
         raise ConfigError(wrong) from None  # pydantic's error holds what was given
 

@@ -24,6 +24,8 @@ from chain.transactions import transact
 from chain.types import Address
 from service.terminal import out
 
+MAX_EPOCH, MAX_PORT = 2**31 - 1, 65_535
+"""Largest epoch that the tables hold, and the largest port."""
 DEFAULT_DEPLOYMENT = Path(".haptic/deployment.json")
 
 RpcUrl = Annotated[
@@ -144,18 +146,24 @@ def address_of(account: LocalAccount) -> Address:
     return parse_address(account.address)
 
 
-def confirm(title: str, rows: Mapping[str, str], *, yes: bool, dry_run: bool = False) -> bool:
-    """Show what a command will do and ask; False in a dry run or when the answer is no."""
+def confirm(
+    title: str, rows: Mapping[str, str], *, yes: bool, dry_run: bool = False, sends: bool = True
+) -> bool:
+    """Show what a command will do and ask; False in a dry run or when the answer is no.
+
+    What `sends` nothing to the chain only changes what is stored here.
+    """
+    asked, done = ("Send it?", "sent") if sends else ("Do it?", "changed")
     table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
     for name, value in rows.items():
         table.add_row(name, value)
     out.print(table)
     if dry_run:
-        out.print("Dry run: nothing was sent.")
+        out.print(f"Dry run: nothing was {done}.")
         return False
-    if yes or Confirm.ask("Send it?", console=out, default=False):
+    if yes or Confirm.ask(asked, console=out, default=False):
         return True
-    out.print("Nothing was sent.")
+    out.print(f"Nothing was {done}.")
     return False
 
 

@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chain import publisher
@@ -76,6 +77,22 @@ def test_service_command_line_and_metrics_say_the_same(haptic: Shell, net: Any) 
     assert scraped["haptic_head_block"] == said["head"]
     assert scraped["haptic_staked"] == float(said["staked"])
     assert scraped["haptic_job_failures_total"] == 0
+
+
+def test_new_events_come_into_the_log_and_empty_blocks_do_not(
+    net: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_step(net.ctx, net.ctx.pulse, "index")
+    net.person(7)
+    mine(net.rpc, 3)
+    with caplog.at_level(logging.INFO, "service.jobs"):
+        run_step(net.ctx, net.ctx.pulse, "index")
+        first = [r.getMessage() for r in caplog.records]
+        for _ in range(3):
+            mine(net.rpc, 1)
+            run_step(net.ctx, net.ctx.pulse, "index")
+    assert first[0].startswith("index: new events: ")
+    assert [r.getMessage() for r in caplog.records] == first
 
 
 def test_an_index_that_lags_makes_the_service_unready_until_it_has_caught_up(haptic: Shell, net: Any) -> None:
