@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -104,13 +105,15 @@ def test_a_body_that_is_not_sent_as_json_is_told_how_to_send_it(net: Any, kind: 
     assert "send the body with `Content-Type: application/json`" in answer.json()["detail"]
 
 
-@pytest.mark.anyio
-async def test_a_fault_of_the_service_is_a_problem_too_and_shows_nothing_of_itself() -> None:
+def test_a_fault_of_the_service_is_a_problem_too_and_shows_nothing_of_itself() -> None:
     hollow: Any = object()
-    app = create_app(hollow, clock=False)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-        answer = await client.get("/v1/info")
+    transport = httpx.ASGITransport(create_app(hollow, clock=False), raise_app_exceptions=False)
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            return await client.get("/v1/info")
+
+    answer = asyncio.run(ask())
     assert answer.status_code == 500
     check(answer)
     assert "AttributeError" not in answer.text
