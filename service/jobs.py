@@ -21,7 +21,7 @@ from sqlmodel import Session as Db
 from chain import committer, outbox, publisher
 from chain import ledger as chain_ledger
 from chain.committer import Writer
-from chain.errors import ChainError
+from chain.errors import ChainError, RpcError
 from chain.events import Activated, Rejected
 from chain.hashing import keccak256
 from chain.indexer import index
@@ -31,7 +31,7 @@ from chain.types import Hash32
 from service import arena, epochs, training
 from service.context import Context, Pulse
 from service.epochs import Draft
-from service.errors import ConfigError, ConflictError
+from service.errors import ConfigError, ConflictError, UnavailableError
 from service.leader import Leader
 from service.ledger import queries
 from service.ledger.tables import EpochRow
@@ -44,6 +44,8 @@ SAME_AGAIN_S = 60.0
 """A step whose words stay the same, and whose numbers alone go on, is logged once in so long."""
 NUMBER = re.compile(r"(?<!epoch )(?<!run )\d[\d:.-]*( s\b| min\b| h\b| days\b)?")
 """What moves by itself: blocks, times, counts. The number of an epoch or of a run is news."""
+AWAY = (RpcError, UnavailableError)
+"""Failures that are a node's, and pass when it is back."""
 
 
 class _Told:
@@ -387,7 +389,7 @@ STEPS: dict[str, Callable[[Context], str]] = {
 
 
 def run_step(ctx: Context, pulse: Pulse, name: str) -> None:
-    """Run one step; a failure is logged with its traceback, shown by /healthz, and raised for the scheduler."""
+    """Run one step; a failure is logged, once a minute while it lasts, shown by /healthz, and raised."""
     began = time.monotonic()
     # A job that hangs in its first run is late too.
     pulse.ran_at.setdefault(name, time.time())
@@ -396,15 +398,25 @@ def run_step(ctx: Context, pulse: Pulse, name: str) -> None:
         if _is_news(pulse, name, said, began):
             log.info("%s: %s", name, said, extra={"job": name})
         pulse.waits[name] = said
-        pulse.errors.pop(name, None)
+        if pulse.errors.pop(name, None) is not None:
+            pulse.told.pop(_failed(name), None)
+            log.info("the job %s works again", name, extra={"job": name})
     except Exception as error:
         pulse.errors[name] = f"{type(error).__name__}: {error}"
         pulse.failures[name] = pulse.failures.get(name, 0) + 1
-        log.exception("the job %s failed", name, extra={"job": name})
+        if _is_news(pulse, _failed(name), pulse.errors[name], began):
+            # Where a node is away, its words say all: a traceback would only tell how it was asked.
+            words = "the job %s failed: %s", name, pulse.errors[name]
+            log.exception(*words, exc_info=not isinstance(error, AWAY), extra={"job": name})
         raise
     finally:
         pulse.ran_at[name] = time.time()
         pulse.seconds[name] = time.monotonic() - began
+
+
+def _failed(name: str) -> str:
+    """Return under which name the log's last word of a job's failure is kept."""
+    return f"{name} failed"
 
 
 def _is_news(pulse: Pulse, name: str, said: str, now: float) -> bool:

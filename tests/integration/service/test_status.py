@@ -12,8 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chain import publisher
 from chain.devnet import mine
+from chain.errors import RpcError
 from service import jobs
 from service.devnet import COIN, DOLLAR
+from service.errors import UnavailableError
 from service.jobs import run_step
 from service.logs import JsonLines
 from service.routes.health import LAG_S
@@ -128,6 +130,30 @@ def test_a_job_that_fails_is_counted_and_makes_the_service_ill(net: Any, monkeyp
     monkeypatch.undo()
     run_step(net.ctx, net.ctx.pulse, "index")
     assert "index" not in net.api.get("/status")["errors"]
+
+
+@pytest.mark.parametrize("error", [RpcError("no node"), UnavailableError("no node"), ValueError("bug")])
+def test_a_job_that_goes_on_failing_is_logged_once_and_once_more_when_it_works_again(
+    net: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    def broken(_ctx: Any) -> str:
+        raise error
+
+    run_step(net.ctx, net.ctx.pulse, "retrain")
+    with caplog.at_level(logging.INFO, "service.jobs"):
+        for _ in range(2):
+            with monkeypatch.context() as patch:
+                patch.setitem(jobs.STEPS, "retrain", broken)
+                for _ in range(3):
+                    with pytest.raises(type(error)):
+                        run_step(net.ctx, net.ctx.pulse, "retrain")
+            run_step(net.ctx, net.ctx.pulse, "retrain")
+    failed, well = f"the job retrain failed: {type(error).__name__}: {error}", "the job retrain works again"
+    assert [r.getMessage() for r in caplog.records] == [failed, well] * 2
+    assert [bool(r.exc_info) for r in caplog.records] == [isinstance(error, ValueError), False] * 2
 
 
 def test_stake_that_is_not_final_is_shown_as_such(net: Any) -> None:
