@@ -44,8 +44,8 @@ SAME_AGAIN_S = 60.0
 """A step whose words stay the same, and whose numbers alone go on, is logged once in so long."""
 NUMBER = re.compile(r"(?<!epoch )(?<!run )\d[\d:.-]*( s\b| min\b| h\b| days\b)?")
 """What moves by itself: blocks, times, counts. The number of an epoch or of a run is news."""
-AWAY = (RpcError, UnavailableError)
-"""Failures that are a node's, and pass when it is back."""
+PLAIN = (RpcError, UnavailableError, ConfigError)
+"""Failures of a node or a setting: their words say all, and a traceback would only tell how it was asked."""
 
 
 class _Told:
@@ -405,9 +405,8 @@ def run_step(ctx: Context, pulse: Pulse, name: str) -> None:
         pulse.errors[name] = f"{type(error).__name__}: {error}"
         pulse.failures[name] = pulse.failures.get(name, 0) + 1
         if _is_news(pulse, _failed(name), pulse.errors[name], began):
-            # Where a node is away, its words say all: a traceback would only tell how it was asked.
             words = "the job %s failed: %s", name, pulse.errors[name]
-            log.exception(*words, exc_info=not isinstance(error, AWAY), extra={"job": name})
+            log.exception(*words, exc_info=not isinstance(error, PLAIN), extra={"job": name})
         raise
     finally:
         pulse.ran_at[name] = time.time()

@@ -130,6 +130,19 @@ class Settings(BaseSettings):
                 )
         return found
 
+    def check_arena(self) -> None:
+        """Refuse settings by which no epoch could be opened: the models would make answers first, and then fail."""
+        if not self.arena:
+            return
+        for name, path in (("PROMPTS", self.prompts_file), ("GOLD", self.gold_file)):
+            if path is None and not self.devnet_gold:
+                raise ConfigError(
+                    f"HAPTIC_{name}_FILE is missing, and epochs are opened with what is in it (see README); "
+                    "HAPTIC_ARENA=false where tasks come from elsewhere"
+                )
+            if path is not None and not path.is_file():
+                raise ConfigError(f"HAPTIC_{name}_FILE names {path}, which is no file")
+
     @property
     def master(self) -> bytes:
         """The master secret's bytes."""

@@ -55,8 +55,8 @@ def list_epochs() -> None:
         out.print(table)
         return
     out.print(
-        f"No epoch was opened in the database of {settings.data_dir}: it is the service's if HAPTIC_DATA_DIR, or "
-        "HAPTIC_DATABASE_URL, names what the service has"
+        f"No epoch was opened yet, as far as the database in {settings.data_dir} knows. Where the service has another, "
+        "HAPTIC_DATA_DIR or HAPTIC_DATABASE_URL must name that one."
     )
 
 

@@ -145,6 +145,8 @@ def serve(
     settings = load(host=host, port=port)
     logs.configure(settings.log)
     shared.check_port(settings.host, settings.port)
+    if clock:
+        settings.check_arena()
     ctx = build(settings)
     app = create_app(ctx, clock=clock)
     logging.getLogger(__name__).info(

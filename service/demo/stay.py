@@ -88,7 +88,10 @@ def run(folder: Path, port: int, rpc_port: int, epoch_length: int) -> None:
     url = f"http://127.0.0.1:{port}"
     with ExitStack() as stack:
         stack.enter_context(held(folder))
-        clear(folder)
+        if clear(folder):
+            out.print(
+                f"Cleared what an earlier devnet left in {folder}; its first model stays.", soft_wrap=True
+            )
         chain = stack.enter_context(Devnet(port=rpc_port, block_time=BLOCK_TIME_S))
         rpc = stack.enter_context(Rpc(chain.url))
         genesis = rpc.block("latest").timestamp + 20

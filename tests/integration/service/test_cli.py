@@ -357,8 +357,9 @@ def test_a_deployment_is_made_once_and_written_down(haptic: Shell, net: Any) -> 
 
 def test_an_operator_in_the_wrong_folder_is_told_which_setting_names_another(haptic: Shell, net: Any) -> None:
     take_wallet(haptic, net, "astray")
+    (haptic.folder / ".haptic").mkdir()
     said = haptic.does("epoch", "list")
-    assert "No epoch was opened in the database of .haptic" in said
+    assert "No epoch was opened yet, as far as the database in .haptic knows" in said
     assert "HAPTIC_DATA_DIR" in said
     haptic.fails(
         "epoch", "commit", "--epoch", 0, words=("no key file .haptic/receipt.json", "HAPTIC_RECEIPT_KEYFILE")
@@ -382,6 +383,7 @@ def test_a_port_in_use_is_named_before_anything_starts(haptic: Shell, net: Any) 
         ({"HAPTIC_DATABASE_URL": "nonsense"}, ("HAPTIC_DATABASE_URL",)),
         ({"HAPTIC_RPC_URL": "http://127.0.0.1:9"}, ("does not answer",)),
         ({"HAPTIC_RULES_FILE": "none.json"}, ("HAPTIC_RULES_FILE",)),
+        ({"HAPTIC_DEVNET_GOLD": "false"}, ("HAPTIC_PROMPTS_FILE is missing", "HAPTIC_ARENA=false")),
     ],
 )
 def test_a_service_with_wrong_settings_does_not_start(
