@@ -33,7 +33,9 @@ def _unproven(wallet: Mapping[str, Any]) -> str:
     if not wallet["comparisons"]:
         return "nothing was compared: every ranking of it was a tie or flagged"
     if not int(wallet["d"]):
-        return "nothing says whether it was right: nobody whose word counts compared the same, and none was gold"
+        return (
+            "nothing says whether it was right: nobody whose word counts compared the same, and none was gold"
+        )
     h, mark = int(wallet["h"]), int(wallet["payHmax"])
     stands = f"H, its agreement beyond the reach of chance, stands at {_comparisons(h)} comparisons"
     luck = (
