@@ -28,6 +28,10 @@ PANICS: Final[Mapping[int, str]] = {
     0x41: "too much memory was asked for",
 }
 """Codes of Panic(uint256) by the Solidity documentation."""
+INHERITED: Final[Mapping[str, str]] = {
+    "OwnableUnauthorizedAccount(address)": "`account` is not the contracts' owner, who alone may do this",
+}
+"""OpenZeppelin's errors that people meet; they come without a notice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,4 +211,4 @@ def _said(entry: Mapping[str, Any], body: bytes) -> str:
 def _words(signature: str) -> str:
     """Return what a custom error means in the words of its NatSpec, where it has any."""
     found = (_artifact(name).get("errors", {}).get(signature, "") for name in NAMES)
-    return next(filter(None, found), "")
+    return next(filter(None, found), INHERITED.get(signature, ""))

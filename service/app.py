@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from http import HTTPStatus
 from importlib import resources
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel
 from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
 
 from chain.errors import HapticError, RpcError
 from service import jobs
@@ -36,41 +40,74 @@ HEADERS = {
 }
 
 
-def problem(status: int, title: str, detail: str) -> JSONResponse:
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it: what the status means, and what was wrong here."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+
+
+PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
+    "4XX": {
+        "description": "What is wrong with the request, in words",
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    }
+}
+"""What the OpenAPI document says of refusals; every one has this form."""
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return an error as application/problem+json (RFC 9457)."""
     # A lone surrogate that somebody sent has no UTF-8 form; escaped, it can be sent back.
     shown = detail.encode("utf-8", "backslashreplace").decode()
-    body = {"type": "about:blank", "title": title, "status": status, "detail": shown}
-    return JSONResponse(body, status, media_type="application/problem+json")
-
-
-def _title(error: Exception) -> str:
-    return type(error).__name__.removesuffix("Error")
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=shown).model_dump()
+    return JSONResponse(body, status, HEADERS | dict(headers or {}), media_type="application/problem+json")
 
 
 async def _on_service_error(_request: Request, error: Exception) -> JSONResponse:
     status = error.status if isinstance(error, ServiceError) else 503 if isinstance(error, RpcError) else 500
-    return problem(status, _title(error), str(error))
+    return problem(status, str(error))
 
 
 async def _on_busy(_request: Request, error: Exception) -> JSONResponse:
     log.error("the database refused: %s", error)
-    return problem(503, "Unavailable", BUSY)
+    return problem(503, BUSY)
 
 
-async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    kind = request.headers.get("content-type", "none")
+    if request.method == "POST" and not kind.startswith("application/json"):
+        return problem(400, f"send the body with `Content-Type: application/json`; this one had {kind}")
     rows = error.errors() if isinstance(error, RequestValidationError) else []
     said = "; ".join(f"{'.'.join(map(str, r['loc']))}: {r['msg']}" for r in rows)
-    return problem(400, "BadRequest", said)
+    return problem(400, said)
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    """Say what the framework refuses by itself: a path that is not there, a method that it does not take."""
+    if not isinstance(error, HTTPException):
+        raise error
+    said = {
+        404: f"there is nothing at {request.url.path}; /docs lists what there is",
+        405: f"{request.url.path} does not take {request.method}; /docs lists what it takes",
+    }
+    return problem(error.status_code, said.get(error.status_code, error.detail), error.headers)
+
+
+async def _on_fault(_request: Request, _error: Exception) -> JSONResponse:
+    """Answer where this program is at fault; the server logs the error with its traceback."""
+    return problem(500, "this is a fault of the service, and stands in its log; try again later")
 
 
 async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Refuse bodies that are too large, and set the security headers."""
     size = request.headers.get("content-length", "0")
     if "transfer-encoding" in request.headers:
-        return problem(411, "LengthRequired", "send the body with a Content-Length, not in chunks")
+        return problem(411, "send the body with a Content-Length, not in chunks")
     if not size.isdecimal() or int(size) > MAX_BODY_BYTES:
-        return problem(413, "TooLarge", f"the body has {size} bytes, at most {MAX_BODY_BYTES} are taken")
+        return problem(413, f"the body has {size} bytes, at most {MAX_BODY_BYTES} are taken")
     response = await call_next(request)
     for name, value in HEADERS.items():
         if request.url.path not in {"/docs", "/redoc"} or name != "Content-Security-Policy":
@@ -97,12 +134,14 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
 
     app = FastAPI(
         title="Haptic", version="1", lifespan=life,
-        summary="Staked, signed human rankings that train models.",
+        summary="Staked, signed human rankings that train models.", responses=PROBLEM,
         description="Wallets sign Sessions and Rankings by EIP-712; see /v1/info for the domain.",
     )  # fmt: skip
     app.state.context = ctx
     app.add_exception_handler(HapticError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_fault)
     # Locked, full, gone, its disk broken, being restarted, or a standby that only reads.
     for busy in (OperationalError, InternalError, PoolTimeoutError):
         app.add_exception_handler(busy, _on_busy)

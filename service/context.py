@@ -48,6 +48,8 @@ class Pulse:
     waits: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     """How long each job's last run took."""
+    told: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """What the log last said of each job, without its numbers, and when."""
     failures: dict[str, int] = field(default_factory=dict)
     """How often each job failed since the start."""
     leads: bool = False
@@ -55,7 +57,7 @@ class Pulse:
 
     def forget(self, job: str) -> None:
         """Forget what became of a job here: another replica runs it."""
-        for known in (self.ran_at, self.errors, self.waits, self.seconds):
+        for known in (self.ran_at, self.errors, self.waits, self.seconds, self.told):
             known.pop(job, None)
 
 
@@ -157,6 +159,10 @@ READ_TIMEOUT_S = 3.0
 
 def _key(settings: Settings, name: str, chain_id: int) -> LocalAccount:
     path: Path = getattr(settings, f"{name}_keyfile")
+    if not path.exists():
+        raise ConfigError(
+            f"there is no key file {path}: HAPTIC_{name.upper()}_KEYFILE names another, `haptic wallet {path}` makes one"
+        )
     check_private(path, chain_id)
     environ = {PASSWORD_VARIABLE: settings.password.get_secret_value()}
     account = load_keyfile(path, read_password(settings.password_file, environ))

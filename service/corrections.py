@@ -12,6 +12,7 @@ from service.epochs import EPOCHS, Place
 from service.errors import ConfigError, ConflictError, NotFoundError
 from service.ledger import queries
 from service.ledger.tables import EpochRow
+from service.terminal import show_when
 
 
 def reopen(db: Db, place: Place, epoch: int) -> None:
@@ -45,7 +46,7 @@ def check_abandoned(
         raise NotFoundError(f"epoch {epoch} was not opened")
     if now < place.start(epoch + 1):
         raise ConflictError(
-            f"epoch {epoch} lasts until {place.start(epoch + 1)}, now is {now}: its secret may still be found"
+            f"epoch {epoch} lasts until {show_when(place.start(epoch + 1), now)}: its secret may still be found"
         )
     report = chain_ledger.epoch_report(db, epoch)
     if report is not None and report.status in {"posted", "active"}:

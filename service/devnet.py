@@ -98,13 +98,15 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Path) -> bool:
     """Make a folder ready for a new devnet and remove what an earlier one left: its chain is gone.
 
     The first model, made from scratch, stays. A folder that no devnet made is refused unless it is empty.
+    Return whether an earlier one had left anything.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / MARKER).exists() and any(folder.iterdir()):
+    left = (folder / MARKER).exists()
+    if not left and any(folder.iterdir()):
         raise DevnetError(
             f"{folder} holds files that no devnet made, and would be cleared: name another --folder"
         )
@@ -120,6 +122,7 @@ def clear(folder: Path) -> None:
         elif path.name != MARKER:
             path.unlink()
     (folder / MARKER).touch()
+    return left
 
 
 def prepare(

@@ -10,6 +10,7 @@ arena   let the models answer, and open the running epoch with the tasks that co
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from sqlmodel import Session as Db
 from chain import committer, outbox, publisher
 from chain import ledger as chain_ledger
 from chain.committer import Writer
-from chain.errors import ChainError
+from chain.errors import ChainError, RpcError
 from chain.events import Activated, Rejected
 from chain.hashing import keccak256
 from chain.indexer import index
@@ -31,13 +32,20 @@ from chain.types import Hash32
 from service import arena, epochs, training
 from service.context import Context, Pulse
 from service.epochs import Draft
-from service.errors import ConfigError, ConflictError
+from service.errors import ConfigError, ConflictError, UnavailableError
 from service.leader import Leader
 from service.ledger import queries
 from service.ledger.tables import EpochRow
+from service.terminal import show_when
 from trainer import corpus
 
 log = logging.getLogger(__name__)
+SAME_AGAIN_S = 60.0
+"""A step whose words stay the same, and whose numbers alone go on, is logged once in so long."""
+NUMBER = re.compile(r"(?<!epoch )(?<!run )\d[\d:.-]*( s\b| min\b| h\b| days\b)?")
+"""What moves by itself: blocks, times, counts. The number of an epoch or of a run is news."""
+PLAIN = (RpcError, UnavailableError, ConfigError)
+"""Failures of a node or a setting: their words say all, and a traceback would only tell how it was asked."""
 
 
 class _Told:
@@ -62,6 +70,10 @@ class _Told:
 def step_index(ctx: Context) -> str:
     """Copy new finalized events into the ledger."""
     found = index(ctx.rpc, ctx.db.write, ctx.deployment, _Told())
+    if found.events:
+        log.info(
+            "index: new events: %s, up to block %s", found.events, found.indexed_to, extra={"job": "index"}
+        )
     return f"indexed to block {found.indexed_to} of {found.finalized} finalized, head {found.head}"
 
 
@@ -226,7 +238,7 @@ def _step(ctx: Context, row: EpochReport, state: publisher.ChainState) -> str:
             return _mark(ctx, row, "posted")
         if state.time < state.active_at:
             _mark(ctx, row, "posted")
-            return f"epoch {row.epoch} is posted; its challenge window ends at {state.active_at}, now is {state.time}"
+            return f"epoch {row.epoch} is posted; its challenge window ends at {show_when(state.active_at, state.time)}"
         publisher.activate(ctx.rpc, db, ctx.deployment, ctx.poster, row.epoch)
     return _mark(ctx, row, "active")
 
@@ -375,24 +387,42 @@ STEPS: dict[str, Callable[[Context], str]] = {
 
 
 def run_step(ctx: Context, pulse: Pulse, name: str) -> None:
-    """Run one step; a failure is logged with its traceback, shown by /healthz, and raised for the scheduler."""
+    """Run one step; a failure is logged, once a minute while it lasts, shown by /healthz, and raised."""
     began = time.monotonic()
     # A job that hangs in its first run is late too.
     pulse.ran_at.setdefault(name, time.time())
     try:
         said = STEPS[name](ctx)
-        if pulse.waits.get(name) != said:
+        if _is_news(pulse, name, said, began):
             log.info("%s: %s", name, said, extra={"job": name})
         pulse.waits[name] = said
-        pulse.errors.pop(name, None)
+        if pulse.errors.pop(name, None) is not None:
+            pulse.told.pop(_failed(name), None)
+            log.info("the job %s works again", name, extra={"job": name})
     except Exception as error:
         pulse.errors[name] = f"{type(error).__name__}: {error}"
         pulse.failures[name] = pulse.failures.get(name, 0) + 1
-        log.exception("the job %s failed", name, extra={"job": name})
+        if _is_news(pulse, _failed(name), pulse.errors[name], began):
+            words = "the job %s failed: %s", name, pulse.errors[name]
+            log.exception(*words, exc_info=not isinstance(error, PLAIN), extra={"job": name})
         raise
     finally:
         pulse.ran_at[name] = time.time()
         pulse.seconds[name] = time.monotonic() - began
+
+
+def _failed(name: str) -> str:
+    """Return under which name the log's last word of a job's failure is kept."""
+    return f"{name} failed"
+
+
+def _is_news(pulse: Pulse, name: str, said: str, now: float) -> bool:
+    """Say whether what a step says belongs into the log: other words than the last there, or a minute later; note it."""
+    words, since = pulse.told.get(name, ("", 0.0))
+    if said == pulse.waits.get(name) or (NUMBER.sub("#", said) == words and now - since < SAME_AGAIN_S):
+        return False
+    pulse.told[name] = NUMBER.sub("#", said), now
+    return True
 
 
 def _tick(ctx: Context, leader: Leader, name: str) -> None:

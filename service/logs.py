@@ -40,3 +40,5 @@ def configure(kind: Kind, level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A step that fails says so itself; apscheduler would say all of it again.
+    logging.getLogger("apscheduler.executors").setLevel(logging.CRITICAL)

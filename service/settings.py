@@ -20,6 +20,8 @@ from service.errors import ConfigError
 from service.stall import DEVNET, PATIENT, Patience
 
 DEVNET_CHAIN_ID = 31337
+PYDANTIC = "Value error, "
+"""What pydantic puts before the words of a validator."""
 _URL = re.compile(r"[a-z0-9+]+://\S+", re.IGNORECASE)
 DEVNET_SECRET = "devnet"  # noqa: S105  # public on purpose, and refused anywhere but on a devnet
 
@@ -141,6 +143,19 @@ class Settings(BaseSettings):
             usual.final_s if self.finality_s is None else self.finality_s,
         )
 
+    def check_arena(self) -> None:
+        """Refuse settings by which no epoch could be opened: the models would make answers first, and then fail."""
+        if not self.arena:
+            return
+        for name, path in (("PROMPTS", self.prompts_file), ("GOLD", self.gold_file)):
+            if path is None and not self.devnet_gold:
+                raise ConfigError(
+                    f"HAPTIC_{name}_FILE is missing, and epochs are opened with what is in it (see README); "
+                    "HAPTIC_ARENA=false where tasks come from elsewhere"
+                )
+            if path is not None and not path.is_file():
+                raise ConfigError(f"HAPTIC_{name}_FILE names {path}, which is no file")
+
     @property
     def master(self) -> bytes:
         """The master secret's bytes."""
@@ -154,7 +169,8 @@ def load(**overrides: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic parses them
     except ValidationError as error:
         wrong = "; ".join(
-            f"HAPTIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
+            f"HAPTIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix(PYDANTIC)}"
+            for e in error.errors()
         )
         raise ConfigError(wrong) from None  # pydantic's error holds what was given
 

@@ -29,6 +29,18 @@ def show_date(timestamp: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(timestamp))
 
 
+def show_when(timestamp: int, now: int) -> str:
+    """Return Unix seconds as a date with how long that is from `now`: "2026-03-01 14:05 (in 3 min)"."""
+    left = timestamp - now
+    return f"{show_date(timestamp)} ({f'in {show_wait(left)}' if left >= 0 else f'{show_wait(-left)} ago'})"
+
+
+def show_span(seconds: int) -> str:
+    """Return a length of time to the second, and for people: "604800 s (7 days)"."""
+    said = show_wait(seconds)
+    return said if said == f"{seconds} s" else f"{seconds} s ({said})"
+
+
 def show_time(timestamp: int) -> str:
     """Return Unix seconds as the time of day on this machine: "14:05"."""
     return time.strftime("%H:%M", time.localtime(timestamp))

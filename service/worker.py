@@ -62,13 +62,16 @@ class Worker:
         job = self._claim()
         if job is None:
             return False
-        seen = _Seen()
+        seen, began = _Seen(), time.monotonic()
+        log.info("job %s begins, attempt %s; its progress is in %s", job.name, job.attempts, job.log)
         try:
             status = self._run(job, seen)
         except BaseException:
             self._update(job, _give_back)
             raise
         self._finish(job, status, seen.progress)
+        if status == 0:
+            log.info("job %s is done after %.0f s", job.name, time.monotonic() - began)
         return True
 
     def _claim(self) -> JobRow | None:

@@ -28,9 +28,9 @@ from service.errors import NotFoundError
 from service.ledger import queries
 from service.ledger.tables import EpochRow
 from service.settings import load
-from service.terminal import out
+from service.terminal import out, show_when
 
-EpochNumber = Annotated[int, typer.Option("--epoch", min=0, help="Number of the epoch")]
+EpochNumber = Annotated[int, typer.Option("--epoch", min=0, max=shared.MAX_EPOCH, help="Number of the epoch")]
 epoch_app = typer.Typer(
     no_args_is_help=True,
     help="An epoch step by step: list, commit, close, post, activate, veto, reopen, abandon. Settings come from HAPTIC_* variables.",
@@ -39,10 +39,10 @@ epoch_app = typer.Typer(
 
 @epoch_app.command("list")
 def list_epochs() -> None:
-    """Show all epochs: judgements, state, root, sum."""
+    """Show all epochs: state, judgements, tasks, root, and what is allotted in all in smallest units."""
     settings = load()
     db = open_database(settings.database)
-    table = Table("epoch", "state", "judgements", "tasks", "sum", "root")
+    table = Table("epoch", "state", "judgements", "tasks", "sum (units)", "root")
     with db.read() as session:
         counts = queries.counts(session)
         for row in queries.epochs(session):
@@ -51,7 +51,13 @@ def list_epochs() -> None:
             table.add_row(
                 str(row.epoch), _state(row, report), str(judgements), str(tasks), str(report.sum) if report else "", report.root if report else "",
             )  # fmt: skip
-    out.print(table)
+    if table.row_count:
+        out.print(table)
+        return
+    out.print(
+        f"No epoch was opened yet, as far as the database in {settings.data_dir} knows. Where the service has another, "
+        "HAPTIC_DATA_DIR or HAPTIC_DATABASE_URL must name that one."
+    )
 
 
 def _state(row: EpochRow, report: EpochReport | None) -> str:
@@ -70,12 +76,11 @@ def close(epoch: EpochNumber, dry_run: DryRun = False) -> None:
         with ctx.db.read() as session:
             item = epochs.draft(session, ctx.rpc, ctx.place, epoch)
     if item is None:
-        raise HapticError(
-            f"epoch {epoch} cannot be closed: it was not opened, or the block after its end is not finalized yet"
-        )
-    tree = item.closed.tree
+        raise HapticError(_unclosed(ctx, epoch))
+    tree, coin = item.closed.tree, ctx.payment
     out.print(
-        f"epoch {epoch}: {len(item.closed.scores)} wallets, sum {tree.sum}, root {tree.root_hash}, data {item.closed.data_hash}"
+        f"epoch {epoch}: {len(item.closed.scores)} wallets, {shared.show_amount(tree.sum, coin.decimals)} {coin.symbol} "
+        f"in all, root {tree.root_hash}, data {item.closed.data_hash}"
     )
     for wallet, value in sorted(item.closed.scores.items(), key=lambda x: -x[1]):
         out.print(f"  {checksum(wallet)}  HapticScore {value:,}")
@@ -84,6 +89,25 @@ def close(epoch: EpochNumber, dry_run: DryRun = False) -> None:
         if dry_run
         else "[green]✓[/] closed"
     )
+
+
+def _unclosed(ctx: Context, epoch: int) -> str:
+    """Return why an epoch cannot be closed yet; NotFoundError where it was not opened."""
+    _opened(ctx, epoch)
+    end, now = ctx.place.start(epoch + 1), ctx.clock.now()
+    if now < end:
+        return f"epoch {epoch} cannot be closed yet: it ends at {show_when(end, now)}"
+    return f"epoch {epoch} has ended, and the block after its end is not final yet: close it in a moment"
+
+
+def _opened(ctx: Context, epoch: int) -> EpochRow:
+    """Return an epoch; NotFoundError where it was not opened."""
+    with ctx.db.read() as session:
+        row, newest = queries.epoch_row(session, epoch), queries.newest_epochs(session, 1)
+    if row is None:
+        last = f"the newest is {newest[0].epoch}" if newest else "none is yet"
+        raise NotFoundError(f"epoch {epoch} was not opened ({last})")
+    return row
 
 
 @epoch_app.command("reopen")
@@ -162,12 +186,19 @@ def commit(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> Non
     ctx = _context(secret_is_lost=True)
     row = _unwritten(ctx).get(epoch)
     if row is None:
-        out.print(f"epoch {epoch}: the chain has it already, or it was not opened")
+        out.print(f"epoch {epoch}: {_written(ctx, epoch)}")
         return
     write = jobs.write_opening if row.committed_at is None else jobs.write_close
     found = write(ctx, row, dry_run=True)
     if found.done or _agreed(found, yes=yes, dry_run=dry_run):
         out.print(f"[green]✓[/] {write(ctx, row).what}")
+
+
+def _written(ctx: Context, epoch: int) -> str:
+    """Return what the chain has of an epoch of which nothing is left to write; NotFoundError where it was not opened."""
+    if _opened(ctx, epoch).closed_at is None:
+        return "the chain has its opening already; its close is written once it is closed"
+    return "the chain has it already, opening and close"
 
 
 def _unwritten(ctx: Context) -> dict[int, EpochRow]:
@@ -222,7 +253,8 @@ def veto(
     node, d = shared.connect(rpc, deployment)
     state = publisher.chain_state(node, d)
     if state.pending_epoch != epoch:
-        raise HapticError(f"no root of epoch {epoch} is pending; the pending epoch is {state.pending_epoch}")
+        waits = "nothing" if state.pending_epoch is None else f"the root of epoch {state.pending_epoch}"
+        raise HapticError(f"no root of epoch {epoch} is pending: {waits} is")
     guardian = plan.payer(shared.open_wallet(keyfile, password_file, d.chain_id), max_fee)
     rows = {
         "Root": state.pending_root,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,7 @@ from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFil
 from service.context import build
 from service.database import open_database
 from service.settings import load
-from service.terminal import out, show_wait
+from service.terminal import out, show_date, show_span, show_wait, show_when
 from service.training import ask_bootstrap, requeue
 from service.worker import Worker
 
@@ -34,6 +35,9 @@ NOTHING_CHECKED = 2
 """Exit status of a verification that had nothing to verify; a script must not take it for OK."""
 MAX_LEAD_S = 366 * 86_400
 """Furthest that epoch 0 may lie ahead; milliseconds given for seconds are further."""
+MAX_TIME = 2**64 - 1
+MAX_EPOCH_LENGTH_S, MAX_WINDOW_S, MAX_COOLDOWN_S = 365 * 86_400, 30 * 86_400, 60 * 86_400
+"""What the contracts take."""
 
 
 def demo(
@@ -44,7 +48,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where models, bundles, database and logs go")] = Path(
         ".haptic/demo"
     ),
-    seed: Annotated[int, typer.Option(help="Seed of the simulated judges")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the simulated judges")] = 1,
 ) -> None:
     """Run the whole loop on a devnet of its own: stake, rank, retrain, pay out, claim, verify (a few minutes)."""
     from service.demo import play, replay
@@ -56,24 +60,28 @@ def demo(
 
 
 def devnet(
-    port: Annotated[int, typer.Option(help="Port of the service")] = 8000,
-    rpc_port: Annotated[int, typer.Option(help="Port of the chain")] = 8545,
-    folder: Annotated[Path, typer.Option(help="Where everything goes; cleared at the start")] = Path(
-        ".haptic/devnet"
-    ),
-    epoch_length: Annotated[int, typer.Option(help="Seconds of an epoch")] = 600,
+    port: Annotated[int, typer.Option(min=1, max=shared.MAX_PORT, help="Port of the service")] = 8000,
+    rpc_port: Annotated[int, typer.Option(min=1, max=shared.MAX_PORT, help="Port of the chain")] = 8545,
+    folder: Annotated[
+        Path,
+        typer.Option(help="Where everything goes; what an earlier devnet left there is cleared at the start"),
+    ] = Path(".haptic/devnet"),
+    epoch_length: Annotated[int, typer.Option(min=60, max=MAX_COOLDOWN_S, help="Seconds of an epoch")] = 600,
 ) -> None:
-    """Start a chain, contracts, wallets with tokens, the service and the worker, and leave them running until Ctrl-C."""
+    """Start a chain, contracts, wallets with tokens, the service and the worker, and leave them running until Ctrl-C.
+
+    Its chain ends with it: it cannot be started again where it was, and the next one clears its folder.
+    """
     from service.demo import stay
 
     stay.run(folder, port, rpc_port, epoch_length)
 
 
 def deploy(
-    genesis: Annotated[int, typer.Option(help="Start of epoch 0, Unix seconds of block time")],
-    epoch_length: Annotated[int, typer.Option(help="Seconds of an epoch; a week is 604800")],
-    challenge_window: Annotated[int, typer.Option(help="Seconds between a posted root and its activation")],
-    cooldown: Annotated[int, typer.Option(help="Seconds that unstaked tokens wait; at least an epoch")],
+    genesis: Annotated[int, typer.Option(min=0, max=MAX_TIME, help="Start of epoch 0, Unix seconds of block time")],
+    epoch_length: Annotated[int, typer.Option(min=1, max=MAX_EPOCH_LENGTH_S, help="Seconds of an epoch; a week is 604800")],
+    challenge_window: Annotated[int, typer.Option(min=1, max=MAX_WINDOW_S, help="Seconds between a posted root and its activation")],
+    cooldown: Annotated[int, typer.Option(min=1, max=MAX_COOLDOWN_S, help="Seconds that unstaked tokens wait; at least an epoch")],
     poster: Annotated[str, typer.Option(help="Address that posts roots")],
     guardian: Annotated[str, typer.Option(help="Address that can veto a pending root, and pause claims for a week")],
     bond: Annotated[str, typer.Option(help="Native coin that has to lie in the distributor for a post, and is paid to who proves the root wrong")] = "1",
@@ -101,7 +109,7 @@ def deploy(
     now = node.block("latest").timestamp
     if not -epoch_length <= genesis - now <= MAX_LEAD_S:
         raise HapticError(
-            f"genesis {genesis} is far from now ({now} by the chain's clock): give Unix seconds of a time soon"
+            f"genesis {genesis} is far from now, {now} by the chain's clock ({show_date(now)}): give Unix seconds of a time soon"
         )
     at_stake = shared.parse_amount(bond, 18)
     signer = plan.payer(shared.open_wallet(keyfile, password_file, node.chain_id()), max_fee)
@@ -111,7 +119,8 @@ def deploy(
     )  # fmt: skip
     rows = {
         "Chain": str(node.chain_id()), "Owner": checksum(signer.address), "Poster": poster, "Guardian": guardian,
-        "Epochs": f"{epoch_length} s from {genesis}", "Window": f"{challenge_window} s", "Cooldown": f"{cooldown} s",
+        "Epochs": f"each {show_span(epoch_length)}, the first from {show_when(genesis, now)}",
+        "Window": show_span(challenge_window), "Cooldown": show_span(cooldown),
         "Bond": f"{bond} of the chain's own coin, which `haptic bond` adds later",
         "Staked token": token or "a new HapticToken", "Payment token": payment_token or "a new DevnetDollar",
     }  # fmt: skip
@@ -128,7 +137,9 @@ def deploy(
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (HAPTIC_HOST)")] = None,
-    port: Annotated[int | None, typer.Option(help="Port (HAPTIC_PORT)")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=shared.MAX_PORT, help="Port (HAPTIC_PORT); 0: any that is free")
+    ] = None,
     clock: Annotated[bool, typer.Option(help="Run the jobs too: index, payout, retrain, arena")] = True,
 ) -> None:
     """Serve the API and run the clock. Settings come from HAPTIC_* variables; see README."""
@@ -139,7 +150,14 @@ def serve(
     settings = load(host=host, port=port)
     logs.configure(settings.log)
     shared.check_port(settings.host, settings.port)
-    app = create_app(build(settings), clock=clock)
+    if clock:
+        settings.check_arena()
+    ctx = build(settings)
+    app = create_app(ctx, clock=clock)
+    logging.getLogger(__name__).info(
+        "serving http://%s:%s for chain %s at %s, data in %s",
+        settings.host, settings.port, ctx.deployment.chain_id, ctx.rpc.name, settings.data_dir,
+    )  # fmt: skip
     uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning")
 
 
@@ -164,6 +182,7 @@ def worker(
             requeue(session, retry)
         session.commit()
     found = Worker(db, settings.folder("logs"), settings.max_attempts)
+    logging.getLogger(__name__).info("the worker waits for jobs; the progress of each is in %s", found.logs)
     if once:
         while found.run_one():
             pass
@@ -177,7 +196,7 @@ def worker(
 
 def verify(
     bundle: Annotated[str, typer.Option(envvar="HAPTIC_SERVICE", help="URL of a service, a URL with {epoch}, a folder of bundles, or one bundle file beside its elders")] = shared.SERVICE,
-    epoch: Annotated[int | None, typer.Option(min=0, help="Verify epochs 0 to this one; default: all that are posted")] = None,
+    epoch: Annotated[int | None, typer.Option(min=0, max=shared.MAX_EPOCH, help="Verify epochs 0 to this one; default: all that are posted")] = None,
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
 ) -> None:  # fmt: skip
     """Recompute every score and payout from the chain and the bundles; trusts nothing of the operator's.

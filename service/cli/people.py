@@ -15,6 +15,7 @@ from chain.errors import HapticError
 from chain.keys import create_keyfile, keyfile_address, read_password
 from chain.messages import checksum, parse_address
 from chain.tree import verify_proof
+from chain.types import Address
 from service.cli import plan, shared
 from service.cli.plan import MAX_FEE, MaxFee, Move
 from service.cli.shared import (
@@ -30,8 +31,12 @@ from service.cli.shared import (
     Yes,
 )
 from service.cli.sitting import Sitting
-from service.client import Api, Proof
-from service.terminal import out, show_date, show_score, show_wait
+from service.client import Api, ApiError, Proof
+from service.terminal import out, show_date, show_score, show_span, show_wait, show_when
+
+MAX_RUN = 2**64 - 1
+"""Largest run that the distributor takes."""
+NOT_FOUND = 404
 
 
 def wallet(
@@ -62,7 +67,7 @@ def stake(
     staked, cooldown = int(call(node, vault, "stakedOf", me)), int(call(node, vault, "cooldown"))
     rows = {
         "Wallet": checksum(me), "Stake now": coin.show(staked), "Stake after": coin.show(staked + units),
-        "Left in the wallet": coin.show(balance - units), "Getting it back": f"haptic unstake, then {cooldown} s of waiting",
+        "Left in the wallet": coin.show(balance - units), "Getting it back": f"haptic unstake, then {show_span(cooldown)} of waiting",
     }  # fmt: skip
     moves = plan.spending(node, coin, me, units, Move(vault, "stake", (units,), f"{coin.show(units)} staked"))
     plan.run(node, signer, f"Stake {coin.show(units)}", rows, moves, yes=yes, dry_run=dry_run)
@@ -104,7 +109,7 @@ def unstake(
     )
     rows = {
         "Wallet": checksum(me), "Stake after": coin.show(staked - units), "Waiting after": coin.show(pending + units),
-        "Withdrawable in": f"{left} s" + (" (also what already waits)" if pending else ""),
+        "Withdrawable in": show_span(left) + (" (also what already waits)" if pending else ""),
     }  # fmt: skip
     moves = [Move(vault, "requestUnstake", (units,), f"{coin.show(units)} asked back")]
     plan.run(node, signer, f"Ask back {coin.show(units)}", rows, moves, yes=yes, dry_run=dry_run)
@@ -125,7 +130,7 @@ def withdraw(
         raise shared.AmountError(f"{checksum(me)} has asked nothing back; use `haptic unstake AMOUNT` first")
     if now < available_at:
         raise shared.AmountError(
-            f"{coin.show(pending)} can be withdrawn in {available_at - now} s; try again then"
+            f"{coin.show(pending)} can be withdrawn from {show_when(int(available_at), now)}; try again then"
         )
     receiver = parse_address(to, "to") if to else me
     rows, done = {"To": checksum(receiver)}, f"{coin.show(pending)} withdrawn to {checksum(receiver)}"
@@ -148,8 +153,7 @@ def claim(
         shared.read_coin(node, d.payment_token),
     )
     receiver = parse_address(to, "to") if to else me
-    with Api(service) as api:
-        proof = Proof.parse(api.get(f"/proofs/{me}"))
+    proof, later = _proof(service, me, coin, node.block("latest").timestamp)
     if paused := int(call(node, distributor, "pausedUntil")):
         raise HapticError(
             f"the guardian has paused claims: they go on at {show_date(paused)} at the latest; nothing is lost"
@@ -161,18 +165,49 @@ def claim(
         )
     claimed = int(call(node, distributor, "claimed", me))
     if proof.cumulative <= claimed:
-        out.print(f"Nothing new to claim: {coin.show(claimed)} have been paid to {checksum(me)} already.")
+        out.print(
+            f"Nothing new to claim: {coin.show(claimed)} have been paid to {checksum(me)} already. {later}".rstrip()
+        )
         return
     rows = {"To": checksum(receiver), "Paid so far": coin.show(claimed), "Root of epoch": str(proof.epoch)}
+    if later:
+        rows["Later"] = later
     new = coin.show(proof.cumulative - claimed)
     given, done = (proof.cumulative, proof.index, proof.path, receiver), f"{new} paid to {checksum(receiver)}"
     moves = [Move(distributor, "claimTo", given, done)]
     plan.run(node, signer, f"Claim {new}", rows, moves, yes=yes, dry_run=dry_run)
 
 
+def _proof(service: str, me: Address, coin: shared.Coin, now: int) -> tuple[Proof, str]:
+    """Return the proof to claim by, and what comes later; a HapticError with when to come back where there is none."""
+    with Api(service) as api:
+        later = _later(api.get(f"/contributors/{me}"), coin, now)
+        try:
+            return Proof.parse(api.get(f"/proofs/{me}")), later
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            raise HapticError(f"{error}. {later or '`haptic score` says what it earned, and why'}") from error
+
+
+def _later(found: Mapping[str, Any], coin: shared.Coin, now: int) -> str:
+    """Return what a wallet was allotted and cannot claim yet, and when it can, in words; nothing where that is all."""
+    pending, claimable = found["pending"], int(found["claimable"])
+    if pending is not None and int(pending["claimable"]) > claimable:
+        active_at = int(pending["active_at"])
+        when = (
+            f"at {show_when(active_at, now)}, after its challenge window"
+            if active_at > now
+            else "any moment now"
+        )
+        return f"The root of epoch {pending['epoch']} becomes active {when}: then {coin.show(int(pending['claimable']))} can be claimed."
+    waits = int(found["allotted"]) - int(found["claimed"]) - claimable
+    return f"{coin.show(waits)} more are allotted by a root that is not posted yet." if waits > 0 else ""
+
+
 def fund(
     amount: Annotated[str, typer.Argument(help="Revenue in the payment token, such as 5000")],
-    run: Annotated[int, typer.Option(help="The retraining it is for; 0: none, shared by the running epoch's score")] = 0,
+    run: Annotated[int, typer.Option(min=0, max=MAX_RUN, help="The retraining it is for; 0: none, shared by the running epoch's score")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Pay for a run that the service does not know")] = False,
     service: ServiceUrl = SERVICE, rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
     keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None, max_fee: MaxFee = MAX_FEE, yes: Yes = False,
@@ -236,7 +271,14 @@ def score(
         table.add_row(str(e["epoch"]), *row)
     out.print(table if found["epochs"] else table.title)
     allotted, claimed, claimable = (paid.show(int(found[n])) for n in ("allotted", "claimed", "claimable"))
+    for e in found["epochs"]:
+        if e["reason"]:
+            out.print(f"Epoch {e['epoch']} scored 0: {e['reason']}.")
+    for number in found["abandoned"]:
+        out.print(f"Epoch {number} was given up by its operator: no ranking of it counts.")
     out.print(f"allotted {allotted} · claimed {claimed} · claimable now {claimable}")
+    if later := _later(found, paid, info["now"]):
+        out.print(later)
     if said := _waiting(found, info["now"]):
         out.print(said)
 
@@ -256,7 +298,7 @@ def _waiting(found: Mapping[str, Any], now: int) -> str:
 
 
 def rank(
-    count: Annotated[int, typer.Option(help="Stop after so many tasks")] = 1000,
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="Stop after so many tasks")] = 1000,
     service: ServiceUrl = SERVICE, keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None,
 ) -> None:  # fmt: skip
     """Rank answers of models that you cannot tell apart, and sign each ranking with your wallet's session key."""

@@ -20,6 +20,8 @@ from chain.messages import parse_address
 from chain.rpc import Rpc
 from chain.types import Address
 
+MAX_EPOCH, MAX_PORT = 2**31 - 1, 65_535
+"""Largest epoch that the tables hold, and the largest port."""
 DEFAULT_DEPLOYMENT = Path(".haptic/deployment.json")
 
 RpcUrl = Annotated[

@@ -23,7 +23,7 @@ from service.database import Database, open_database
 from service.epochs import Place
 from service.settings import Settings, load
 from service.status import Status, status_of
-from service.terminal import out, show_date, show_wait
+from service.terminal import out, show_wait, show_when
 
 
 def status(
@@ -67,13 +67,12 @@ def _show(s: Status, token: shared.Coin, payment: shared.Coin) -> None:
         indexed = f"indexed {s.indexed}" + (
             f", {show_wait(s.lag_s)} behind" if s.indexed < s.finalized else ""
         )
-    ends = f"{show_date(s.epoch_ends)} (in {show_wait(s.epoch_ends - s.now)})"
     funded, committed, claimed = (payment.show(int(x)) for x in (s.funded, s.committed, s.claimed))
     gas = shared.show_native(int(s.poster_balance or 0))
     rows = {
         "Chain": f"{s.chain_id} at {s.node}",
         "Blocks": f"head {s.head}, finalized {s.finalized}, {indexed}",
-        "Epoch": f"{s.epoch}, ends {ends}, {s.judgements} rankings",
+        "Epoch": f"{s.epoch}, ends {show_when(s.epoch_ends, s.now)}, {s.judgements} rankings",
         "Next": s.next_step,
         "Stake": f"{token.show(int(s.staked))} in all",
         "Revenue": f"{funded} funded, {committed} committed, {claimed} claimed",

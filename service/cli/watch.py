@@ -34,7 +34,7 @@ def watch(
     bundle: Annotated[str, typer.Option(envvar="HAPTIC_SERVICE", help="Where the bundles are, as for `haptic verify`: URL of a service, a URL with {epoch}, a folder, or one file beside its elders")] = shared.SERVICE,
     keyfile: Annotated[Path | None, typer.Option(envvar="HAPTIC_KEYFILE", help="Wallet that challenges, and pays the gas; the guardian's also vetoes. Without one, wrong roots are only told")] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once; exit status 1 if a wrong or unchecked root is left waiting")] = False,
-    interval: Annotated[int, typer.Option(min=1, help="Seconds between two looks")] = 15,
+    interval: Annotated[int, typer.Option(min=1, max=86_400, help="Seconds between two looks")] = 15,
     memory: Annotated[Path, typer.Option(help="Folder that keeps the last two payout trees, so that who is robbed can be proven robbed even where older bundles are withheld")] = MEMORY,
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT, password_file: PasswordFile = None,
     max_fee: MaxFee = MAX_FEE,

@@ -29,7 +29,7 @@ def _opening(site: Site, url: str) -> str:
     """Return what a person needs to know to try it by hand."""
     first, d = site.folder / "wallets" / f"{NAMES[0]}.json", site.deployment
     return f"""
-[bold]A devnet runs[/] · chain {site.rpc.name} · service {url} · epochs of {d.epoch_length} s · Ctrl-C ends it
+[bold]A devnet runs[/] · chain {site.rpc.name} · service {url} · epochs of {d.epoch_length} s · Ctrl-C ends it for good
 
 In another terminal (with [bold].venv/bin[/] on your PATH):
 
@@ -42,8 +42,11 @@ In another terminal (with [bold].venv/bin[/] on your PATH):
 
 As its operator (status, index, epoch): [bold]set -a; . {site.folder / OPERATOR}; set +a[/]
 
+Logs in {site.folder}: serve.log (API and clock), worker.log (which job runs), logs/ (what each job does).
+
 [bold]stake[/] and [bold]fund[/] work at once.
-[bold]rank[/] needs a model. The first is being made, in about a minute ({site.folder / "worker.log"});
+[bold]rank[/] needs a model. The first is being made, in about a minute ({site.folder / "logs" / "bootstrap.log"}),
+unless an earlier devnet left one;
 it is ready when this terminal says so, and {url}/v1/jobs says "epoch … is open".
 [bold]score[/], [bold]verify[/] and [bold]claim[/] need an epoch to pass: epoch 0 ends at {show_time(d.epoch_end(0))}.
 Its root is posted some seconds later; then verify reads it.
@@ -85,7 +88,10 @@ def run(folder: Path, port: int, rpc_port: int, epoch_length: int) -> None:
     url = f"http://127.0.0.1:{port}"
     with ExitStack() as stack:
         stack.enter_context(held(folder))
-        clear(folder)
+        if clear(folder):
+            out.print(
+                f"Cleared what an earlier devnet left in {folder}; its first model stays.", soft_wrap=True
+            )
         chain = stack.enter_context(Devnet(port=rpc_port, block_time=BLOCK_TIME_S))
         rpc = stack.enter_context(Rpc(chain.url))
         genesis = rpc.block("latest").timestamp + 20

@@ -222,6 +222,15 @@ def ranked_count(session: Session, wallet: str, epoch: int) -> int:
     return session.exec(select(func.count()).select_from(RankingRow).where(*mine)).one()
 
 
+def abandoned_of(session: Session, wallet: str) -> list[int]:
+    """Return the epochs, ascending, that a wallet ranked in and that were given up."""
+    found = select(RankingRow.epoch).where(RankingRow.wallet == wallet).distinct()
+    given_up = select(EpochRow.epoch).where(
+        col(EpochRow.abandoned_at).is_not(None), col(EpochRow.epoch).in_(found)
+    )
+    return list(session.exec(given_up.order_by(col(EpochRow.epoch))).all())
+
+
 def latest_revision(session: Session, epoch: int, wallet: str, task: str) -> RankingRow | None:
     """Return the wallet's last ranking of a task."""
     mine = (RankingRow.epoch == epoch, RankingRow.wallet == wallet, RankingRow.task == task)

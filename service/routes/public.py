@@ -11,9 +11,11 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from chain import ledger as chain_ledger
+from chain import publisher
 from chain.contracts import call
 from chain.ledger import EpochReport
 from chain.messages import checksum
+from chain.reason import why_zero
 from chain.types import Address
 from service import training
 from service.context import Context, Payouts
@@ -86,6 +88,7 @@ class Standing(BaseModel):
     quality: float = Field(description="W per comparison judged, 0 to 1 or little more")
     reliability: float = Field(description="estimated reliability that weights its labels, .5 to .95")
     stake: str = Field(description="time-weighted mean stake, wei")
+    reason: str = Field(description="why the score is 0, in words; empty where it is not")
 
 
 class Waiting(BaseModel):
@@ -94,6 +97,14 @@ class Waiting(BaseModel):
     epoch: int
     rankings: int
     ends: int = Field(description="block time, Unix seconds; it is closed soon after")
+
+
+class Pending(BaseModel):
+    """What a wallet can claim once the root that waits is active."""
+
+    epoch: int
+    active_at: int = Field(description="end of the challenge window, block time; it pays soon after")
+    claimable: str = Field(description="what a claim would pay then, in units of the payment token")
 
 
 class Contributor(BaseModel):
@@ -107,9 +118,13 @@ class Contributor(BaseModel):
     )
     epochs: list[Standing]
     waiting: Waiting | None = Field(description="null where every opened epoch is closed")
+    abandoned: list[int] = Field(
+        description="epochs that it ranked in and that were given up: nothing of them counts"
+    )
     allotted: str = Field(description="all payouts allotted to it, in units of the payment token")
     claimable: str = Field(description="what a claim would pay now")
     claimed: str
+    pending: Pending | None = Field(description="null while no root of this service waits on the chain")
 
 
 class Proof(BaseModel):
@@ -245,8 +260,9 @@ def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
         wallet=checksum(wallet), staked=str(staked), staked_final=str(chain_ledger.staked_of(db, wallet)),
         unfinalized=unfinalized is not None,
         epochs=[_standing(s) for s in queries.scores_of(db, wallet)],
-        waiting=_waiting(ctx, db, wallet, last + 1),
+        waiting=_waiting(ctx, db, wallet, last + 1), abandoned=queries.abandoned_of(db, wallet),
         allotted=str(allotted), claimable=str(max(0, payable - claimed)), claimed=str(claimed),
+        pending=_pending(ctx, db, wallet, claimed),
     )  # fmt: skip
 
 
@@ -256,6 +272,20 @@ def _waiting(ctx: Context, db: Reading, wallet: Address, epoch: int) -> Waiting 
         return None
     ranked = queries.ranked_count(db, wallet, epoch)
     return Waiting(epoch=epoch, rankings=ranked, ends=ctx.place.start(epoch + 1))
+
+
+def _pending(ctx: Context, db: Reading, wallet: Address, claimed: int) -> Pending | None:
+    """Return what the root that waits on the chain gives a wallet, if it is the one that was computed here."""
+    state = publisher.chain_state(ctx.reader, ctx.deployment)
+    if state.pending_epoch is None:
+        return None
+    report = chain_ledger.epoch_report(db, state.pending_epoch)
+    if report is None or report.root != state.pending_root:
+        return None
+    payable = queries.cumulative_of(db, wallet, state.pending_epoch)
+    return Pending(
+        epoch=state.pending_epoch, active_at=state.active_at, claimable=str(max(0, payable - claimed))
+    )
 
 
 @router.get("/proofs/{wallet}")
@@ -335,5 +365,5 @@ def _standing(row: ScoreRow) -> Standing:
     return Standing(
         epoch=row.epoch, place=row.place, wallet=checksum(Address(line["wallet"])), score=line["score"], proven=line["w"],
         comparisons=comparisons / 6, quality=int(line["w"]) / (comparisons * 1e6) if comparisons else 0.0,
-        reliability=line["a"] / 1e6, stake=line["stake"],
+        reliability=line["a"] / 1e6, stake=line["stake"], reason=why_zero(line),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -88,6 +89,17 @@ def test_a_job_is_done_when_its_child_ends_well(db: Database, queue: Any, worker
     assert (job.state, job.attempts, job.error) == ("done", 1, "")
     assert Path(job.log).name == "retrain-1.log"
     assert not worker("").run_one()
+
+
+def test_the_workers_own_log_says_which_job_runs_and_where_its_progress_is(
+    db: Database, queue: Any, worker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue("retrain/1")
+    with caplog.at_level(logging.INFO, "service.worker"):
+        worker("print('hello')").run_one()
+    begun, done = [r.getMessage() for r in caplog.records]
+    assert begun == f"job retrain/1 begins, attempt 1; its progress is in {_jobs(db)[0].log}"
+    assert done.startswith("job retrain/1 is done after ")
 
 
 def test_the_child_gets_the_jobs_arguments_and_is_told_to_end_with_its_parent(

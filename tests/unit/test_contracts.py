@@ -49,6 +49,10 @@ def _revert(signature: str, kinds: list[str], *values: object) -> bytes:
             ),
             f"ERC20InsufficientBalance (sender {HOME}, balance 0, needed 5)",
         ),
+        (
+            _revert("OwnableUnauthorizedAccount(address)", ["address"], HOME),
+            f"{HOME} is not the contracts' owner, who alone may do this (OwnableUnauthorizedAccount)",
+        ),
         (_revert("NothingPending()", []), "No report is pending (NothingPending)"),
         (_revert("Error(string)", ["string"], "no"), "no"),
         (_revert("Panic(uint256)", ["uint256"], 0x11), "an amount overflowed"),

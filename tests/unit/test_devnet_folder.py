@@ -19,7 +19,7 @@ def test_a_folder_with_files_of_somebody_else_is_refused_and_left_alone(tmp_path
 
 def test_what_an_earlier_devnet_left_goes_but_its_first_model_stays(tmp_path: Path) -> None:
     folder = tmp_path / "devnet"
-    clear(folder)
+    assert not clear(folder)
     for name in (
         "models/sft-0/entry.json",
         "models/policy-1/entry.json",
@@ -28,6 +28,6 @@ def test_what_an_earlier_devnet_left_goes_but_its_first_model_stays(tmp_path: Pa
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    clear(folder)
+    assert clear(folder)
     left = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert {x for x in left if not x.startswith(".")} == {"models/sft-0/entry.json"}

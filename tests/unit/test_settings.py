@@ -143,6 +143,23 @@ def test_the_devnets_gold_is_refused_on_any_other_chain(tmp_path: Path) -> None:
         found.load_deployment()
 
 
+def test_a_clock_without_prompts_or_gold_does_not_start(tmp_path: Path) -> None:
+    prompts, gold = tmp_path / "prompts.jsonl", tmp_path / "gold.jsonl"
+    with pytest.raises(ConfigError, match=r"^HAPTIC_PROMPTS_FILE is missing.*HAPTIC_ARENA=false"):
+        load().check_arena()
+    with pytest.raises(ConfigError, match=r"^HAPTIC_PROMPTS_FILE names .*prompts\.jsonl, which is no file"):
+        load(prompts_file=prompts, gold_file=gold).check_arena()
+    prompts.touch()
+    with pytest.raises(ConfigError, match=r"^HAPTIC_GOLD_FILE is missing"):
+        load(prompts_file=prompts).check_arena()
+    with pytest.raises(ConfigError, match=r"^HAPTIC_GOLD_FILE names .*gold\.jsonl"):
+        load(devnet_gold=True, gold_file=gold).check_arena()
+    gold.touch()
+    load(prompts_file=prompts, gold_file=gold).check_arena()
+    load(devnet_gold=True).check_arena()
+    load(arena=False).check_arena()
+
+
 def test_on_the_devnet_nothing_has_to_be_set(tmp_path: Path) -> None:
     found = load(deployment=_deployed(tmp_path, 31337), devnet_gold=True)
     assert found.load_deployment().chain_id == 31337
@@ -189,7 +206,7 @@ def test_more_nodes_cannot_agree_than_there_are(urls: str, monkeypatch: pytest.M
     monkeypatch.setenv("HAPTIC_RPC_URL", urls)
     assert load().rpc_quorum == 1
     monkeypatch.setenv("HAPTIC_RPC_QUORUM", "2")
-    with pytest.raises(ConfigError, match=r"HAPTIC_RPC_QUORUM: .*2 nodes cannot agree"):
+    with pytest.raises(ConfigError, match=r"^HAPTIC_RPC_QUORUM: 2 nodes cannot agree"):
         load()
     monkeypatch.setenv("HAPTIC_RPC_URL", "http://a http://b")
     assert load().rpc_quorum == 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.terminal import show_time, show_wait
+from service.terminal import show_date, show_span, show_time, show_wait, show_when
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,27 @@ def test_a_wait_is_told_in_the_unit_that_fits(seconds: int, words: str) -> None:
 def test_who_waits_as_long_as_was_said_never_comes_too_early(seconds: int) -> None:
     amount, unit = show_wait(seconds).split()
     assert int(amount) * {"s": 1, "min": 60, "h": 3600, "days": 86_400}[unit] >= seconds
+
+
+@given(st.integers(0, 4 * 10**9), st.integers(-(10**7), 10**7))
+def test_a_date_is_told_with_how_long_that_is_from_now(timestamp: int, left: int) -> None:
+    date, _, wait = show_when(timestamp, timestamp - left).partition(" (")
+    assert date == show_date(timestamp)
+    assert wait == (f"in {show_wait(left)})" if left >= 0 else f"{show_wait(-left)} ago)")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (119, "119 s"),
+        (600, "600 s (10 min)"),
+        (601, "601 s (11 min)"),
+        (604_800, "604800 s (7 days)"),
+    ],
+)
+def test_a_length_of_time_is_told_to_the_second_and_in_the_unit_that_fits(seconds: int, words: str) -> None:
+    assert show_span(seconds) == words
 
 
 def test_a_time_of_day_is_that_of_this_machine() -> None:

@@ -21,8 +21,9 @@ from chain.messages import parse_address
 from chain.rules import Rules
 from chain.transactions import transact
 from chain.types import Hash32
-from service.cli import app
+from service.cli import app, operators
 from service.devnet import COIN, DOLLAR, PASSWORD
+from service.terminal import show_when
 from tests.integration.service.shell import Shell, holdings, operate, take_wallet
 
 
@@ -68,6 +69,45 @@ def test_a_mistyped_command_ends_with_usage_and_status_2(haptic: Shell) -> None:
     said = haptic("steak", "5")
     assert said.status == 2
     assert "No such command 'steak'" in said.err
+
+
+def _numbers() -> Iterator[tuple[tuple[str, ...], Any]]:
+    for path, command in COMMANDS.items():
+        for option in command.params:
+            kind: Any = getattr(option, "type_descriptor", None)
+            if getattr(kind, "annotation", None) in {int, float}:
+                yield path, option
+
+
+NUMBERS = list(_numbers())
+
+
+@pytest.mark.parametrize(("path", "option"), NUMBERS, ids=lambda x: getattr(x, "name", None) or " ".join(x))
+def test_a_number_outside_its_range_is_refused_before_anything_starts(
+    haptic: Shell, path: tuple[str, ...], option: Any
+) -> None:
+    assert option.min is not None
+    assert option.max is not None
+    for wrong in (option.min - 1, option.max + 1):
+        said = haptic(*path, f"{option.opts[0]}={wrong}")
+        assert said.status == 2
+        assert f"Invalid value for '{option.opts[0]}'" in said.err
+    assert f"[{option.min}<=x<={option.max}]" in "".join(haptic.does(*path, "--help", COLUMNS="200").split())
+
+
+def test_all_numbers_of_the_command_line_are_looked_at() -> None:
+    assert {("rank",), ("devnet",), ("epoch", "veto")} <= {path for path, _ in NUMBERS}
+    assert len(NUMBERS) == 20
+
+
+def test_the_times_of_a_deployment_may_be_what_the_contracts_take(net: Any) -> None:
+    d = net.ctx.deployment
+    for contract, name, limit in (
+        (d.revenue_distributor(), "MAX_EPOCH_LENGTH", operators.MAX_EPOCH_LENGTH_S),
+        (d.revenue_distributor(), "MAX_CHALLENGE_WINDOW", operators.MAX_WINDOW_S),
+        (d.stake_vault(), "MAX_COOLDOWN", operators.MAX_COOLDOWN_S),
+    ):
+        assert net.view(contract, name) == limit
 
 
 # -- wallets ------------------------------------------------------------------------------------------------
@@ -123,7 +163,7 @@ def test_stake_goes_in_and_comes_out_to_the_last_unit(haptic: Shell, net: Any) -
     assert holdings(net, me)[:3] == (2 * COIN + 1, 0, 8 * COIN - 1)
     haptic.does("unstake", "0.5", "--yes")
     assert holdings(net, me)[:3] == (1_500_000_000_000_000_001, COIN // 2, 8 * COIN - 1)
-    haptic.fails("withdraw", "--yes", words=("0.5 HPT can be withdrawn in", "try again then"))
+    haptic.fails("withdraw", "--yes", words=("0.5 HPT can be withdrawn from", "(in 28 h)", "try again"))
     haptic.does("unstake", "all", "--yes")
     assert holdings(net, me)[:2] == (0, 2 * COIN + 1)
 
@@ -304,13 +344,26 @@ def test_a_deployment_is_made_once_and_written_down(haptic: Shell, net: Any) -> 
         "--deployment",
         "new.json",
     )
-    assert "nothing was sent" in haptic.does(*arguments, "--dry-run")
+    shown = haptic.does(*arguments, "--dry-run")
+    assert "nothing was sent" in shown
+    assert f"each 600 s (10 min), the first from {show_when(genesis, net.now())}" in shown
     assert net.rpc.nonce(me) == 0
     haptic.does(*arguments, "--yes")
     made = json.loads((haptic.folder / "new.json").read_text())
     assert (made["genesis"], made["epoch_length"], made["challenge_window"]) == (genesis, 600, 60)
     haptic.fails(*arguments, "--yes", words=("new.json exists already",))
     haptic.fails(*arguments, "--yes", "--poster", "0x11", "--deployment", "b.json", words=("poster", "0x11"))
+
+
+def test_an_operator_in_the_wrong_folder_is_told_which_setting_names_another(haptic: Shell, net: Any) -> None:
+    take_wallet(haptic, net, "astray")
+    (haptic.folder / ".haptic").mkdir()
+    said = haptic.does("epoch", "list")
+    assert "No epoch was opened yet, as far as the database in .haptic knows" in said
+    assert "HAPTIC_DATA_DIR" in said
+    haptic.fails(
+        "epoch", "commit", "--epoch", 0, words=("no key file .haptic/receipt.json", "HAPTIC_RECEIPT_KEYFILE")
+    )
 
 
 def test_a_port_in_use_is_named_before_anything_starts(haptic: Shell, net: Any) -> None:
@@ -330,6 +383,7 @@ def test_a_port_in_use_is_named_before_anything_starts(haptic: Shell, net: Any) 
         ({"HAPTIC_DATABASE_URL": "nonsense"}, ("HAPTIC_DATABASE_URL",)),
         ({"HAPTIC_RPC_URL": "http://127.0.0.1:9"}, ("does not answer",)),
         ({"HAPTIC_RULES_FILE": "none.json"}, ("HAPTIC_RULES_FILE",)),
+        ({"HAPTIC_DEVNET_GOLD": "false"}, ("HAPTIC_PROMPTS_FILE is missing", "HAPTIC_ARENA=false")),
     ],
 )
 def test_a_service_with_wrong_settings_does_not_start(

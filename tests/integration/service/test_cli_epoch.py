@@ -16,6 +16,7 @@ from service import epochs, jobs
 from service.cli.shared import show_amount
 from service.devnet import COIN, DOLLAR
 from service.ledger import queries
+from service.terminal import show_date, show_when
 from tests.integration.service.shell import Shell, holdings, operate, take_wallet
 
 
@@ -44,22 +45,19 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
     net.go_to(net.start(epoch + 1) + 1)
     operate(haptic, net)
     haptic.fails("epoch", "post", "--epoch", epoch, "--yes", words=(f"epoch {epoch} is not closed",))
+    _what_is_not_there_is_told_as_it_is(haptic, epoch)
     assert "nothing was written" in haptic.does("epoch", "close", "--epoch", epoch, "--dry-run")
     for number in range(epoch + 1):
         if number == epoch:
-            assert "closed" in haptic.does("epoch", "close", "--epoch", number)
-            haptic.fails("epoch", "post", "--epoch", number, "--yes", words=("haptic epoch commit",))
-            assert "nothing was sent" in haptic.does("epoch", "commit", "--epoch", number, "--dry-run")
-            assert f"close epoch {number}: rankings 0x" in haptic.does(
-                "epoch", "commit", "--epoch", number, "--yes"
-            )
-            assert "the chain has it already" in haptic.does("epoch", "commit", "--epoch", number)
+            _closed_here_and_on_the_chain(haptic, epoch)
         before = net.rows()
         assert "nothing was sent" in haptic.does("epoch", "post", "--epoch", number, "--dry-run")
         assert net.rows() == before
         haptic.does("epoch", "post", "--epoch", number, "--yes")
         assert "has it already" in haptic.does("epoch", "post", "--epoch", number, "--yes")
         haptic.fails("epoch", "activate", "--epoch", number, "--yes", words=("would refuse",))
+        if number == epoch:
+            _in_the_window(haptic, net, epoch, helpers[0].address)
         net.go_to(net.now() + 601)
         haptic.does("epoch", "activate", "--epoch", number, "--yes")
     net.go_to(net.now() + 1)
@@ -85,6 +83,40 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
     mine(net.rpc, 3)
     _verify_says_what_was_carried(haptic, net)
     _verify_names_what_was_changed(haptic, net, epoch)
+
+
+def _what_is_not_there_is_told_as_it_is(haptic: Shell, newest: int) -> None:
+    said = f"epoch {newest + 5} was not opened (the newest is {newest})"
+    for what in ("commit", "close"):
+        haptic.fails("epoch", what, "--epoch", newest + 5, words=(said,))
+    haptic.fails("epoch", "veto", "--epoch", newest, "--yes", words=("is pending: nothing is",))
+
+
+def _closed_here_and_on_the_chain(haptic: Shell, epoch: int) -> None:
+    assert "closed" in haptic.does("epoch", "close", "--epoch", epoch)
+    haptic.fails("epoch", "post", "--epoch", epoch, "--yes", words=("haptic epoch commit",))
+    assert "nothing was sent" in haptic.does("epoch", "commit", "--epoch", epoch, "--dry-run")
+    assert f"close epoch {epoch}: rankings 0x" in haptic.does("epoch", "commit", "--epoch", epoch, "--yes")
+    assert "the chain has it already, opening and close" in haptic.does("epoch", "commit", "--epoch", epoch)
+
+
+def _in_the_window(haptic: Shell, net: Any, epoch: int, who: str) -> None:
+    """What is told while the epoch's root waits: which it is, and when a claim pays."""
+    other = f"no root of epoch {epoch + 1} is pending: the root of epoch {epoch} is"
+    haptic.fails("epoch", "veto", "--epoch", epoch + 1, "--yes", words=(other,))
+    mine, theirs = haptic.environ["HAPTIC_KEYFILE"], f"person-{net._people - 2}.json"
+    haptic.environ["HAPTIC_KEYFILE"] = str(net.site.folder / "wallets" / theirs)
+    found = net.api.get(f"/contributors/{who}")
+    active_at = net.view(net.ctx.deployment.revenue_distributor(), "pending")[4]
+    assert (found["claimable"], found["pending"]["active_at"]) == ("0", active_at)
+    assert found["pending"]["claimable"] == found["allotted"] != "0"
+    later = (
+        f"becomes active at {show_when(active_at, net.now())}, after its challenge window: "
+        f"then {show_amount(int(found['allotted']), 6)} DUSD can be claimed."
+    )
+    haptic.fails("claim", "--yes", words=("no payout under an active root yet. ", later))
+    assert later in " ".join(haptic.does("score").split())
+    haptic.environ["HAPTIC_KEYFILE"] = mine
 
 
 def _claims_can_be_paused(haptic: Shell, net: Any) -> None:
@@ -137,19 +169,33 @@ def _verify_names_what_was_changed(haptic: Shell, net: Any, epoch: int) -> None:
 def test_an_epoch_whose_secret_is_lost_is_given_up_and_the_next_goes_on(haptic: Shell, net: Any) -> None:
     epoch = net.new_epoch()
     net.open(epoch, net.plans(epoch, 3))
-    net.judge(net.person(100, epoch=epoch))
+    who = net.person(100, epoch=epoch)
+    net.judge(who)
     net.fund(0, 5 * DOLLAR)
     operate(haptic, net)
     number = ("--epoch", epoch)
-    haptic.fails("epoch", "abandon", *number, "--yes", words=(f"epoch {epoch} lasts until",))
+    ends = show_date(net.start(epoch + 1))
+    haptic.fails("epoch", "abandon", *number, "--yes", words=(f"epoch {epoch} lasts until {ends} (in 28 h)",))
+    haptic.fails("epoch", "close", *number, words=(f"epoch {epoch} cannot be closed yet: it ends at {ends}",))
+    opened = haptic.does("epoch", "commit", *number)
+    assert "the chain has its opening already; its close is written once it is closed" in opened
     net.go_to(net.start(epoch + 1) + 1)
     jobs.step_index(net.ctx)
     haptic.environ["HAPTIC_SECRET"] = "another " * 8
     haptic.fails("epoch", "close", *number, words=("HAPTIC_SECRET", f"haptic epoch abandon --epoch {epoch}"))
     before = net.rows()
     assert "3 rankings, which earn nothing" in haptic.does("epoch", "abandon", *number, "--dry-run")
+    for options, typed in ((("--dry-run",), ""), ((), "n\n")):
+        said = haptic.does("epoch", "abandon", *number, *options, typed=typed)
+        assert "othing was changed." in said
+        assert "sen" not in said.lower()
     assert net.rows() == before
+    assert "given up" not in haptic.does("score", who.address)
     haptic.does("epoch", "abandon", *number, "--yes")
+    assert f"Epoch {epoch} was given up by its operator: no ranking of it counts." in haptic.does(
+        "score", who.address
+    )
+    assert "given up" not in haptic.does("score", "0x" + "11" * 20)
     haptic.does("epoch", "close", *number)
     assert f"abandon epoch {epoch}: no ranking of it counts" in haptic.does(
         "epoch", "commit", *number, "--yes"
@@ -182,6 +228,9 @@ def test_an_epoch_is_not_reopened_while_the_chain_waits_to_hear_what_followed_fr
     jobs.step_commit(net.ctx)
     said = haptic.does("epoch", "reopen", "--epoch", epoch - 1, "--dry-run")
     assert f"epochs {epoch} to {epoch} were opened with a price of stake that may follow no more" in said
+    refused = haptic.does("epoch", "reopen", "--epoch", epoch - 1, typed="n\n")
+    assert "Do it?" in refused
+    assert "Nothing was changed." in refused
     haptic.does("epoch", "reopen", "--epoch", epoch - 1, "--yes")
     with net.ctx.db.read() as db:
         assert queries.last_closed(db) == epoch - 2

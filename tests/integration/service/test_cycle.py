@@ -282,6 +282,16 @@ def test_a_wallet_without_stake_scores_nothing_though_it_was_right(story: Story)
     (epoch,) = story.net.api.get(f"/contributors/{story.people['poor'].address}")["epochs"]
     assert (epoch["score"], epoch["stake"]) == ("0", "0")
     assert int(epoch["proven"]) > 0
+    assert epoch["reason"].startswith("no stake stood behind it over the epoch")
+
+
+def test_who_scored_nothing_is_told_why_and_who_scored_is_not(story: Story) -> None:
+    for epoch in (0, 2):
+        for found in story.net.api.get(f"/epochs/{epoch}/scores"):
+            assert bool(found["reason"]) == (found["score"] == "0"), found
+    (wrong,) = story.net.api.get(f"/contributors/{story.people['wrong'].address}")["epochs"]
+    assert "not proven yet" in wrong["reason"]
+    assert "no more than a coin does" in wrong["reason"]
 
 
 def test_the_leaderboard_is_that_of_the_last_closed_epoch(story: Story) -> None:

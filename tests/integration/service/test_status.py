@@ -7,13 +7,16 @@ import logging
 import sys
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import delete
 
 from chain import ledger, publisher
 from chain.devnet import mine
+from chain.errors import RpcError
 from service import jobs
 from service.devnet import COIN, DOLLAR
+from service.errors import UnavailableError
 from service.jobs import run_step
 from service.logs import JsonLines
 from service.routes.health import LAG_S
@@ -79,6 +82,22 @@ def test_service_command_line_and_metrics_say_the_same(haptic: Shell, net: Any) 
     assert scraped["haptic_job_failures_total"] == 0
 
 
+def test_new_events_come_into_the_log_and_empty_blocks_do_not(
+    net: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_step(net.ctx, net.ctx.pulse, "index")
+    net.person(7)
+    mine(net.rpc, 3)
+    with caplog.at_level(logging.INFO, "service.jobs"):
+        run_step(net.ctx, net.ctx.pulse, "index")
+        first = [r.getMessage() for r in caplog.records]
+        for _ in range(3):
+            mine(net.rpc, 1)
+            run_step(net.ctx, net.ctx.pulse, "index")
+    assert first[0].startswith("index: new events: ")
+    assert [r.getMessage() for r in caplog.records] == first
+
+
 def test_an_index_that_lags_makes_the_service_unready_until_it_has_caught_up(haptic: Shell, net: Any) -> None:
     jobs.step_index(net.ctx)
     assert net.ask("GET", "/readyz").status_code == 200
@@ -112,6 +131,30 @@ def test_a_job_that_fails_is_counted_and_makes_the_service_ill(net: Any, monkeyp
     monkeypatch.undo()
     run_step(net.ctx, net.ctx.pulse, "index")
     assert "index" not in net.api.get("/status")["errors"]
+
+
+@pytest.mark.parametrize("error", [RpcError("no node"), UnavailableError("no node"), ValueError("bug")])
+def test_a_job_that_goes_on_failing_is_logged_once_and_once_more_when_it_works_again(
+    net: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    def broken(_ctx: Any) -> str:
+        raise error
+
+    run_step(net.ctx, net.ctx.pulse, "retrain")
+    with caplog.at_level(logging.INFO, "service.jobs"):
+        for _ in range(2):
+            with monkeypatch.context() as patch:
+                patch.setitem(jobs.STEPS, "retrain", broken)
+                for _ in range(3):
+                    with pytest.raises(type(error)):
+                        run_step(net.ctx, net.ctx.pulse, "retrain")
+            run_step(net.ctx, net.ctx.pulse, "retrain")
+    failed, well = f"the job retrain failed: {type(error).__name__}: {error}", "the job retrain works again"
+    assert [r.getMessage() for r in caplog.records] == [failed, well] * 2
+    assert [bool(r.exc_info) for r in caplog.records] == [isinstance(error, ValueError), False] * 2
 
 
 def test_stake_that_is_not_final_is_shown_as_such(net: Any) -> None:
