@@ -65,7 +65,7 @@ slither: $(JS_STAMP) .slither/.installed ## static analysis of the contracts, in
 coverage: $(JS_STAMP) ## lines and branches of the contracts that the tests reach
 	@cd contracts && npm run --silent coverage
 
-.PHONY: lint format mutants bench bench-chain bench-service clean
+.PHONY: lint format mutants bench bench-chain bench-service bench-score clean
 lint: setup ## ruff, mypy --strict, import-linter, forge fmt and lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -84,5 +84,7 @@ bench-chain: setup ## indexing against its floor, score, tree and a whole epoch 
 	@$(BIN)/python -m tests.bench.scale $(ARGS)
 bench-service: setup ## every page and step of the service with 100,000 wallets, on SQLite and PostgreSQL (ten minutes; ARGS=--small for a look)
 	@$(BIN)/python -W ignore -m tests.bench.service $(ARGS)
+bench-score: setup ## crowds that cheat against the score: labels, pay, attacks, bars that must hold (six minutes; ARGS=--small for a look)
+	@$(BIN)/python -m tests.bench.score $(ARGS)
 clean: ## remove what was installed and built
 	rm -rf $(VENV) .slither contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
