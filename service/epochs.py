@@ -14,15 +14,17 @@ from sqlmodel import Session as Db
 
 from chain import ledger as chain_ledger
 from chain.assignment import epoch_seed, seed_commitment
-from chain.bundle import ZERO_HASH, Evidence, Gold, Header, SignedRanking, SignedSession, read_evidence
+from chain.bundle import ZERO_HASH, Evidence, Header, SignedRanking, SignedSession, read_evidence
 from chain.committer import EpochRecord
 from chain.contracts import call
 from chain.deployment import Deployment
-from chain.epoch import FAST, Closed, Facts, Standing, close, gold_root, preference_lines
+from chain.epoch import FAST, Closed, Facts, Standing, close, preference_lines
 from chain.errors import ChainError, VerifyError
 from chain.events import topics
 from chain.evidence import check_evidence
 from chain.feedback import Task
+from chain.gold import Gold, gold_root
+from chain.handout import check_staked
 from chain.indexer import check_stake, snapshot_block
 from chain.ledger import EpochReport
 from chain.lines import Line, raw_lines, read_line, read_lines
@@ -38,6 +40,7 @@ from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
 from service.arena import Plan, gold_of, task_of
 from service.database import alone
 from service.errors import ConfigError, ConflictError, NotFoundError
+from service.handouts import handout_entry, skip_entry, tally_of
 from service.ledger import queries
 from service.ledger.tables import (
     EpochRow,
@@ -87,6 +90,10 @@ class Place:
         """Return where an epoch's bundle is kept."""
         return self.bundles / f"epoch-{epoch}.jsonl"
 
+    def bundle_by_hash(self, data_hash: str) -> Path:
+        """Return where a bundle is kept under its own name, also after its epoch was closed anew."""
+        return self.bundles / "by-hash" / f"{data_hash}.jsonl"
+
     def preferences_path(self, epoch: int) -> Path:
         """Return where an epoch's labelled comparisons are kept: its part of a run's data file."""
         return self.bundles / f"epoch-{epoch}.preferences.jsonl"
@@ -133,24 +140,27 @@ def open_epoch(db: Db, place: Place, epoch: int, plans: Iterable[Plan], rules: R
         )
     seed = place.seed(epoch)
     before = standing(db, rules)
-    rows, golden = [], []
-    for plan in plans:
-        gold = gold_of(plan, seed) if plan.gold_ranks else None
-        golden += [gold] if gold else []
-        rows.append(
-            TaskRow(
-                epoch=epoch, task=plan.task.hash(), prompt=plan.task.prompt, responses=list(plan.task.responses),
-                methods=list(plan.task.methods), origins=list(plan.origins), assignees=sorted(plan.assignees),
-                gold_ranks=list(plan.gold_ranks), gold_salt=gold.salt if gold else "",
-            )
-        )  # fmt: skip
+    listed = list(plans)
+    golden = {plan.task.hash(): gold_of(plan, seed) for plan in listed if plan.gold_ranks}
+    rows = [_task_row(epoch, plan, golden.get(plan.task.hash())) for plan in listed]
+    root = gold_root((Hash32(r.task) for r in rows), golden, seed)
     row = EpochRow(
-        epoch=epoch, seed_hash=seed_commitment(seed), gold_root=gold_root(golden), rules_hash=rules.hash(),
+        epoch=epoch, seed_hash=seed_commitment(seed), gold_root=root, rules_hash=rules.hash(),
         rules=rules.to_json(), lambda_num=str(before.lam.num), lambda_den=str(before.lam.den), opened_at=now,
     )  # fmt: skip
     _check_distinct(rows)
-    queries.add(db, row, *rows)
+    queries.add(db, row, *rows, *(tally_of(epoch, plan.task, rules) for plan in listed))
     return row
+
+
+def _task_row(epoch: int, plan: Plan, gold: Gold | None) -> TaskRow:
+    task = plan.task
+    return TaskRow(
+        epoch=epoch, task=task.hash(), prompt=task.prompt, responses=list(task.responses), methods=list(task.methods),
+        origins=list(plan.origins), assignees=list(task.assignees), author=task.author,
+        gold_ranks=list(plan.gold_ranks), gold_salt=gold.salt if gold else "",
+        redacted=[r.note() for r in plan.redacted],
+    )  # fmt: skip
 
 
 def opening(row: EpochRow) -> Opening:
@@ -207,6 +217,8 @@ def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: St
         sessions=tuple(_signed_session(s) for s in queries.sessions(db, row.epoch) if s.wallet in ranked),
         rankings=rankings,
         runs=runs,
+        handouts=tuple(map(handout_entry, queries.handouts(db, row.epoch))),
+        skips=tuple(map(skip_entry, queries.skips(db, row.epoch))),
     )  # fmt: skip
 
 
@@ -265,6 +277,8 @@ class Draft:
     """Its bytes, on disk beyond some megabytes; gone when this is."""
     rankings: int
     """Rankings in it, revisions included."""
+    entries: int
+    """Hand-outs and skips in it."""
     rules_hash: Hash32
     previous: Hash32
     """dataHash of the epoch before, as it was then."""
@@ -290,14 +304,15 @@ def draft(db: Db, rpc: Rpc, place: Place, epoch: int) -> Draft | None:
     before = standing(db, Rules.from_json(row.rules))
     found = evidence(db, place, row, snapshot, before)
     digests = check_evidence(found, place.domain)
+    check_staked(found.handouts, chain_ledger.stake_changes(db, snapshot.number))
     known = facts(db, rpc, place, epoch, snapshot)
     with ExitStack() as held:
         bundle = held.enter_context(spool())
         closed = close(found, known, before, FAST, digests, bundle.write)
         _check_readable(bundle, found.header.gold_root, epoch)
         item = Draft(
-            epoch, snapshot, closed, bundle, len(found.rankings), Hash32(row.rules_hash), before.previous,
-            row.abandoned_at is not None,
+            epoch, snapshot, closed, bundle, len(found.rankings), len(found.handouts) + len(found.skips),
+            Hash32(row.rules_hash), before.previous, row.abandoned_at is not None,
         )  # fmt: skip
         finalize(item, held.pop_all().close)
     return item
@@ -320,9 +335,9 @@ def check_secret(db: Db, place: Place) -> None:
 def _check_readable(bundle: IO[bytes], committed: Hash32, epoch: int) -> None:
     """Read a bundle as a stranger will, so that nothing is posted that nobody can verify."""
     found = read_evidence(read_lines(raw_lines(bundle)))
-    if (root := gold_root(found.gold[t] for t in sorted(found.gold))) != committed:
+    if (root := gold_root(found.tasks, found.gold, bytes.fromhex(found.header.seed[2:]))) != committed:
         raise VerifyError(
-            f"the gold of epoch {epoch} has root {root}, committed was {committed}: a row was changed"
+            f"tasks and gold of epoch {epoch} have root {root}, committed was {committed}: a row was changed"
         )
 
 
@@ -350,6 +365,18 @@ def write_bundle(path: Path, parts: Iterable[bytes]) -> None:
         os.fsync(folder)  # or a power cut takes the name back
     finally:
         os.close(folder)
+
+
+def _keep(path: Path, name: Path) -> None:
+    """Give a file that is never changed a second name, under which it stays when the first is given to another."""
+    name.parent.mkdir(parents=True, exist_ok=True)
+    if name.exists():
+        return
+    try:
+        os.link(path, name)
+    except OSError:  # a file system without links
+        with path.open("rb") as file:
+            write_bundle(name, parts_of(file))
 
 
 def _wallet_lines(bundle: IO[bytes]) -> Iterator[Line]:
@@ -436,13 +463,14 @@ def _check_current(db: Db, item: Draft, row: EpochRow) -> None:
     """Raise a ConflictError where anything that a draft was made of has changed since."""
     last, report = queries.last_closed(db), chain_ledger.epoch_report(db, item.epoch - 1)
     previous = ZERO_HASH if report is None else report.data_hash
-    came = 0 if item.abandoned else queries.judgement_count(db, item.epoch)
-    if (last, previous, item.rankings) != (item.epoch - 1, item.previous, came) or item.abandoned != (
+    came = (0, 0) if item.abandoned else (queries.judgement_count(db, item.epoch), row.entries)
+    expected = (item.epoch - 1, item.previous, *came)
+    if (last, previous, item.rankings, item.entries) != expected or item.abandoned != (
         row.abandoned_at is not None
     ):
         raise ConflictError(
-            f"while epoch {item.epoch} was being closed, a ranking came in, or it or the epoch before was reopened or "
-            "given up; it is closed again in a moment"
+            f"while epoch {item.epoch} was being closed, a ranking came in, a task was handed out, or it or the epoch "
+            "before was reopened or given up; it is closed again in a moment"
         )
 
 
@@ -454,7 +482,11 @@ def store(db: Db, place: Place, item: Draft, now: int) -> None:
         return
     _check_current(db, item, row)
     write_bundle(place.bundle_path(item.epoch), parts_of(item.bundle))
-    known = {Hash32(t.task): task_of(t) for t in queries.tasks(db, item.epoch)}
+    _keep(place.bundle_path(item.epoch), place.bundle_by_hash(item.closed.data_hash))
+    tasks = queries.tasks(db, item.epoch)
+    for task in tasks:
+        task.retired = task.task in item.closed.retired
+    known = {Hash32(t.task): task_of(t) for t in tasks}
     learned = preference_lines(known, item.closed.comparisons, item.closed.result, item.epoch)
     write_bundle(place.preferences_path(item.epoch), learned)
     row.closed_at = now

@@ -76,6 +76,8 @@ def close_epoch(ctx: Context, epoch: int) -> Draft | None:
         epochs.store(db, ctx.place, item, now)
         db.commit()
     log.info("epoch %s closed: %s wallets, sum %s", epoch, len(item.closed.scores), item.closed.tree.sum)
+    for task in sorted(item.closed.retired):
+        log.warning("epoch %s: the gold of task %s proved wrong and did not count: mend it", epoch, task)
     return item
 
 
@@ -283,21 +285,25 @@ def _training_goes_on(ctx: Context, epoch: int) -> bool:
         return any(j.id in wanted and j.state in {"queued", "running"} for j in queries.jobs(db))
 
 
-def _prompts(ctx: Context, epoch: int) -> list[str]:
-    """Return the epoch's prompts, drawn by its seed, those never asked before first."""
+def _pool(ctx: Context) -> list[arena.Prompt]:
+    """Return all prompts that there are."""
     path = ctx.settings.prompts_file
     if path is not None:
-        pool = arena.read_prompts(path)
-    elif ctx.settings.devnet_gold:
-        pool = corpus.every_prompt()
-    else:
-        raise ConfigError(
-            'HAPTIC_PROMPTS_FILE is missing: a JSONL file of {"prompt": …} that the models are asked'
-        )
+        return arena.read_prompts(path)
+    if ctx.settings.devnet_gold:
+        return [arena.Prompt(p) for p in corpus.every_prompt()]
+    raise ConfigError(
+        'HAPTIC_PROMPTS_FILE is missing: a JSONL file of {"prompt": …} that the models are asked'
+    )
+
+
+def _prompts(ctx: Context, epoch: int) -> list[str]:
+    """Return the epoch's prompts, drawn by its seed, those never asked before first."""
     with ctx.db.read() as db:
         used = queries.used_prompts(db)
     seed = ctx.place.seed(epoch)
-    drawn = sorted(set(pool), key=lambda p: (p in used, keccak256(seed + b"prompt" + p.encode())))
+    pool = {p.text for p in _pool(ctx)}
+    drawn = sorted(pool, key=lambda p: (p in used, keccak256(seed + b"prompt" + p.encode())))
     return drawn[: ctx.settings.tasks_per_epoch]
 
 
@@ -308,7 +314,8 @@ def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
     ]
     draw = keccak256(ctx.place.seed(epoch) + b"arena")
     share = arena.gold_share(ctx.rules, epoch)
-    plans = arena.plan_tasks(answers, ctx.rules, ctx.settings.tasks_per_epoch, draw)
+    authors = {p.text: p.author for p in _pool(ctx)}
+    plans = arena.plan_tasks(answers, ctx.rules, ctx.settings.tasks_per_epoch, draw, authors)
     if ctx.settings.devnet_gold:
         return arena.lexicon_gold(plans, share)
     if ctx.settings.gold_file is None:

@@ -108,17 +108,21 @@ class Script:
 
 def script(part: Sequence[Judged], wallets: dict[str, Address], method: str) -> Script:
     """Return the tasks, each reserved for the wallets of the people who judged it; equal tasks become one."""
-    plans: dict[str, Plan] = {}
-    said: dict[str, dict[str, tuple[int, ...]]] = {}
+    answers: dict[tuple[str, tuple[str, ...]], dict[str, tuple[int, ...]]] = {}
+    systems: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
     for judged in part:
-        task = Task.of(judged.prompt, judged.texts, [method])
-        place = [judged.texts.index(t) for t in task.responses]
-        answers = said.setdefault(task.hash(), {})
+        texts = Task.of(judged.prompt, judged.texts, [method]).responses
+        place = [judged.texts.index(t) for t in texts]
+        key = (judged.prompt, texts)
+        systems.setdefault(key, tuple(judged.systems[i] for i in place))
         for annotator, ranks in judged.ranks.items():
-            answers.setdefault(annotator, tuple(ranks[i] for i in place))
-        assignees = tuple(sorted(wallets[a] for a in answers))
-        plans[task.hash()] = Plan(task, tuple(judged.systems[i] for i in place), (), assignees)
-    return Script(tuple(plans.values()), said)
+            answers.setdefault(key, {}).setdefault(annotator, tuple(ranks[i] for i in place))
+    plans, said = [], {}
+    for key, given in answers.items():
+        task = Task.of(*key, [method], assignees=[wallets[a] for a in given])
+        plans.append(Plan(task, systems[key]))
+        said[str(task.hash())] = given
+    return Script(tuple(plans), said)
 
 
 def _stake(stage: Stage, names: Sequence[str]) -> list[Player]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import and_, delete, func, or_, update
 from sqlmodel import Session, col, select
@@ -12,6 +12,7 @@ from chain.bundle import Run
 from chain.types import Address, Epoch, Hash32, WalletState, Wei
 from service.ledger.tables import (
     EpochRow,
+    HandoutRow,
     JobRow,
     LeafRow,
     LeaseRow,
@@ -22,6 +23,8 @@ from service.ledger.tables import (
     ScoreRow,
     SessionRow,
     ShareRow,
+    SkipRow,
+    TallyRow,
     TaskRow,
 )
 
@@ -83,40 +86,19 @@ def task_names(session: Session) -> set[str]:
     return set(session.exec(select(TaskRow.task)).all())
 
 
-def live_lease(session: Session, epoch: int, wallet: str, now: int) -> LeaseRow | None:
-    """Return the task that the wallet holds and has not yet judged, if its time is not over."""
-    held = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.done).is_(False))
-    return session.exec(select(LeaseRow).where(*held, LeaseRow.expires_at > now)).first()
+def retired_gold(session: Session, epoch: int) -> Sequence[TaskRow]:
+    """Return the gold tasks of an epoch that proved wrong."""
+    return session.exec(
+        select(TaskRow)
+        .where(TaskRow.epoch == epoch, col(TaskRow.retired).is_(True))
+        .order_by(col(TaskRow.task))
+    ).all()
 
 
-def lease_row(session: Session, epoch: int, wallet: str, task: str) -> LeaseRow | None:
-    """Return a wallet's lease of a task, live or not."""
-    return session.get(LeaseRow, (epoch, wallet, task))
-
-
-class OpenTask(NamedTuple):
-    """What it takes to choose a task, without its texts."""
-
-    task: str
-    methods: Sequence[str]
-    assignees: Sequence[str]
-    taken: int
-    """Judgements that others with stake have given or may still give."""
-
-
-def open_tasks(session: Session, epoch: int, wallet: str, now: int) -> list[OpenTask]:
-    """Return the tasks of an epoch that the wallet has not judged.
-
-    A lease of this wallet that ran out does not bar the task: it may come again.
-    """
-    live = or_(col(LeaseRow.done).is_(True), col(LeaseRow.expires_at) > now)
-    others = (LeaseRow.epoch == epoch, LeaseRow.wallet != wallet, col(LeaseRow.staked).is_(True), live)
-    taken = select(LeaseRow.task, func.count()).where(*others).group_by(col(LeaseRow.task))
-    mine = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.done).is_(True))
-    judged = set(session.exec(select(LeaseRow.task).where(*mine)).all())
-    counts: dict[str, int] = dict(session.exec(taken).all())
-    known = select(TaskRow.task, TaskRow.methods, TaskRow.assignees).where(TaskRow.epoch == epoch)
-    return [OpenTask(t, m, a, counts.get(t, 0)) for t, m, a in session.exec(known).all() if t not in judged]
+def redacted_count(session: Session, epoch: int) -> int:
+    """Return how many responses of an epoch were changed before they were shown."""
+    notes = session.exec(select(TaskRow.redacted).where(TaskRow.epoch == epoch)).all()
+    return sum(map(len, notes))
 
 
 def task_count(session: Session, epoch: int) -> int:
@@ -127,6 +109,98 @@ def task_count(session: Session, epoch: int) -> int:
 def judgement_count(session: Session, epoch: int) -> int:
     """Return how many rankings an epoch has, revisions included: the only thing public before its close."""
     return session.exec(select(func.count()).select_from(RankingRow).where(RankingRow.epoch == epoch)).one()
+
+
+# --- hand-outs --------------------------------------------------------------------------------------------
+
+
+def lease_row(session: Session, epoch: int, wallet: str, task: str) -> LeaseRow | None:
+    """Return a wallet's lease of a task, live or not."""
+    return session.get(LeaseRow, (epoch, wallet, task))
+
+
+def live_lease(session: Session, epoch: int, wallet: str, now: int) -> LeaseRow | None:
+    """Return the task that the wallet holds and has neither judged nor skipped, if its time is not over."""
+    held = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.live).is_(True))
+    return session.exec(select(LeaseRow).where(*held, LeaseRow.expires_at > now)).first()
+
+
+def overdue_leases(session: Session, epoch: int, now: int) -> Sequence[LeaseRow]:
+    """Return the leases that still count as live though their time is over."""
+    live = (LeaseRow.epoch == epoch, col(LeaseRow.live).is_(True), LeaseRow.expires_at <= now)
+    return session.exec(select(LeaseRow).where(*live)).all()
+
+
+def tally_row(session: Session, epoch: int, task: str) -> TallyRow:
+    """Return what has come of a task so far."""
+    return session.get_one(TallyRow, (epoch, task))
+
+
+def tallies(session: Session, epoch: int) -> Sequence[TallyRow]:
+    """Return what has come of each task of an epoch, by hash."""
+    return session.exec(select(TallyRow).where(TallyRow.epoch == epoch).order_by(col(TallyRow.task))).all()
+
+
+def next_open(session: Session, epoch: int, wallet: str, method: str, point: str) -> str | None:
+    """Return the task that a wallet which holds none is given: with the fewest judgements, first from `point` on.
+
+    Of those that it has not judged, skipped or written, and that more judgements are wanted of or that are its own
+    to judge. In steps that an index answers, so that the number of tasks hardly matters.
+    """
+    mine = select(LeaseRow.task).where(
+        LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, LeaseRow.task == TallyRow.task,
+        or_(col(LeaseRow.done).is_(True), col(LeaseRow.skipped).is_(True)),
+    )  # fmt: skip
+    wanted = and_(col(TallyRow.assignees) == "", TallyRow.taken < col(TallyRow.wanted))
+    fits = (
+        TallyRow.epoch == epoch, col(TallyRow.methods).contains(f",{method},"), TallyRow.author != wallet,
+        or_(wanted, col(TallyRow.assignees).contains(f",{wallet},")), ~mine.exists(),
+    )  # fmt: skip
+    fewest = session.exec(select(TallyRow.taken).where(*fits).order_by(col(TallyRow.taken)).limit(1)).first()
+    if fewest is None:
+        return None
+    level = select(TallyRow.task).where(*fits, TallyRow.taken == fewest).order_by(col(TallyRow.task)).limit(1)
+    return session.exec(level.where(TallyRow.task >= point)).first() or session.exec(level).first()
+
+
+def handouts(session: Session, epoch: int) -> Sequence[HandoutRow]:
+    """Return an epoch's hand-outs in the order of their numbers."""
+    found = select(HandoutRow).where(HandoutRow.epoch == epoch)
+    return session.exec(found.order_by(col(HandoutRow.number))).all()
+
+
+def handout_row(session: Session, epoch: int, number: int) -> HandoutRow:
+    """Return a hand-out by its number."""
+    return session.get_one(HandoutRow, (epoch, number))
+
+
+def handout_count(session: Session, epoch: int, wallet: str | None = None) -> int:
+    """Return how often tasks were handed out in an epoch, to one wallet or to all."""
+    found = select(func.count()).select_from(HandoutRow).where(HandoutRow.epoch == epoch)
+    return session.exec(found if wallet is None else found.where(HandoutRow.wallet == wallet)).one()
+
+
+def skips(session: Session, epoch: int) -> Sequence[SkipRow]:
+    """Return an epoch's skips in the order of their numbers."""
+    return session.exec(select(SkipRow).where(SkipRow.epoch == epoch).order_by(col(SkipRow.number))).all()
+
+
+def skip_row(session: Session, epoch: int, wallet: str, task: str) -> SkipRow | None:
+    """Return a wallet's skip of a task."""
+    mine = (SkipRow.epoch == epoch, SkipRow.wallet == wallet, SkipRow.task == task)
+    return session.exec(select(SkipRow).where(*mine)).first()
+
+
+def skip_count(session: Session, epoch: int, wallet: str | None = None) -> int:
+    """Return how many tasks were given back in an epoch, by one wallet or by all."""
+    found = select(func.count()).select_from(SkipRow).where(SkipRow.epoch == epoch)
+    return session.exec(found if wallet is None else found.where(SkipRow.wallet == wallet)).one()
+
+
+def judged_count(session: Session, epoch: int, wallet: str) -> int:
+    """Return how many tasks a wallet has judged in an epoch."""
+    mine = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.done).is_(True))
+    return session.exec(select(func.count()).select_from(LeaseRow).where(*mine)).one()
 
 
 # --- sessions and rankings --------------------------------------------------------------------------------
@@ -262,6 +336,7 @@ def forget_results(session: Session, epoch: int) -> None:
     run(update(EpochRow).where(later).values(**nothing))
     run(update(RunRow).where(col(RunRow.declared_in) >= epoch).values(declared_in=None))
     run(delete(RunRow).where(col(RunRow.declared_in).is_(None), col(RunRow.last) >= epoch))
+    run(update(TaskRow).where(col(TaskRow.epoch) >= epoch).values(retired=False))
     session.expire_all()
 
 
@@ -269,7 +344,8 @@ def forget_uncommitted(session: Session, epoch: int) -> None:
     """Delete the epochs after `epoch` of which the chain does not know the opening, with their tasks."""
     later = col(EpochRow.epoch) > epoch, col(EpochRow.committed_at).is_(None)
     numbers = session.exec(select(EpochRow.epoch).where(*later)).all()
-    session.connection().execute(delete(TaskRow).where(col(TaskRow.epoch).in_(numbers)))
+    for table in (TaskRow, TallyRow):
+        session.connection().execute(delete(table).where(col(table.epoch).in_(numbers)))
     session.connection().execute(delete(EpochRow).where(*later))
 
 

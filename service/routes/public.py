@@ -19,7 +19,7 @@ from service import training
 from service.context import Context, Payouts
 from service.errors import NotFoundError
 from service.ledger import queries
-from service.routes.depends import Ctx, EpochPath, Reading, WalletPath
+from service.routes.depends import Ctx, EpochPath, HashPath, Reading, WalletPath
 from service.status import Status, read_status
 from trainer.rating import Result, rate
 
@@ -61,7 +61,15 @@ class EpochAnswer(BaseModel):
     gold_root: str
     rules_hash: str
     tasks: int
-    judgements: int = Field(description="all that is public before the close")
+    judgements: int = Field(description="with hand-outs and skips, all that is public before the close")
+    handouts: int
+    skips: int
+    redacted: int = Field(
+        description="responses in which a name of a model, or a control character, was replaced before they were shown"
+    )
+    retired_gold: int = Field(
+        description="gold tasks that proved wrong at the close and did not count as gold"
+    )
     abandoned: bool = Field(description="its operator gave it up: no ranking of it counts")
     root: str | None = None
     sum: str | None = None
@@ -186,6 +194,8 @@ def _epoch(ctx: Context, db: Reading, number: int) -> EpochAnswer:
         start=ctx.place.start(number), end=ctx.place.start(number + 1),
         seed_hash=row.seed_hash, gold_root=row.gold_root, rules_hash=row.rules_hash,
         tasks=queries.task_count(db, number), judgements=queries.judgement_count(db, number),
+        handouts=queries.handout_count(db, number), skips=queries.skip_count(db, number),
+        redacted=queries.redacted_count(db, number), retired_gold=len(queries.retired_gold(db, number)),
         abandoned=row.abandoned_at is not None,
     )  # fmt: skip
     if report is None:
@@ -207,6 +217,16 @@ def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
         raise NotFoundError(f"epoch {epoch} is not closed; its bundle is published then")
     path = ctx.place.bundle_path(epoch)
     return FileResponse(path, media_type="application/jsonl", headers={"ETag": f'"{report.data_hash}"'})
+
+
+@router.get("/bundles/{data_hash}", response_class=FileResponse)
+def bundle_by_hash(ctx: Ctx, data_hash: HashPath) -> FileResponse:
+    """The bundle that has this dataHash, also where its epoch was closed anew since; it never changes."""
+    path = ctx.place.bundle_by_hash(data_hash)
+    if not path.is_file():
+        raise NotFoundError(f"no bundle with the hash {data_hash} was published here")
+    headers = {"ETag": f'"{data_hash}"', "Cache-Control": "public, max-age=31536000, immutable"}
+    return FileResponse(path, media_type="application/jsonl", headers=headers)
 
 
 @router.get("/epochs/{epoch}/scores")

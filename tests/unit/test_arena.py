@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.bundle import Gold
 from chain.feedback import Task
+from chain.gold import Gold
 from chain.rules import METHODS, SIZES, Rules
 from service.arena import (
     Answer,
@@ -124,8 +124,8 @@ def test_the_lexicon_marks_the_share_rounded_up_and_changes_nothing_else(count: 
     plans = plan_tasks(_answers(count), Rules(), count, bytes(32))
     marked = lexicon_gold(plans, share)
     assert sum(bool(p.gold_ranks) for p in marked) == -(-count * share // 1_000_000)
-    assert [(p.task, p.origins, p.assignees) for p in marked] == [
-        (p.task, p.origins, p.assignees) for p in plans
+    assert [(p.task, p.origins, p.redacted) for p in marked] == [
+        (p.task, p.origins, p.redacted) for p in plans
     ]
 
 

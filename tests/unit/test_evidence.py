@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from eth_account.signers.local import LocalAccount
 
-from chain.assignment import display_order, epoch_seed, method_of, seed_commitment, task_priority
-from chain.bundle import Evidence, Gold, SignedRanking, SignedSession
+from chain.assignment import display_order, epoch_seed, method_of, seed_commitment, task_point
+from chain.bundle import Evidence, SignedRanking, SignedSession
 from chain.canonical import text_hash
 from chain.errors import SignatureError, VerifyError
 from chain.evidence import CLOCK_SKEW_S, check_evidence, check_session, check_signer
 from chain.feedback import summary_of
+from chain.gold import Gold
 from chain.keys import address_of
 from chain.messages import Domain, recover, sign
 from chain.rules import METHODS
@@ -290,8 +291,7 @@ def test_a_session_is_returned_when_its_wallet_signed_it() -> None:
 def test_a_draw_depends_on_everything_it_is_for() -> None:
     task, hashes = max(((t, k.hashes) for t, k in GOOD.tasks.items()), key=lambda x: len(x[1]))
     draws: list[Any] = [
-        task_priority(seed_of(e), address_of(p), t)
-        for e in range(2) for p in PEOPLE[:2] for t in (task, text_hash("another"))
+        task_point(seed_of(e), address_of(p), turn) for e in range(2) for p in PEOPLE[:2] for turn in range(2)
     ]  # fmt: skip
     assert len(set(draws)) == len(draws)
     by_epoch = {display_order(seed_of(e), address_of(PEOPLE[0]), task, hashes) for e in range(9)}
