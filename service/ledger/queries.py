@@ -147,14 +147,15 @@ def next_open(session: Session, epoch: int, wallet: str, method: str, point: str
     Of those that it has not judged, skipped or written, and that more judgements are wanted of or that are its own
     to judge. In steps that an index answers, so that the number of tasks hardly matters.
     """
+    # Not as an EXISTS: a PostgreSQL that has not yet counted a new table's rows would look it up for each task.
     mine = select(LeaseRow.task).where(
-        LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, LeaseRow.task == TallyRow.task,
+        LeaseRow.epoch == epoch, LeaseRow.wallet == wallet,
         or_(col(LeaseRow.done).is_(True), col(LeaseRow.skipped).is_(True)),
     )  # fmt: skip
     wanted = and_(col(TallyRow.assignees) == "", TallyRow.taken < col(TallyRow.wanted))
     fits = (
         TallyRow.epoch == epoch, col(TallyRow.methods).contains(f",{method},"), TallyRow.author != wallet,
-        or_(wanted, col(TallyRow.assignees).contains(f",{wallet},")), ~mine.exists(),
+        or_(wanted, col(TallyRow.assignees).contains(f",{wallet},")), col(TallyRow.task).not_in(mine),
     )  # fmt: skip
     fewest = session.exec(select(TallyRow.taken).where(*fits).order_by(col(TallyRow.taken)).limit(1)).first()
     if fewest is None:
