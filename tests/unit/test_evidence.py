@@ -167,7 +167,26 @@ def test_a_ranking_that_came_outside_the_epoch_is_named(at: int) -> None:
 
 @pytest.mark.parametrize("at", [GENESIS, GENESIS + LENGTH - 1])
 def test_the_first_and_the_last_second_are_inside(at: int) -> None:
-    assert len(check_evidence(_with(0, received_at=at), DOMAIN)) == len(GOOD.rankings)
+    all_then = _log(
+        (replace(r, received_at=at) for r in GOOD.rankings),
+        handouts=tuple(replace(h, at=at) for h in GOOD.handouts),
+        skips=tuple(replace(s, at=at) for s in GOOD.skips),
+    )
+    assert len(check_evidence(all_then, DOMAIN)) == len(GOOD.rankings)
+
+
+@pytest.mark.parametrize("at", [GENESIS - 1, GENESIS + LENGTH])
+def test_a_hand_out_or_a_skip_outside_the_epoch_is_named(at: int) -> None:
+    entry, skip = GOOD.handouts[3], GOOD.skips[0]
+    moved = (*GOOD.handouts[:3], replace(entry, at=at), *GOOD.handouts[4:])
+    _named(replace(GOOD, handouts=moved), f"hand-out {entry.number} of {entry.wallet}: at {at}, outside")
+    moved_skips = (replace(skip, at=at), *GOOD.skips[1:])
+    _named(replace(GOOD, skips=moved_skips), f"skip {skip.number} of {skip.wallet}: at {at}, outside")
+
+
+def test_a_ranking_without_its_hand_out_is_named() -> None:
+    _named(replace(GOOD, handouts=GOOD.handouts[1:]), f"of {GOOD.handouts[1].wallet}: expected number 0")
+    _named(replace(GOOD, handouts=(), skips=()), "ranking at position 0 by .*was not handed to the wallet")
 
 
 def test_another_method_than_the_drawn_one_is_named() -> None:
