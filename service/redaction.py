@@ -26,12 +26,6 @@ MAKERS: Final = (
     r"Open ?AI", r"Anthropic", r"Google(?: DeepMind)?", r"DeepMind", r"Meta(?: AI)?", r"Microsoft", r"Mistral AI",
     r"Alibaba", r"DeepSeek", r"xAI", r"Cohere", r"LAION", r"LMSYS",
 )  # fmt: skip
-_SELF: Final = re.compile(
-    r"(\b(?:I am|I'm|I\u2019m|as|my name is|call me|this is|named|called)"
-    r"(?:[ ,]{1,3}(?:an?|the|your|AI|large|language|model|assistant|chatbot|helpful|named|called)){0,8}[ ,]{1,3})"
-    rf"((?:{'|'.join(NAMES)})(?:[- ]?v?\d[\w.-]*)?)\b",
-    re.IGNORECASE,
-)
 _MADE: Final = re.compile(
     r"(\b(?:trained|made|created|developed|built|designed) by (?:the )?(?:people at |team at |company )?)"
     rf"({'|'.join(MAKERS)})\b",
@@ -78,10 +72,22 @@ def _is_control(character: str) -> bool:
 
 
 @lru_cache(16)
-def _registered(names: frozenset[str]) -> re.Pattern[str] | None:
-    """Return what finds the names of the arena's own models, which mean nothing else, wherever they stand."""
-    words = "|".join(re.escape(n) for n in sorted(names, key=lambda n: (-len(n), n)) if len(n) > 2)
-    return re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.IGNORECASE) if words else None
+def _patterns(models: frozenset[str]) -> tuple[re.Pattern[str], ...]:
+    """Return what finds the names: those of the arena's own models that are no plain words, wherever they stand.
+
+    The others, and well-known ones, only where a text speaks of itself.
+    """
+    longest = sorted(models, key=lambda n: (-len(n), n))
+    coined = "|".join(re.escape(n) for n in longest if not n.isalpha())
+    names = "|".join([*(re.escape(n) for n in longest if n.isalpha()), *NAMES])
+    speaks = re.compile(
+        r"(\b(?:I am|I'm|I\u2019m|as|my name is|call me|this is|named|called)"
+        r"(?:[ ,]{1,3}(?:an?|the|your|AI|large|language|model|assistant|chatbot|helpful|named|called)){0,8}[ ,]{1,3})"
+        rf"((?:{names})(?:[- ]?v?\d[\w.-]*)?)\b",
+        re.IGNORECASE,
+    )
+    anywhere = [re.compile(rf"()(?<![\w-])({coined})(?![\w-])", re.IGNORECASE)] if coined else []
+    return (*anywhere, speaks, _MADE)
 
 
 def redact(text: str, models: Iterable[str], prompt: str) -> Redaction:
@@ -94,12 +100,12 @@ def redact(text: str, models: Iterable[str], prompt: str) -> Redaction:
 
     def hide(found: re.Match[str]) -> str:
         nonlocal count
-        before, name = found.groups() if found.lastindex else ("", found[0])
+        before, name = found.groups()
         if name.casefold() in asked:
             return found[0]
         count += 1
         return before + MARK
 
-    for pattern in (_registered(frozenset(models)), _SELF, _MADE):
-        shown = pattern.sub(hide, shown) if pattern else shown
+    for pattern in _patterns(frozenset(models)):
+        shown = pattern.sub(hide, shown)
     return Redaction(shown, text, count)
