@@ -43,6 +43,8 @@ class Plan:
     """Models behind the responses, in the order of `task.responses`."""
     gold_ranks: tuple[int, ...] = ()
     assignees: tuple[Address, ...] = ()
+    author: Address | str = ""
+    """Wallet whose prompt it is; empty where it is nobody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def lexicon_gold(plans: Sequence[Plan], share_ppm: int) -> list[Plan]:
 def file_gold(path: Path, rules: Rules, wanted: int, used: set[str]) -> list[Plan]:
     """Return the next `wanted` gold tasks of a JSONL file of {"prompt", "responses", "ranks"} that were never used."""
     plans: dict[Hash32, Plan] = {}
-    for number, raw in _lines(path, "HAPTIC_GOLD_FILE"):
+    for number, raw in numbered_lines(path, "HAPTIC_GOLD_FILE"):
         try:
             row = json.loads(raw)
             texts, ranks = row["responses"], [int(r) for r in row["ranks"]]
@@ -139,7 +141,7 @@ def file_gold(path: Path, rules: Rules, wanted: int, used: set[str]) -> list[Pla
 def read_prompts(path: Path) -> list[str]:
     """Return the prompts of a JSONL file of {"prompt"}; ConfigError names the line that has none."""
     prompts = []
-    for number, raw in _lines(path, "HAPTIC_PROMPTS_FILE"):
+    for number, raw in numbered_lines(path, "HAPTIC_PROMPTS_FILE"):
         try:
             prompts.append(str(json.loads(raw)["prompt"]))
         except (ValueError, KeyError, TypeError) as error:
@@ -149,7 +151,7 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def _lines(path: Path, variable: str) -> list[tuple[int, str]]:
+def numbered_lines(path: Path, variable: str) -> list[tuple[int, str]]:
     """Return the lines of a file that are not empty, numbered from 1; only a newline ends one."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ arena   let the models answer, and open the running epoch with the tasks that co
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ from chain.indexer import index
 from chain.ledger import EpochReport
 from chain.step import Outcome
 from chain.types import Hash32
-from service import arena, epochs, training
+from service import arena, epochs, pool, training
 from service.context import Context, Pulse
 from service.epochs import Draft
 from service.errors import ConfigError, ConflictError
@@ -301,6 +302,22 @@ def _prompts(ctx: Context, epoch: int) -> list[str]:
     return drawn[: ctx.settings.tasks_per_epoch]
 
 
+def _own_tasks(ctx: Context, plans: Sequence[arena.Plan]) -> list[arena.Plan]:
+    """Return the epoch's tasks from the operator's file, as many as the arena may have, none of them ever asked before.
+
+    Nor any that is gold: who was asked it once knows it.
+    """
+    settings = ctx.settings
+    if settings.tasks_file is None:
+        return []
+    with ctx.db.read() as db:
+        used = queries.task_contents(db) | {pool.content_of(p.task) for p in plans}
+    if settings.gold_file is not None:
+        golden = arena.file_gold(settings.gold_file, ctx.rules, sys.maxsize, set())
+        used |= {pool.content_of(p.task) for p in golden}
+    return pool.file_tasks(settings.tasks_file, ctx.rules, settings.tasks_per_epoch, used)
+
+
 def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
     """Return the epoch's tasks from the models' answers, some of them gold."""
     answers = [
@@ -309,14 +326,16 @@ def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
     draw = keccak256(ctx.place.seed(epoch) + b"arena")
     share = arena.gold_share(ctx.rules, epoch)
     plans = arena.plan_tasks(answers, ctx.rules, ctx.settings.tasks_per_epoch, draw)
+    own = _own_tasks(ctx, plans)
     if ctx.settings.devnet_gold:
-        return arena.lexicon_gold(plans, share)
+        return arena.lexicon_gold(plans, share) + own
+    plans += own
     if ctx.settings.gold_file is None:
         raise ConfigError(
             'HAPTIC_GOLD_FILE is missing: JSONL of {"prompt", "responses", "ranks"} with known answers'
         )
     with ctx.db.read() as db:
-        used = queries.task_names(db)
+        used = queries.task_names(db) | {p.task.hash() for p in plans}
     wanted = -(-len(plans) * share // 1_000_000)
     gold = arena.file_gold(ctx.settings.gold_file, ctx.rules, wanted, used)
     if len(gold) < wanted:
