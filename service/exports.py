@@ -197,7 +197,7 @@ class _Votes:
         wallet = intern(said["wallet"])
         if wallet in by and by[wallet][0] >= revision:
             return
-        placed = [] if said["flag"] else sorted(zip(map(intern, said["shown"]), said["ranks"], strict=True))
+        placed = sorted(zip(map(intern, said["shown"]), said["ranks"], strict=True))
         # Millions of rankings give few different orders: each is kept once.
         kept = revision, tuple(h for h, _ in placed), tuple(r for _, r in placed)
         by[wallet] = self._same.setdefault(kept, kept)

@@ -28,13 +28,14 @@ from chain.indexer import index
 from chain.ledger import EpochReport
 from chain.step import Outcome
 from chain.types import Hash32
-from service import arena, epochs, pool, training
+from service import arena, epochs, training
 from service.context import Context, Pulse
 from service.epochs import Draft
 from service.errors import ConfigError, ConflictError
 from service.leader import Leader
 from service.ledger import queries
 from service.ledger.tables import EpochRow
+from service.pool import content_of, file_tasks
 from trainer import corpus
 
 log = logging.getLogger(__name__)
@@ -311,11 +312,11 @@ def _own_tasks(ctx: Context, plans: Sequence[arena.Plan]) -> list[arena.Plan]:
     if settings.tasks_file is None:
         return []
     with ctx.db.read() as db:
-        used = queries.task_contents(db) | {pool.content_of(p.task) for p in plans}
+        used = queries.task_contents(db) | {content_of(p.task) for p in plans}
     if settings.gold_file is not None:
         golden = arena.file_gold(settings.gold_file, ctx.rules, sys.maxsize, set())
-        used |= {pool.content_of(p.task) for p in golden}
-    return pool.file_tasks(settings.tasks_file, ctx.rules, settings.tasks_per_epoch, used)
+        used |= {content_of(p.task) for p in golden}
+    return file_tasks(settings.tasks_file, ctx.rules, settings.tasks_per_epoch, used)
 
 
 def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
@@ -335,7 +336,7 @@ def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
             'HAPTIC_GOLD_FILE is missing: JSONL of {"prompt", "responses", "ranks"} with known answers'
         )
     with ctx.db.read() as db:
-        used = queries.task_names(db) | {p.task.hash() for p in plans}
+        used = queries.task_names(db)
     wanted = -(-len(plans) * share // 1_000_000)
     gold = arena.file_gold(ctx.settings.gold_file, ctx.rules, wanted, used)
     if len(gold) < wanted:

@@ -1,8 +1,9 @@
-"""Laws of what is imported: every vote counts once, gold is what nobody doubts, and what comes out is what is read here."""
+"""Laws of what is imported: every vote counts once, gold is what nobody doubts, and all of it is read again."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations
@@ -20,7 +21,8 @@ from service.judged import Judged, dense, read, signs_of
 from service.pool import file_tasks
 from trainer.preferences import read_snapshot, write_snapshot
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(os.environ.get("HAPTIC_DATA") or Path(__file__).parents[3] / "shared" / "data")
+"""Judgements of real people, which are no part of the project."""
 
 
 @st.composite
@@ -131,7 +133,7 @@ def test_the_judgements_of_real_people_are_read(
 ) -> None:
     path = DATA / f"{name}.jsonl"
     if not path.exists():
-        pytest.skip(f"{path} is not here: judgements of real people are no part of the project")
+        pytest.skip(f"{path} is not here; HAPTIC_DATA says where judgements of real people are")
     wrong: list[Exception] = []
     found = list(read(path, bad=wrong.append))
     assert (len(found) + len(wrong), len(wrong)) == (lines, bad)
