@@ -71,7 +71,7 @@ def export(
             out.print(f"epoch {epoch}: {count:,} rows")
     where = "Dry run: nothing was written." if dry_run else f"written to {file or 'standard output'}"
     told.print(
-        f"{sum(counted.by_epoch.values()):,} rows of {len(counted.by_epoch)} epochs. {escape(where)}",
+        f"{sum(counted.by_epoch.values()):,} rows; epochs: {len(counted.by_epoch)}. {escape(where)}",
         soft_wrap=True,
     )
 

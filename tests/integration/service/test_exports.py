@@ -119,7 +119,7 @@ def test_the_command_writes_the_same_rows_from_a_service_a_folder_and_single_fil
 def test_the_command_writes_lines_to_standard_output_and_all_else_beside_it(haptic: Shell, net: Any) -> None:
     said = haptic("export", "--kind", "rankings", "--epochs", "1..")
     assert said.out.encode() == b"".join(rowfile.jsonl(_rows(net, "rankings", 1)))
-    assert "rows of 1 epochs" in said.err
+    assert "rows; epochs: 1. written to standard output" in said.err
 
 
 def test_a_dry_run_counts_the_rows_and_writes_nothing(haptic: Shell, net: Any) -> None:
