@@ -128,7 +128,7 @@ def lexicon_gold(plans: Sequence[Plan], share_ppm: int) -> list[Plan]:
 def file_gold(path: Path, rules: Rules, wanted: int, used: set[str]) -> list[Plan]:
     """Return the next `wanted` gold tasks of a JSONL file of {"prompt", "responses", "ranks"} that were never used."""
     plans: dict[Hash32, Plan] = {}
-    for number, raw in _lines(path, "HAPTIC_GOLD_FILE"):
+    for number, raw in numbered_lines(path, "HAPTIC_GOLD_FILE"):
         try:
             row = json.loads(raw)
             # As answers of models are: what looks different may tell which tasks are gold.
@@ -150,7 +150,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     The author, a wallet that is not asked about its own prompt, may be left out.
     """
     prompts: dict[str, Prompt] = {}
-    for number, raw in _lines(path, "HAPTIC_PROMPTS_FILE"):
+    for number, raw in numbered_lines(path, "HAPTIC_PROMPTS_FILE"):
         try:
             row = json.loads(raw)
             author = parse_address(row["author"], "author") if row.get("author") else ""
@@ -164,7 +164,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     return list(prompts.values())
 
 
-def _lines(path: Path, variable: str) -> list[tuple[int, str]]:
+def numbered_lines(path: Path, variable: str) -> list[tuple[int, str]]:
     """Return the lines of a file that are not empty, numbered from 1; only a newline ends one."""
     try:
         text = path.read_text(encoding="utf-8")

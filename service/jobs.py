@@ -10,6 +10,7 @@ arena   let the models answer, and open the running epoch with the tasks that co
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,6 +35,7 @@ from service.errors import ConfigError, ConflictError
 from service.leader import Leader
 from service.ledger import queries
 from service.ledger.tables import EpochRow
+from service.pool import content_of, file_tasks
 from trainer import corpus
 
 log = logging.getLogger(__name__)
@@ -307,6 +309,22 @@ def _prompts(ctx: Context, epoch: int) -> list[str]:
     return drawn[: ctx.settings.tasks_per_epoch]
 
 
+def _own_tasks(ctx: Context, plans: Sequence[arena.Plan]) -> list[arena.Plan]:
+    """Return the epoch's tasks from the operator's file, as many as the arena may have, none of them ever asked before.
+
+    Nor any that is gold: who was asked it once knows it.
+    """
+    settings = ctx.settings
+    if settings.tasks_file is None:
+        return []
+    with ctx.db.read() as db:
+        used = queries.task_contents(db) | {content_of(p.task) for p in plans}
+    if settings.gold_file is not None:
+        golden = arena.file_gold(settings.gold_file, ctx.rules, sys.maxsize, set())
+        used |= {content_of(p.task) for p in golden}
+    return file_tasks(settings.tasks_file, ctx.rules, settings.tasks_per_epoch, used)
+
+
 def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
     """Return the epoch's tasks from the models' answers, some of them gold."""
     answers = [
@@ -316,8 +334,10 @@ def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
     share = arena.gold_share(ctx.rules, epoch)
     authors = {p.text: p.author for p in _pool(ctx)}
     plans = arena.plan_tasks(answers, ctx.rules, ctx.settings.tasks_per_epoch, draw, authors)
+    own = _own_tasks(ctx, plans)
     if ctx.settings.devnet_gold:
-        return arena.lexicon_gold(plans, share)
+        return arena.lexicon_gold(plans, share) + own
+    plans += own
     if ctx.settings.gold_file is None:
         raise ConfigError(
             'HAPTIC_GOLD_FILE is missing: JSONL of {"prompt", "responses", "ranks"} with known answers'

@@ -81,6 +81,12 @@ def used_prompts(session: Session) -> set[str]:
     return set(session.exec(select(TaskRow.prompt).distinct()).all())
 
 
+def task_contents(session: Session) -> set[tuple[str, tuple[str, ...]]]:
+    """Return prompt and responses of every task that there has been."""
+    rows = session.exec(select(TaskRow.prompt, TaskRow.responses)).all()
+    return {(prompt, tuple(responses)) for prompt, responses in rows}
+
+
 def task_names(session: Session) -> set[str]:
     """Return the hash of every task of any epoch."""
     return set(session.exec(select(TaskRow.task)).all())
