@@ -193,11 +193,12 @@ def test_the_operators_tasks_are_labelled_as_all_others(net: Any) -> None:
 
 
 def test_a_task_that_is_gold_too_is_kept_for_gold(net: Any, tmp_path: Path) -> None:
-    gold, own = tmp_path / "gold.jsonl", tmp_path / "own.jsonl"
+    gold, own, asked = (tmp_path / f"{name}.jsonl" for name in ("gold", "own", "asked"))
+    asked.write_text('{"prompt": "p"}\n')
     fresh = [{"prompt": f"fresh {n}", "responses": ["x", "y", "z"], "ranks": [1, 2, 3]} for n in range(3)]
     gold.write_text(json.dumps(fresh[0]) + "\n")
     own.write_text("".join(json.dumps(t) + "\n" for t in fresh))
-    with_gold = {"gold_file": gold, "tasks_file": own, "devnet_gold": False}
+    with_gold = {"gold_file": gold, "tasks_file": own, "prompts_file": asked, "devnet_gold": False}
     ctx = _with(net.ctx, with_gold)
     plans = jobs._plans(ctx, 9, [])
     assert [(p.task.prompt, bool(p.gold_ranks)) for p in plans] == [
