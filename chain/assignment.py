@@ -29,9 +29,13 @@ def display_order(
     return tuple(sorted(responses, key=lambda r: _draw(seed, b"display", wallet, task, r)))
 
 
-def task_priority(seed: bytes, wallet: Address, task: Hash32) -> bytes:
-    """Return the key by which a wallet's open tasks are ordered; nobody, the operator included, chooses."""
-    return _draw(seed, b"task", wallet, task)
+def task_point(seed: bytes, wallet: Address, turn: int) -> Hash32:
+    """Return where among the names of all tasks a wallet's turn begins; nobody, the operator included, chooses.
+
+    `turn` is how many tasks it was handed before in this epoch. By the wallet's own count, and not by the log's,
+    because the operator could put off a request until the log has the number that it wants.
+    """
+    return Hash32("0x" + _draw(seed, b"task", wallet, f"0x{turn:064x}").hex())
 
 
 def epoch_seed(master: bytes, chain_id: int, distributor: Address, epoch: Epoch) -> bytes:

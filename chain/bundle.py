@@ -11,21 +11,14 @@ from typing import Any, Final, NamedTuple
 from chain.collector import paused
 from chain.errors import BundleError, HapticError
 from chain.feedback import Task
+from chain.gold import Gold
+from chain.handout import HandoutEntry, SkipEntry
 from chain.lines import Line
 from chain.messages import Ranking, Session, parse_address, parse_hash
 from chain.rules import Rules
 from chain.types import Address, Epoch, Hash32, Ratio
 
 ZERO_HASH = Hash32("0x" + 64 * "0")
-
-
-@dataclass(frozen=True, slots=True)
-class Gold:
-    """The known answer to a task: dense ranks in the order of the task's response hashes, and its salt."""
-
-    task: Hash32
-    ranks: tuple[int, ...]
-    salt: Hash32
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +93,9 @@ class Evidence:
     rankings: tuple[SignedRanking, ...]
     runs: tuple[Run, ...]
     """Retrainings declared since the bundle before."""
+    handouts: tuple[HandoutEntry, ...] = ()
+    """By number; with the skips, which share it, and the rankings they are the epoch's log."""
+    skips: tuple[SkipEntry, ...] = ()
 
 
 def _header_line(h: Header) -> Line:
@@ -114,8 +110,10 @@ def _header_line(h: Header) -> Line:
 
 def _task_line(named: tuple[Hash32, Task]) -> Line:
     name, t = named
-    texts, methods = list(t.responses), list(t.methods)
-    return {"kind": "task", "task": name, "prompt": t.prompt, "responses": texts, "methods": methods}
+    return {
+        "kind": "task", "task": name, "prompt": t.prompt, "responses": list(t.responses), "methods": list(t.methods),
+        "author": t.author, "assignees": list(t.assignees),
+    }  # fmt: skip
 
 
 def _gold_line(named: tuple[Hash32, Gold]) -> Line:
@@ -125,6 +123,20 @@ def _gold_line(named: tuple[Hash32, Gold]) -> Line:
 
 def _session_line(s: SignedSession) -> Line:
     return {"kind": "session", "session": s.session.to_json(), "signature": s.signature}
+
+
+def _handout_line(h: HandoutEntry) -> Line:
+    return {
+        "kind": "handout", "number": h.number, "wallet": h.wallet, "task": h.task, "at": h.at, "staked": h.staked,
+        "after": h.after,
+    }  # fmt: skip
+
+
+def _skip_line(s: SkipEntry) -> Line:
+    return {
+        "kind": "skip", "number": s.number, "wallet": s.wallet, "task": s.task, "reason": s.reason, "at": s.at,
+        "after": s.after,
+    }  # fmt: skip
 
 
 def _ranking_line(r: SignedRanking) -> Line:
@@ -143,6 +155,8 @@ def _records(e: Evidence) -> Iterator[tuple[str, Any]]:
     yield from (("gold", (h, e.gold[h])) for h in sorted(e.gold))
     by_key = sorted(e.sessions, key=lambda s: (s.session.wallet, s.session.key, s.signature))
     yield from (("session", s) for s in by_key)
+    yield from (("handout", h) for h in sorted(e.handouts, key=lambda h: h.number))
+    yield from (("skip", s) for s in sorted(e.skips, key=lambda s: s.number))
     yield from (("ranking", r) for r in sorted(e.rankings, key=lambda r: r.position))
     yield from (("run", r) for r in sorted(e.runs, key=lambda r: r.run))
 
@@ -206,10 +220,16 @@ def _header(line: Line) -> Header:
 
 
 def _task(line: Line) -> tuple[Hash32, Task]:
-    name, prompt, responses, methods = _exact(line, "task", "prompt", "responses", "methods")
-    task = Task.of(_text(prompt, "prompt"), (_text(r, "response") for r in responses), methods)
+    fields = ("task", "prompt", "responses", "methods", "author", "assignees")
+    name, prompt, responses, methods, author, assignees = _exact(line, *fields)
+    task = Task.of(
+        _text(prompt, "prompt"), (_text(r, "response") for r in responses), methods,
+        parse_address(author, "author") if author != "" else "", [parse_address(a, "assignee") for a in assignees],
+    )  # fmt: skip
     if task.hash() != name:
-        raise BundleError(f"task {name}: its prompt, responses and methods hash to {task.hash()}")
+        raise BundleError(
+            f"task {name}: its prompt, responses, methods, author and assignees hash to {task.hash()}"
+        )
     return task.hash(), task
 
 
@@ -222,6 +242,28 @@ def _gold(line: Line) -> tuple[Hash32, Gold]:
 def _session(line: Line) -> SignedSession:
     session, signature = _exact(line, "session", "signature")
     return SignedSession(Session.parse(session), _text(signature, "signature"))
+
+
+def _handout(line: Line) -> HandoutEntry:
+    number, wallet, task, at, staked, after = _exact(
+        line, "number", "wallet", "task", "at", "staked", "after"
+    )
+    if type(staked) is not bool:
+        raise BundleError(f"staked is {staked!r}, expected true or false")
+    return HandoutEntry(
+        _int(number, "number"), parse_address(wallet, "wallet"), parse_hash(task, "task"), _int(at, "at"), staked,
+        _int(after, "after"),
+    )  # fmt: skip
+
+
+def _skip(line: Line) -> SkipEntry:
+    number, wallet, task, reason, at, after = _exact(
+        line, "number", "wallet", "task", "reason", "at", "after"
+    )
+    return SkipEntry(
+        _int(number, "number"), parse_address(wallet, "wallet"), parse_hash(task, "task"), _text(reason, "reason"),
+        _int(at, "at"), _int(after, "after"),
+    )  # fmt: skip
 
 
 def _ranking(line: Line) -> SignedRanking:
@@ -256,6 +298,8 @@ _FORMS: Final[Mapping[str, _Form]] = {
     "task": _Form(_task, _task_line),
     "gold": _Form(_gold, _gold_line),
     "session": _Form(_session, _session_line),
+    "handout": _Form(_handout, _handout_line),
+    "skip": _Form(_skip, _skip_line),
     "ranking": _Form(_ranking, _ranking_line),
     "run": _Form(_run, _run_line),
 }
@@ -294,6 +338,7 @@ def read_evidence(lines: Iterable[Line]) -> Evidence:
         header=found["epoch"][0], tasks=dict(found["task"]), gold=dict(found["gold"]),
         sessions=tuple(dict.fromkeys(found["session"])), rankings=tuple(found["ranking"]),
         runs=tuple({r.run: r for r in found["run"]}.values()),
+        handouts=tuple(found["handout"]), skips=tuple(found["skip"]),
     )  # fmt: skip
     _check_places(read, evidence)
     return evidence

@@ -13,6 +13,8 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "task": ("task",),
     "gold": ("task",),
     "session": ("wallet", "key"),
+    "handout": ("number",),
+    "skip": ("number",),
     "ranking": ("position", "wallet", "task"),
     "run": ("run",),
     "pair": ("task", "a", "b"),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import NamedTuple
 
 from chain import payout, score, spec
-from chain.bundle import ZERO_HASH, Evidence, Gold, Run, evidence_lines
-from chain.canonical import RunningHash, canonical, hash_of
+from chain.bundle import ZERO_HASH, Evidence, Run, evidence_lines
+from chain.canonical import RunningHash
 from chain.collector import paused
 from chain.feedback import Comparisons, PairKey, Task, comparisons
+from chain.gold import wrong_gold
 from chain.lines import Line, line_bytes
 from chain.merkle import ledger_root
 from chain.stake import mean_stake
@@ -112,16 +113,8 @@ class Closed:
     data_hash: Hash32
     """Of the bundle."""
     standing: Standing
-
-
-def gold_digest(gold: Gold) -> Hash32:
-    """Return keccak of one salted answer's canonical JSON: a leaf of the gold root."""
-    return hash_of(canonical({"task": gold.task, "ranks": list(gold.ranks), "salt": gold.salt}))
-
-
-def gold_root(gold: Iterable[Gold]) -> Hash32:
-    """Return the commitment to an epoch's gold: a StandardMerkleTree of (digest, address zero)."""
-    return ledger_root((gold_digest(g), Address("0x" + 40 * "0")) for g in gold)
+    retired: frozenset[Hash32] = frozenset()
+    """Gold tasks that proved wrong, and were scored as ordinary ones."""
 
 
 def preference_lines(
@@ -152,6 +145,39 @@ def snapshot_hash(preferences: Iterable[bytes]) -> Hash32:
     for part in preferences:
         digest.update(part)
     return Hash32("0x" + digest.hexdigest())
+
+
+def _staked_judges(evidence: Evidence) -> Counter[Hash32]:
+    """Return how many wallets that had stake when they were handed it have judged each task."""
+    staked = {(h.wallet, h.task): h.staked for h in evidence.handouts}
+    judged = {(r.ranking.wallet, r.ranking.task) for r in evidence.rankings}
+    return Counter(task for wallet, task in judged if staked.get((wallet, task)))
+
+
+def _without(found: Comparisons, retired: frozenset[Hash32]) -> Comparisons:
+    """Return the comparisons with these tasks as ordinary ones."""
+    pairs = zip(found.keys, found.pairs, strict=True)
+    return replace(found, pairs=tuple(replace(p, gold=0) if k.task in retired else p for k, p in pairs))
+
+
+def _scored(
+    evidence: Evidence, standing: Standing, engine: Engine, begin: Callable[[str], object]
+) -> tuple[Comparisons, EpochScore, frozenset[Hash32]]:
+    """Return comparisons, score and the gold that proved wrong: once by all gold, once more without the refuted."""
+    rules = evidence.header.rules
+    begin("comparisons")
+    gold = {t: g.ranks for t, g in evidence.gold.items()}
+    found = comparisons((r.ranking for r in evidence.rankings), evidence.tasks, gold)
+    begin("score")
+    states = [standing.states.get(w, WalletState()) for w in found.wallets]
+    result = engine.score(found, states, rules.params)
+    retired = (
+        wrong_gold(found, result.pairs, _staked_judges(evidence), rules.overlap_min) if gold else frozenset()
+    )
+    if not retired:
+        return found, result, retired
+    found = _without(found, retired)
+    return found, engine.score(found, states, rules.params), retired
 
 
 def _weights(run: int, standing: Standing, scores: Sequence[Mapping[Address, int]]) -> Mapping[Address, int]:
@@ -244,11 +270,7 @@ def close(
     `begin` is told each stage of the work.
     """
     header, params = evidence.header, evidence.header.rules.params
-    begin("comparisons")
-    gold = {t: g.ranks for t, g in evidence.gold.items()}
-    found = comparisons((r.ranking for r in evidence.rankings), evidence.tasks, gold)
-    begin("score")
-    result = engine.score(found, [standing.states.get(w, WalletState()) for w in found.wallets], params)
+    found, result, retired = _scored(evidence, standing, engine, begin)
     begin("payouts")
     stakes = tuple(
         mean_stake(facts.stake_start.get(w, 0), facts.stake_end.get(w, 0), header.length)
@@ -287,7 +309,7 @@ def close(
         scores=(*standing.scores, scores),
         runs=runs,
     )
-    return Closed(found, result, stakes, scores, pools, tree, root, data_hash, after)
+    return Closed(found, result, stakes, scores, pools, tree, root, data_hash, after, retired)
 
 
 def _write(lines: Iterable[Line], write: Callable[[bytes], object]) -> Hash32:

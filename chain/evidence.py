@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from chain.assignment import display_order, method_of
+from chain.board import Arrival, Board, in_order, replay
 from chain.bundle import Evidence, SignedRanking, SignedSession
 from chain.errors import HapticError, ScoreInputError, SignatureError, VerifyError
 from chain.feedback import check_ranking
@@ -119,6 +120,20 @@ def _check_gold(evidence: Evidence) -> None:
             )
 
 
+def _check_log(evidence: Evidence) -> None:
+    """Every hand-out is what the rule gives at its moment, every skip and ranking is of what its wallet held."""
+    header = evidence.header
+    for kind, entries in (("hand-out", evidence.handouts), ("skip", evidence.skips)):
+        for entry in entries:
+            if not header.start <= entry.at < header.end:
+                raise VerifyError(
+                    f"{kind} {entry.number} of {entry.wallet}: at {entry.at}, outside {header.start}..{header.end}"
+                )
+    board = Board(evidence.tasks, header.rules, bytes.fromhex(header.seed[2:]))
+    arrivals = [Arrival(r.position, r.ranking, r.received_at) for r in evidence.rankings]
+    replay(board, in_order(evidence.handouts, evidence.skips, arrivals))
+
+
 def check_evidence(evidence: Evidence, domain: Domain) -> dict[int, Hash32]:
     """Return the digest of each ranking by position, or a VerifyError that names the first wrong line."""
     _check_order(evidence)
@@ -142,6 +157,7 @@ def check_evidence(evidence: Evidence, domain: Domain) -> dict[int, Hash32]:
             ) from error
         used[item.ranking.wallet, signer] += 1
     _check_budgets(used, sessions)
+    _check_log(evidence)
     return digests
 
 

@@ -28,6 +28,10 @@ class Task:
     """Texts, in the order of their hashes."""
     methods: tuple[str, ...]
     """Methods by which it may be judged, sorted."""
+    author: str = ""
+    """Wallet that the prompt is of, who is not asked about it; empty where nobody is named."""
+    assignees: tuple[Address, ...] = ()
+    """When not empty, only these wallets are asked, each of them; ascending."""
     hashes: tuple[Hash32, ...] = field(init=False, repr=False, compare=False)
     """The responses' hashes, ascending; taken once, because every ranking of the task is held against them."""
 
@@ -35,7 +39,14 @@ class Task:
         object.__setattr__(self, "hashes", tuple(map(text_hash, self.responses)))
 
     @classmethod
-    def of(cls, prompt: str, texts: Iterable[str], methods: Iterable[str]) -> Task:
+    def of(
+        cls,
+        prompt: str,
+        texts: Iterable[str],
+        methods: Iterable[str],
+        author: str = "",
+        assignees: Iterable[Address] = (),
+    ) -> Task:
         """Return the task of these texts; equal texts cannot be told apart and are refused."""
         responses = tuple(sorted(texts, key=text_hash))
         allowed = tuple(sorted(methods))
@@ -47,12 +58,16 @@ class Task:
             raise ScoreInputError(f"methods {allowed} are not some of {METHODS}, each once")
         if unfit := {"best_worst"} & set(allowed) if len(responses) == 2 else {"pairwise"} & set(allowed):
             raise ScoreInputError(f"{unfit.pop()!r} cannot judge {len(responses)} responses: {prompt[:60]!r}")
-        return cls(prompt, responses, allowed)
+        return cls(prompt, responses, allowed, author, tuple(sorted(set(assignees))))
 
     def hash(self) -> Hash32:
-        """Return keccak256 of the task's canonical JSON: prompt, response hashes, method set."""
+        """Return keccak256 of the task's canonical JSON: prompt, response hashes, method set, who may not or shall judge.
+
+        What is not there is left out, so that a task for everybody is named by the first three alone.
+        """
         value = {"methods": list(self.methods), "prompt": self.prompt, "responses": list(self.hashes)}
-        return hash_of(canonical(value))
+        named = {"author": self.author, "assignees": list(self.assignees)}
+        return hash_of(canonical(value | {k: v for k, v in named.items() if v}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +187,17 @@ class _Judgement(NamedTuple):
     """The task, and the responses by hash in ascending order; their pairs count as `combinations` gives them."""
     places: tuple[int, ...]
     signs: tuple[int, ...]
+
+
+def signs_of(ranking: Ranking) -> tuple[int, ...]:
+    """Return what a ranking says of each pair of its responses, in the order of `combinations` of their hashes.
+
+    +1 where the first was ranked better, -1 where the second, 0 where they are tied or the ranking is flagged.
+    """
+    placed = sorted(zip(ranking.shown, ranking.ranks, strict=True))
+    if ranking.flag:
+        return (0,) * (len(placed) * (len(placed) - 1) // 2)
+    return tuple((a < b) - (a > b) for (_, a), (_, b) in combinations(placed, 2))
 
 
 def _judgement(ranking: Ranking) -> _Judgement:

@@ -12,7 +12,9 @@ from typing import IO, Any, Final, TypeAlias
 from chain.canonical import canonical, parse_canonical
 from chain.errors import BundleError
 
-KINDS = ("epoch", "task", "gold", "session", "ranking", "run", "pair", "wallet", "pool", "share", "leaf")
+KINDS = (
+    "epoch", "task", "gold", "session", "handout", "skip", "ranking", "run", "pair", "wallet", "pool", "share", "leaf",
+)  # fmt: skip
 """Line kinds in the order in which they stand in the file."""
 MAX_BUNDLE_BYTES: Final = 1 << 30
 """Largest bundle that is read."""

@@ -1,4 +1,4 @@
-"""The three messages that are signed (EIP-712): parsed strictly, hashed by hand, recovered with libsecp256k1.
+"""The messages that are signed (EIP-712): parsed strictly, hashed by hand, recovered with libsecp256k1.
 
 Validation comes before encoding: common encoders ignore extra fields, pad short bytes and accept malleable
 signatures, so nothing here leaves a value to their leniency.
@@ -270,6 +270,18 @@ class Receipt(Message):
         """Return the struct; its first field is `digest`, which here would hide the method."""
         names = ("digest", "epoch", "position", "receivedAt")
         return {"Receipt": list(zip(names, cls.KINDS, strict=True))}
+
+
+@dataclass(frozen=True, slots=True)
+class Handout(Message):
+    """The service's promise that a hand-out stands in its log, so that one that was left out is provable."""
+
+    KINDS: ClassVar = ("address", "uint64", "bytes32", "uint64", "uint64")
+    wallet: Address
+    epoch: int
+    task: Hash32
+    number: int
+    at: int
 
 
 def recover(digest: Hash32, signature: str) -> Address:

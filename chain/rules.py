@@ -14,6 +14,8 @@ METHODS = ("pairwise", "best_worst", "ranking", "likert")
 """How a wallet may be asked (SPEC 2)."""
 FLAGS = ("", "all_bad", "unsafe", "identity", "broken")
 """What a wallet may say of a task instead of an order; a flagged ranking gives no comparison."""
+SKIP_REASONS = ("unclear", "offensive", "not_my_language", "too_long", "other")
+"""Why a wallet may give a task back unjudged."""
 SIZES = (2, 3, 4, 6)
 """Numbers of responses a task may show; 12 is divisible by each, so weights stay integers."""
 
@@ -26,10 +28,11 @@ class Rules:
     methods: tuple[str, ...] = METHODS
     """Methods that are drawn per wallet and epoch."""
     overlap: int = 5
-    """Judgements wanted for each task, by wallets with stake."""
+    """Judgements wanted of a task about which wallets with stake mostly agree."""
     overlap_min: int = 3
+    """Judgements wanted of each task, and of one about which they agree in all."""
     overlap_max: int = 7
-    """Bounds within which the overlap may follow a label's confidence."""
+    """Judgements wanted of one about which they do not agree."""
     cooldown_epochs: int = 1
     """Least epochs that unstaked tokens wait, so that stake cannot leave before it is judged."""
     gold_ppm: int = 50_000
@@ -39,6 +42,10 @@ class Rules:
     """Least share of gold tasks in the epochs after."""
     lease_s: int = 1200
     """Seconds of block time that a task is kept for the wallet that it was handed to."""
+    skips_free: int = 3
+    """Tasks that a wallet may give back unjudged in an epoch."""
+    judged_per_skip: int = 5
+    """Judged tasks that earn one more."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is hashed; lambda0 as decimal strings because it exceeds 2^53."""
@@ -76,7 +83,9 @@ def _wrong(rules: Rules) -> str:
         return f"methods {list(methods)} must be some of {', '.join(METHODS)}, each once"
     numbers = asdict(p) | {k: v for k, v in asdict(rules).items() if k not in {"params", "methods"}}
     for name, value in numbers.items():
-        least = 1 if name in {"n1", "z_den", "lambda0_den", "overlap", "overlap_min"} else 0
+        least = (
+            1 if name in {"n1", "z_den", "lambda0_den", "overlap", "overlap_min", "judged_per_skip"} else 0
+        )
         most = ONE if name.endswith("_ppm") or name == "n1" else value
         if type(value) is not int or not least <= value <= most:
             return f"{name} is {value!r}, expected a whole number from {least}"

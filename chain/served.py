@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from itertools import count
 from pathlib import Path
 from typing import IO, Final, TypeAlias
 
@@ -30,6 +31,10 @@ SLOWEST = 10
 _STEP: Final = 1 << 20
 
 
+class NotPublishedError(BundleError):
+    """A server has no such bundle, or not yet."""
+
+
 def bundle_source(where: str, timeout_s: float = 60.0) -> Source:
     """Return a reader of bundles at a service's URL, a URL with {epoch}, a folder or one file of it."""
     if re.match(r"https?://", where):
@@ -49,6 +54,44 @@ def bundle_source(where: str, timeout_s: float = 60.0) -> Source:
             ) from error
 
     return read
+
+
+def bundles(where: str, first: int | None = None, last: int | None = None) -> Iterator[tuple[int, Served]]:
+    """Yield the bundles at a place with their epochs, ascending: from `first` to `last`, or all that there are.
+
+    What a folder has is seen; a server is asked for one after the other until it has no more. A place without any
+    is a BundleError, and so is one without the epochs that are named by both ends.
+    """
+    read = bundle_source(where)
+    if (known := _seen(where)) is not None:
+        wanted = [e for e in known if (first or 0) <= e and (last is None or e <= last)]
+        missing = range(first, last + 1) if first is not None and last is not None else wanted
+        if not wanted or list(missing) != wanted:
+            raise BundleError(
+                f"{where} has the bundles of epochs {list(known) or 'none'}, not all that are asked for"
+            )
+        yield from ((epoch, read(epoch)) for epoch in wanted)
+        return
+    for epoch in count(first or 0) if last is None else range(first or 0, last + 1):
+        try:
+            found = read(epoch)
+        except NotPublishedError:
+            if last is None and epoch > (first or 0):
+                return
+            raise
+        yield epoch, found
+
+
+def _seen(where: str) -> list[int] | None:
+    """Return the epochs that a folder has bundles of, or that a file is named after; None where one has to ask."""
+    if re.match(r"https?://", where):
+        return None
+    path = Path(where)
+    if not path.is_dir():
+        number = re.search(r"\d+(?=\D*$)", path.name)
+        return [int(number[0]) if number else 0]
+    names = (re.fullmatch(r"epoch-(\d+)\.jsonl", p.name) for p in path.iterdir())
+    return sorted(int(n[1]) for n in names if n)
 
 
 def hash_served(file: IO[bytes]) -> Hash32:
@@ -110,7 +153,8 @@ def _download(url: str, timeout_s: float, to: IO[bytes]) -> None:
     deadline = time.monotonic() + SLOWEST * timeout_s
     with httpx.stream("GET", url, timeout=timeout_s, follow_redirects=False) as response:
         if response.status_code != httpx.codes.OK:
-            raise BundleError(
+            missing = response.status_code == httpx.codes.NOT_FOUND
+            raise (NotPublishedError if missing else BundleError)(
                 f"{url} answered {response.status_code}; is the epoch closed, and the URL right?"
             )
         size = 0

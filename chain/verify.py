@@ -18,10 +18,12 @@ from chain.committer import EpochRecord, committed_lambda, epoch_record
 from chain.confirmed import Before, Confirmed, Learned
 from chain.deployment import Deployment, check_deployment, read_deployment
 from chain.difference import Comparison
-from chain.epoch import SPEC, Closed, Standing, close, gold_root, preference_lines
+from chain.epoch import SPEC, Closed, Standing, close, preference_lines
 from chain.errors import BundleError, VerifyError
 from chain.events import Posted
 from chain.evidence import check_evidence
+from chain.gold import gold_root
+from chain.handout import check_staked
 from chain.lines import raw_lines, read_lines
 from chain.messages import Domain
 from chain.opening import Opening
@@ -68,7 +70,7 @@ def _check_header(
         ("distributor", h.distributor, d.distributor), ("genesis", h.genesis, d.genesis),
         ("length", h.length, d.epoch_length), ("previous", h.previous, standing.previous),
         ("lambda", _said(h.lam), _said(standing.lam)),
-        ("goldRoot", h.gold_root, gold_root(evidence.gold.values())),
+        ("goldRoot", h.gold_root, gold_root(evidence.tasks, evidence.gold, bytes.fromhex(h.seed[2:]))),
         ("rulesHash", h.rules.hash(), posted.rules_hash),
         ("snapshotBlock", h.snapshot_block, posted.snapshot_block),
         ("snapshotHash", h.snapshot_hash, posted.snapshot_hash),
@@ -149,7 +151,19 @@ def _check_anchored(rpc: Rpc, deployment: Deployment, evidence: Evidence, posted
             f"{where}: opened at {known.opened_at}, but the ranking at position {first.position} had come in at "
             f"{first.received_at}: it was committed to after people had begun to answer"
         )
-    return (note,) if note else ()
+    asked = min((h.at for h in evidence.handouts), default=known.opened_at)
+    if asked < known.opened_at:
+        raise VerifyError(
+            f"{where}: opened at {known.opened_at}, but a task was handed out at {asked}, before it"
+        )
+    return tuple(filter(None, (note, _reserved(evidence))))
+
+
+def _reserved(evidence: Evidence) -> str:
+    """Return in words that the operator chose who was asked about some tasks; nothing where it did not."""
+    count = sum(bool(task.assignees) for task in evidence.tasks.values())
+    of = f"epoch {evidence.header.epoch}: {count} of {len(evidence.tasks)} tasks"
+    return f"{of} were only for wallets that the operator had named before" if count else ""
 
 
 def _check_abandoned(evidence: Evidence) -> tuple[str, ...]:
@@ -157,7 +171,8 @@ def _check_abandoned(evidence: Evidence) -> tuple[str, ...]:
     h = evidence.header
     where = f"epoch {h.epoch} was abandoned on the chain"
     for name, found in (
-        ("task", evidence.tasks), ("gold", evidence.gold), ("session", evidence.sessions), ("ranking", evidence.rankings),
+        ("task", evidence.tasks), ("gold", evidence.gold), ("session", evidence.sessions),
+        ("handout", evidence.handouts), ("skip", evidence.skips), ("ranking", evidence.rankings),
     ):  # fmt: skip
         if found:
             raise VerifyError(f"{where}, but its bundle has a {name} line: nothing of it can be checked")
@@ -203,11 +218,13 @@ def _read(epoch: int, file: IO[bytes]) -> Evidence:
         raise BundleError(f"bundle of epoch {epoch}, {error}") from error
 
 
-def _check_evidence(evidence: Evidence, domain: Domain) -> dict[int, Hash32]:
+def _check_evidence(evidence: Evidence, domain: Domain, record: Record) -> dict[int, Hash32]:
     try:
-        return check_evidence(evidence, domain)
+        digests = check_evidence(evidence, domain)
+        check_staked(evidence.handouts, (change for _, change in record.stakes))
     except VerifyError as error:
         raise VerifyError(f"epoch {evidence.header.epoch}, {error}") from error
+    return digests
 
 
 def _recompute(
@@ -227,7 +244,7 @@ def _recompute(
     snapshot = _check_header(rpc, deployment, evidence, before.standing, posted)
     _check_runs(evidence, before.standing, learned)
     progress(f"checking {len(evidence.rankings)} signatures", 0.1)
-    digests = _check_evidence(evidence, Domain(deployment.chain_id, deployment.vault))
+    digests = _check_evidence(evidence, Domain(deployment.chain_id, deployment.vault), record)
     progress("recomputing scores and payouts", 0.6)
     facts = facts_of(rpc, deployment, record, epoch, before.snapshot, snapshot)
     given = Comparison(epoch, file)

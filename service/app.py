@@ -23,7 +23,7 @@ from service import jobs
 from service.context import Context
 from service.errors import ServiceError
 from service.leader import Leader, clock_lock
-from service.routes import contributor, health, public
+from service.routes import contributor, exports, health, public
 
 log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 256 * 1024
@@ -147,6 +147,7 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
         app.add_exception_handler(busy, _on_busy)
     app.include_router(contributor.router, prefix="/v1")
     app.include_router(public.router, prefix="/v1")
+    app.include_router(exports.router, prefix="/v1")
     app.include_router(health.router)
 
     app.middleware("http")(_guard)

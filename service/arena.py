@@ -1,28 +1,29 @@
-"""Where models meet: their answers become blind tasks, and a wallet is handed the next one the seed gives it."""
+"""Where models meet: their answers become blind tasks, some of them gold, before an epoch opens."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from sqlmodel import Session as Db
-
-from chain.assignment import display_order, method_of, task_priority
-from chain.bundle import Gold
 from chain.canonical import text_hash
 from chain.errors import HapticError
 from chain.feedback import Task
+from chain.gold import Gold, salt_of
 from chain.hashing import keccak256
-from chain.rules import Rules
+from chain.messages import parse_address
+from chain.rules import SIZES, Rules
 from chain.types import Address, Hash32
-from service.errors import ConfigError, NotFoundError
-from service.ledger import queries
-from service.ledger.tables import LeaseRow, TaskRow
+from service.errors import ConfigError
+from service.ledger.tables import TaskRow
+from service.redaction import Redaction, clean, redact
 from trainer import gold as lexicon
+
+MIX = (4, 2, 3, 4, 2, 6, 4, 2)
+"""Responses that tasks show, in turn, as far as there are answers: pairs are all that some wallets are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +43,16 @@ class Plan:
     origins: tuple[str, ...]
     """Models behind the responses, in the order of `task.responses`."""
     gold_ranks: tuple[int, ...] = ()
-    assignees: tuple[Address, ...] = ()
+    redacted: tuple[Redaction, ...] = ()
+    """What was changed in the responses before anybody saw them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
-    """A task as one wallet sees it."""
+class Prompt:
+    """What the models are asked, and the wallet that thought of it, which is not asked about the answers."""
 
-    task: Hash32
-    prompt: str
-    method: str
-    shown: tuple[str, ...]
-    """Texts in the order of this wallet's screen."""
-    expires_at: int
+    text: str
+    author: str = ""
 
 
 def methods_for(size: int, allowed: Sequence[str]) -> tuple[str, ...]:
@@ -63,25 +61,31 @@ def methods_for(size: int, allowed: Sequence[str]) -> tuple[str, ...]:
     return tuple(m for m in allowed if fits[m])
 
 
-def plan_tasks(answers: Iterable[Answer], rules: Rules, count: int, draw: bytes) -> list[Plan]:
-    """Return up to `count` tasks of these answers, five eighths with four responses and the rest with two.
+def plan_tasks(
+    answers: Iterable[Answer], rules: Rules, count: int, draw: bytes, authors: Mapping[str, str] | None = None
+) -> list[Plan]:
+    """Return up to `count` tasks of these answers, of the sizes of MIX as far as there are different answers.
 
-    Within a task the models alternate, so that each meets the others; equal texts are shown once. `draw` is
-    secret randomness, 32 bytes, and decides which answers meet.
+    Names of models in them are taken out first; within a task the models alternate, so that each meets the others;
+    equal texts are shown once. `draw` is secret randomness, 32 bytes, and decides which answers meet. `authors` are
+    the wallets that prompts are of.
     """
-    by_prompt: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    by_prompt: dict[str, dict[str, list[Redaction]]] = defaultdict(lambda: defaultdict(list))
+    listed = sorted(answers, key=lambda a: _place(draw, a))
+    models = {a.model for a in listed}
     seen: set[tuple[str, str]] = set()
-    for answer in sorted(answers, key=lambda a: _place(draw, a)):
-        if (answer.prompt, answer.text) not in seen:
-            seen.add((answer.prompt, answer.text))
-            by_prompt[answer.prompt][answer.model].append(answer.text)
+    for answer in listed:
+        found = redact(answer.text, models, answer.prompt)
+        if (answer.prompt, found.shown) not in seen:
+            seen.add((answer.prompt, found.shown))
+            by_prompt[answer.prompt][answer.model].append(found)
     plans = []
     for place, prompt in enumerate(sorted(by_prompt, key=lambda p: keccak256(draw + p.encode()))[:count]):
-        size = 4 if place % 8 < 5 else 2
         mixed = _alternate(by_prompt[prompt])
-        size = size if len(mixed) >= size else 2
-        if len(mixed) >= size and methods_for(size, rules.methods):
-            plans.append(_plan(prompt, mixed[:size], rules))
+        fitting = [s for s in SIZES if s <= len(mixed) and methods_for(s, rules.methods)]
+        if fitting:
+            size = max((s for s in fitting if s <= MIX[place % len(MIX)]), default=fitting[0])
+            plans.append(_plan(prompt, mixed[:size], rules, (authors or {}).get(prompt, "")))
     return plans
 
 
@@ -90,16 +94,17 @@ def _place(draw: bytes, answer: Answer) -> bytes:
     return keccak256(draw + "".join(map(text_hash, (answer.prompt, answer.text, answer.model))).encode())
 
 
-def _alternate(by_model: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """Return (model, text) with the models taking turns."""
-    rows = [(i, m, t) for m, texts in by_model.items() for i, t in enumerate(texts)]
-    return [(m, t) for _, m, t in sorted(rows)]
+def _alternate(by_model: Mapping[str, Sequence[Redaction]]) -> list[tuple[str, Redaction]]:
+    """Return (model, text) with the models taking turns, in the order in which they were drawn."""
+    rows = [(i, n, m) for n, (m, texts) in enumerate(by_model.items()) for i in range(len(texts))]
+    return [(m, by_model[m][i]) for i, _, m in sorted(rows)]
 
 
-def _plan(prompt: str, chosen: Sequence[tuple[str, str]], rules: Rules) -> Plan:
-    task = Task.of(prompt, (t for _, t in chosen), methods_for(len(chosen), rules.methods))
-    model = {t: m for m, t in chosen}
-    return Plan(task, tuple(model[t] for t in task.responses))
+def _plan(prompt: str, chosen: Sequence[tuple[str, Redaction]], rules: Rules, author: str) -> Plan:
+    task = Task.of(prompt, (t.shown for _, t in chosen), methods_for(len(chosen), rules.methods), author)
+    model = {t.shown: m for m, t in chosen}
+    changed = tuple(t for _, t in chosen if t.changed)
+    return Plan(task, tuple(model[t] for t in task.responses), redacted=changed)
 
 
 def lexicon_gold(plans: Sequence[Plan], share_ppm: int) -> list[Plan]:
@@ -116,7 +121,7 @@ def lexicon_gold(plans: Sequence[Plan], share_ppm: int) -> list[Plan]:
         task = plans[i].task
         marks = [lexicon.score(task.prompt, t) for t in task.responses]
         order = {m: n + 1 for n, m in enumerate(sorted(set(marks), reverse=True))}
-        result[i] = Plan(task, plans[i].origins, tuple(order[m] for m in marks), plans[i].assignees)
+        result[i] = replace(plans[i], gold_ranks=tuple(order[m] for m in marks))
     return result
 
 
@@ -128,34 +133,43 @@ def file_gold(
     `used` returns which of the hashes that it is given are those of a task of any epoch.
     """
     plans: dict[Hash32, Plan] = {}
-    for number, raw in _lines(path, "HAPTIC_GOLD_FILE"):
+    for number, raw in numbered_lines(path, "HAPTIC_GOLD_FILE"):
         try:
             row = json.loads(raw)
-            texts, ranks = row["responses"], [int(r) for r in row["ranks"]]
-            task = Task.of(row["prompt"], texts, methods_for(len(texts), rules.methods))
+            # As answers of models are: what looks different may tell which tasks are gold.
+            found = [redact(text, (), row["prompt"]) for text in row["responses"]]
+            texts, ranks = [f.shown for f in found], [int(r) for r in row["ranks"]]
+            task = Task.of(clean(row["prompt"]), texts, methods_for(len(texts), rules.methods))
             place = dict(zip(texts, ranks, strict=True))
         except (ValueError, KeyError, TypeError, AttributeError, HapticError) as error:
             raise ConfigError(f"{path}, line {number}: {error}") from error
-        plan = Plan(task, ("gold",) * len(texts), tuple(place[t] for t in task.responses))
-        plans.setdefault(task.hash(), plan)
+        given, changed = tuple(place[t] for t in task.responses), tuple(f for f in found if f.changed)
+        plans.setdefault(task.hash(), Plan(task, ("gold",) * len(texts), given, changed))
     gone = used(plans.keys())
     return [plan for name, plan in plans.items() if name not in gone][:wanted]
 
 
-def read_prompts(path: Path) -> list[str]:
-    """Return the prompts of a JSONL file of {"prompt"}; ConfigError names the line that has none."""
-    prompts = []
-    for number, raw in _lines(path, "HAPTIC_PROMPTS_FILE"):
+def read_prompts(path: Path) -> list[Prompt]:
+    """Return the prompts of a JSONL file of {"prompt", "author"}; ConfigError names the line that has none.
+
+    The author, a wallet that is not asked about its own prompt, may be left out.
+    """
+    prompts: dict[str, Prompt] = {}
+    for number, raw in numbered_lines(path, "HAPTIC_PROMPTS_FILE"):
         try:
-            prompts.append(str(json.loads(raw)["prompt"]))
-        except (ValueError, KeyError, TypeError) as error:
+            row = json.loads(raw)
+            author = parse_address(row["author"], "author") if row.get("author") else ""
+            found = Prompt(clean(str(row["prompt"])), author)
+        except (ValueError, KeyError, TypeError, AttributeError, HapticError) as error:
             raise ConfigError(
-                f'{path}, line {number}: expected {{"prompt": "…"}}, found {raw[:60]!r}'
+                f'{path}, line {number}: expected {{"prompt": "…"}}, and perhaps "author", found {raw[:60]!r}: {error}'
             ) from error
-    return prompts
+        if prompts.setdefault(found.text, found) != found:
+            raise ConfigError(f"{path}, line {number}: the prompt stands there twice, by different authors")
+    return list(prompts.values())
 
 
-def _lines(path: Path, variable: str) -> list[tuple[int, str]]:
+def numbered_lines(path: Path, variable: str) -> list[tuple[int, str]]:
     """Return the lines of a file that are not empty, numbered from 1; only a newline ends one."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -172,49 +186,10 @@ def gold_share(rules: Rules, epoch: int) -> int:
 def gold_of(plan: Plan, seed: bytes) -> Gold:
     """Return the salted answer that is committed to; the salt hides it until the seed is revealed."""
     name = plan.task.hash()
-    salt = Hash32("0x" + keccak256(seed + b"gold" + bytes.fromhex(name[2:])).hex())
-    return Gold(name, plan.gold_ranks, salt)
+    return Gold(name, plan.gold_ranks, salt_of(seed, name))
 
 
 def task_of(row: TaskRow) -> Task:
     """Return a stored task as the record that is hashed."""
-    return Task(row.prompt, tuple(row.responses), tuple(row.methods))
-
-
-def next_task(
-    db: Db, seed: bytes, rules: Rules, epoch: int, wallet: Address, now: int, *, staked: bool
-) -> Handed:
-    """Hand the wallet the task it holds, or the next that the seed gives it; NotFoundError when there is none.
-
-    The fewest judgements come first, then the seed's order. Tasks with enough judgements are kept back; those of
-    wallets without stake do not count, or wallets that cost nothing could take all tasks away from the others.
-    """
-    method = method_of(seed, wallet, rules.methods)
-    held = queries.live_lease(db, epoch, wallet, now)
-    if held is not None and (row := queries.task_row(db, epoch, held.task)):
-        return _hand(row, seed, wallet, method, held.expires_at)
-    names = map(Hash32, queries.open_tasks(db, epoch, wallet, method, rules.overlap, now))
-    chosen = min(names, key=lambda name: task_priority(seed, wallet, name), default=None)
-    row = queries.task_row(db, epoch, chosen) if chosen else None
-    if row is None:
-        raise NotFoundError(
-            f"no task for {wallet} in epoch {epoch}: all that fit its method, {method}, have enough judgements"
-        )
-    lease = queries.lease_row(db, epoch, wallet, row.task)
-    if lease is None:
-        queries.add(
-            db,
-            LeaseRow(
-                epoch=epoch, wallet=wallet, task=row.task, expires_at=now + rules.lease_s, staked=staked
-            ),
-        )
-    else:
-        lease.expires_at, lease.staked = now + rules.lease_s, staked
-    return _hand(row, seed, wallet, method, now + rules.lease_s)
-
-
-def _hand(row: TaskRow, seed: bytes, wallet: Address, method: str, expires_at: int) -> Handed:
-    task = task_of(row)
-    texts = dict(zip(task.hashes, task.responses, strict=True))
-    shown = display_order(seed, wallet, Hash32(row.task), task.hashes)
-    return Handed(Hash32(row.task), row.prompt, method, tuple(texts[h] for h in shown), expires_at)
+    assignees = tuple(map(Address, row.assignees))
+    return Task(row.prompt, tuple(row.responses), tuple(row.methods), row.author, assignees)

@@ -15,7 +15,17 @@ from eth_account.signers.local import LocalAccount
 from chain.canonical import text_hash
 from chain.errors import HapticError
 from chain.feedback import dense_ranks, summary_of
-from chain.messages import Domain, Ranking, Receipt, Session, parse_address, parse_hash, recover, sign
+from chain.messages import (
+    Domain,
+    Handout,
+    Ranking,
+    Receipt,
+    Session,
+    parse_address,
+    parse_hash,
+    recover,
+    sign,
+)
 from chain.types import Address, Hash32
 
 ORDERS = {2: "B > A", 3: "B > A > C", 4: "B > A = C > D", 6: "B > A = C = D = E > F"}
@@ -41,6 +51,7 @@ class Task:
     method: str
     shown: tuple[str, ...]
     expires_at: int
+    skips_left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +163,23 @@ class Contributor:
             if error.status == httpx.codes.NOT_FOUND:
                 return None
             raise
+        promise = Handout(self.address, found["epoch"], Hash32(found["task"]), found["number"], found["at"])
+        if recover(promise.digest(self.domain), found["signature"]) != self._receipts:
+            raise ApiError(f"the service did not sign this hand-out; keep this answer as evidence: {found}")
         return Task(
             found["epoch"],
-            Hash32(found["task"]),
+            promise.task,
             found["prompt"],
             found["method"],
             tuple(found["shown"]),
             found["expires_at"],
+            found["skips_left"],
         )
+
+    def skip(self, task: Task, reason: str) -> int:
+        """Give a task back unjudged, and return how many more may be."""
+        path = f"/v1/tasks/{task.task}/skip"
+        return int(self.api.request("POST", path, token=self._token, body={"reason": reason})["skips_left"])
 
     def ranking(
         self,

@@ -15,14 +15,16 @@ from sqlmodel import Session as Db
 
 from chain import ledger as chain_ledger
 from chain.assignment import epoch_seed, seed_commitment
-from chain.bundle import ZERO_HASH, Evidence, Gold, Header, SignedRanking, SignedSession, read_evidence
+from chain.bundle import ZERO_HASH, Evidence, Header, SignedRanking, SignedSession, read_evidence
 from chain.collector import paused
 from chain.contracts import call
 from chain.deployment import Deployment
-from chain.epoch import FAST, Closed, Facts, Standing, close, gold_root, preference_lines
+from chain.epoch import FAST, Closed, Facts, Standing, close, preference_lines
 from chain.errors import ChainError, VerifyError
 from chain.evidence import check_evidence
 from chain.feedback import Task
+from chain.gold import Gold, gold_root
+from chain.handout import check_staked
 from chain.indexer import check_stake, snapshot_block
 from chain.ledger import EpochReport
 from chain.lines import Line, raw_lines, read_line, read_lines
@@ -38,6 +40,7 @@ from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
 from service.arena import Plan, gold_of, task_of
 from service.database import alone
 from service.errors import ConfigError, ConflictError
+from service.handouts import handout_entry, skip_entry, tally_of
 from service.ledger import queries
 from service.ledger.tables import (
     EpochRow,
@@ -86,6 +89,10 @@ class Place:
         """Return where an epoch's bundle is kept."""
         return self.bundles / f"epoch-{epoch}.jsonl"
 
+    def bundle_by_hash(self, data_hash: str) -> Path:
+        """Return where a bundle is kept under its own name, also after its epoch was closed anew."""
+        return self.bundles / "by-hash" / f"{data_hash}.jsonl"
+
     def preferences_path(self, epoch: int) -> Path:
         """Return where an epoch's labelled comparisons are kept: its part of a run's data file."""
         return self.bundles / f"epoch-{epoch}.preferences.jsonl"
@@ -131,24 +138,27 @@ def open_epoch(db: Db, place: Place, epoch: int, plans: Iterable[Plan], rules: R
         )
     seed = place.seed(epoch)
     before = standing(db, rules)
-    rows, golden = [], []
-    for plan in plans:
-        gold = gold_of(plan, seed) if plan.gold_ranks else None
-        golden += [gold] if gold else []
-        rows.append(
-            TaskRow(
-                epoch=epoch, task=plan.task.hash(), prompt=plan.task.prompt, responses=list(plan.task.responses),
-                methods=list(plan.task.methods), origins=list(plan.origins), assignees=sorted(plan.assignees),
-                gold_ranks=list(plan.gold_ranks), gold_salt=gold.salt if gold else "",
-            )
-        )  # fmt: skip
+    listed = list(plans)
+    golden = {plan.task.hash(): gold_of(plan, seed) for plan in listed if plan.gold_ranks}
+    rows = [_task_row(epoch, plan, golden.get(plan.task.hash())) for plan in listed]
+    root = gold_root((Hash32(r.task) for r in rows), golden, seed)
     row = EpochRow(
-        epoch=epoch, seed_hash=seed_commitment(seed), gold_root=gold_root(golden), rules_hash=rules.hash(),
+        epoch=epoch, seed_hash=seed_commitment(seed), gold_root=root, rules_hash=rules.hash(),
         rules=rules.to_json(), lambda_num=str(before.lam.num), lambda_den=str(before.lam.den), opened_at=now,
     )  # fmt: skip
     _check_distinct(rows)
-    queries.add(db, row, *rows)
+    queries.add(db, row, *rows, *(tally_of(epoch, plan.task, rules) for plan in listed))
     return row
+
+
+def _task_row(epoch: int, plan: Plan, gold: Gold | None) -> TaskRow:
+    task = plan.task
+    return TaskRow(
+        epoch=epoch, task=task.hash(), prompt=task.prompt, responses=list(task.responses), methods=list(task.methods),
+        origins=list(plan.origins), assignees=list(task.assignees), author=task.author,
+        gold_ranks=list(plan.gold_ranks), gold_salt=gold.salt if gold else "",
+        redacted=[r.note() for r in plan.redacted],
+    )  # fmt: skip
 
 
 def opening(row: EpochRow) -> Opening:
@@ -203,6 +213,8 @@ def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: St
         ),
         rankings=rankings,
         runs=runs,
+        handouts=tuple(map(handout_entry, queries.handouts(db, row.epoch))),
+        skips=tuple(map(skip_entry, queries.skips(db, row.epoch))),
     )  # fmt: skip
 
 
@@ -264,6 +276,8 @@ class Draft:
     """Its labelled comparisons, in the same way."""
     rankings: int
     """Rankings in it, revisions included."""
+    entries: int
+    """Hand-outs and skips in it."""
     rules_hash: Hash32
     previous: Hash32
     """dataHash of the epoch before, as it was then."""
@@ -296,10 +310,10 @@ def close_on(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, known: Fac
     with ExitStack() as held:
         bundle, learned = held.enter_context(spool()), held.enter_context(spool())
         # What people signed is large, and gone from memory before it is read again as a stranger will.
-        closed, gold, rankings = _close(db, place, row, snapshot, known, before, bundle, learned)
+        closed, gold, rankings, entries = _close(db, place, row, snapshot, known, before, bundle, learned)
         _check_readable(bundle, gold, row.epoch)
         item = Draft(
-            row.epoch, snapshot, closed, bundle, learned, rankings, Hash32(row.rules_hash), before.previous,
+            row.epoch, snapshot, closed, bundle, learned, rankings, entries, Hash32(row.rules_hash), before.previous,
             row.abandoned_at is not None,
         )  # fmt: skip
         finalize(item, held.pop_all().close)
@@ -309,15 +323,16 @@ def close_on(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, known: Fac
 def _close(
     db: Db, place: Place, row: EpochRow, snapshot: BlockRef, known: Facts, before: Standing,
     bundle: IO[bytes], learned: IO[bytes],
-) -> tuple[Closed, Hash32, int]:  # fmt: skip
-    """Write both files; return the closed epoch, the root of its gold, and how many rankings it is made of."""
+) -> tuple[Closed, Hash32, int, int]:  # fmt: skip
+    """Write both files; return the closed epoch, the root of its gold, how many rankings, and hand-outs and skips."""
     found = evidence(db, place, row, snapshot, before)
     digests = check_evidence(found, place.domain)
+    check_staked(found.handouts, chain_ledger.stake_changes(db, snapshot.number))
     closed = close(found, known, before, FAST, digests, bundle.write)
     # One by one: `writelines` would hold all of them before the first is on disk.
     for line in preference_lines(found.tasks, closed.comparisons, closed.result, row.epoch):
         learned.write(line)
-    return closed, found.header.gold_root, len(found.rankings)
+    return closed, found.header.gold_root, len(found.rankings), len(found.handouts) + len(found.skips)
 
 
 def check_secret(db: Db, place: Place) -> None:
@@ -337,9 +352,9 @@ def check_secret(db: Db, place: Place) -> None:
 def _check_readable(bundle: IO[bytes], committed: Hash32, epoch: int) -> None:
     """Read a bundle as a stranger will, so that nothing is posted that nobody can verify."""
     found = read_evidence(read_lines(raw_lines(bundle)))
-    if (root := gold_root(found.gold[t] for t in sorted(found.gold))) != committed:
+    if (root := gold_root(found.tasks, found.gold, bytes.fromhex(found.header.seed[2:]))) != committed:
         raise VerifyError(
-            f"the gold of epoch {epoch} has root {root}, committed was {committed}: a row was changed"
+            f"tasks and gold of epoch {epoch} have root {root}, committed was {committed}: a row was changed"
         )
 
 
@@ -369,6 +384,18 @@ def write_bundle(path: Path, parts: Iterable[bytes]) -> None:
         os.close(folder)
 
 
+def _keep(path: Path, name: Path) -> None:
+    """Give a file that is never changed a second name, under which it stays when the first is given to another."""
+    name.parent.mkdir(parents=True, exist_ok=True)
+    if name.exists():
+        return
+    try:
+        os.link(path, name)
+    except OSError:  # a file system without links
+        with path.open("rb") as file:
+            write_bundle(name, parts_of(file))
+
+
 def _wallet_lines(bundle: IO[bytes]) -> Iterator[Line]:
     """Yield the lines of a bundle that say what became of a wallet."""
     for number, raw in enumerate(raw_lines(bundle), start=1):
@@ -396,13 +423,14 @@ def _check_current(db: Db, item: Draft, row: EpochRow) -> None:
     """Raise a ConflictError where anything that a draft was made of has changed since."""
     last, report = queries.last_closed(db), chain_ledger.epoch_report(db, item.epoch - 1)
     previous = ZERO_HASH if report is None else report.data_hash
-    came = 0 if item.abandoned else queries.judgement_count(db, item.epoch)
-    if (last, previous, item.rankings) != (item.epoch - 1, item.previous, came) or item.abandoned != (
+    came = (0, 0) if item.abandoned else (queries.judgement_count(db, item.epoch), row.entries)
+    expected = (item.epoch - 1, item.previous, *came)
+    if (last, previous, item.rankings, item.entries) != expected or item.abandoned != (
         row.abandoned_at is not None
     ):
         raise ConflictError(
-            f"while epoch {item.epoch} was being closed, a ranking came in, or it or the epoch before was reopened or "
-            "given up; it is closed again in a moment"
+            f"while epoch {item.epoch} was being closed, a ranking came in, a task was handed out, or it or the epoch "
+            "before was reopened or given up; it is closed again in a moment"
         )
 
 
@@ -414,6 +442,8 @@ def store(db: Db, place: Place, item: Draft, now: int) -> None:
         return
     _check_current(db, item, row)
     write_bundle(place.bundle_path(item.epoch), parts_of(item.bundle))
+    _keep(place.bundle_path(item.epoch), place.bundle_by_hash(item.closed.data_hash))
+    queries.retire_gold(db, item.epoch, item.closed.retired)
     write_bundle(place.preferences_path(item.epoch), parts_of(item.learned))
     row.closed_at = now
     row.next_num, row.next_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)

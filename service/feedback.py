@@ -13,11 +13,13 @@ from chain.errors import HapticError
 from chain.evidence import CLOCK_SKEW_S, check_signer
 from chain.feedback import check_ranking
 from chain.messages import Domain, Ranking, Receipt, Session, recover, sign
+from chain.rules import Rules
 from chain.types import Address, Epoch, Hash32
+from service import handouts
 from service.arena import task_of
 from service.errors import ConflictError, ExpiredError, NotFoundError, RejectedError
 from service.ledger import queries
-from service.ledger.tables import RankingRow
+from service.ledger.tables import LeaseRow, RankingRow
 
 MAX_COMMENT = 4000
 MAX_REVISIONS = 20
@@ -51,27 +53,21 @@ def _accepted(desk: Desk, row: RankingRow, *, replayed: bool) -> Accepted:
     return Accepted(receipt, row.receipt, Address(desk.receipts.address.lower()), replayed)
 
 
-def _check_task(db: Db, seed: bytes, ranking: Ranking, now: int) -> None:
-    """Refuse a ranking unless this wallet holds its task and ranked what it was shown."""
+def _check_task(db: Db, seed: bytes, rules: Rules, ranking: Ranking, now: int) -> LeaseRow:
+    """Return the wallet's lease of the task; refuse a ranking of what it does not hold, or was not shown so."""
     task = queries.task_row(db, ranking.epoch, ranking.task)
     if task is None:
         raise NotFoundError(
             f"task {ranking.task} is not a task of epoch {ranking.epoch}; ask for one at /v1/tasks/next"
         )
     lease = queries.lease_row(db, ranking.epoch, ranking.wallet, ranking.task)
-    if lease is None:
-        raise RejectedError(
-            f"task {ranking.task} was not handed to {ranking.wallet}; ask for one at /v1/tasks/next"
-        )
-    if not lease.done and lease.expires_at <= now:
-        raise ExpiredError(f"the task was yours until {lease.expires_at}, now is {now}; ask for another")
-    row = queries.epoch_row(db, ranking.epoch)
-    methods = tuple(row.rules["methods"]) if row else ()
+    held = handouts.check_held(lease, ranking.wallet, ranking.task, now)
     shown = display_order(seed, ranking.wallet, ranking.task, task_of(task).hashes)
     try:
-        check_ranking(ranking, method_of(seed, ranking.wallet, methods), shown)
+        check_ranking(ranking, method_of(seed, ranking.wallet, rules.methods), shown)
     except HapticError as error:
         raise RejectedError(str(error)) from error
+    return held
 
 
 def _check_signature(db: Db, desk: Desk, ranking: Ranking, signature: str, now: int) -> Address:
@@ -95,8 +91,8 @@ def _check_key(db: Db, ranking: Ranking, key: Address, granted: list[Session], n
         raise RejectedError(f"session key {key} may sign {limit} judgements and has; sign a new session")
 
 
-def _check_revision(db: Db, ranking: Ranking) -> None:
-    """Revisions of one task count 0, 1, 2 …, each once."""
+def _check_revision(db: Db, ranking: Ranking) -> RankingRow | None:
+    """Return the revision before this one; they count 0, 1, 2 …, each once."""
     last = queries.latest_revision(db, ranking.epoch, ranking.wallet, ranking.task)
     expected = 0 if last is None else last.revision + 1
     if ranking.revision < expected:
@@ -107,6 +103,7 @@ def _check_revision(db: Db, ranking: Ranking) -> None:
         raise RejectedError(f"a ranking can be revised {MAX_REVISIONS - 1} times, and this one was")
     if ranking.revision > expected:
         raise RejectedError(f"revision {ranking.revision} skips one; the next is {expected}")
+    return last
 
 
 def accept(
@@ -119,8 +116,7 @@ def accept(
     epoch = queries.epoch_row(db, ranking.epoch, lock=True)
     if epoch is None or epoch.closed_at is not None:
         raise ConflictError(f"epoch {ranking.epoch} is not open")
-    # The clock may be half a second behind the block that opened the epoch.
-    now = max(now, epoch.committed_at or 0)
+    now = handouts.later(epoch, now)
     digest = ranking.digest(desk.domain)
     known = queries.ranking_by_digest(db, ranking.epoch, digest)
     if known is not None and known.signature == signature:
@@ -131,9 +127,10 @@ def accept(
         raise RejectedError(f"commentHash is not the hash of the comment (at most {MAX_COMMENT} characters)")
     if ranking.signed_at > now + CLOCK_SKEW_S:
         raise RejectedError(f"signedAt {ranking.signed_at} is in the future; the chain's clock says {now}")
-    _check_task(db, seed, ranking, now)
+    rules = Rules.from_json(epoch.rules)
+    lease = _check_task(db, seed, rules, ranking, now)
     signer = _check_signature(db, desk, ranking, signature, now)
-    _check_revision(db, ranking)
+    last = _check_revision(db, ranking)
     receipt = Receipt(digest, Epoch(ranking.epoch), queries.next_position(db, ranking.epoch), now)
     row = RankingRow(
         epoch=ranking.epoch, position=receipt.position, digest=digest, wallet=ranking.wallet, signer=signer,
@@ -141,7 +138,5 @@ def accept(
         comment=comment, received_at=now, receipt=sign(receipt, desk.domain, desk.receipts),
     )  # fmt: skip
     queries.add(db, row)
-    lease = queries.lease_row(db, ranking.epoch, ranking.wallet, ranking.task)
-    if lease is not None:
-        lease.done = True
+    handouts.count(db, rules, lease, ranking, Ranking.parse(last.message) if last else None)
     return _accepted(desk, row, replayed=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -36,6 +37,7 @@ from service.errors import ConfigError, ConflictError, UnavailableError
 from service.leader import Leader
 from service.ledger import queries
 from service.ledger.tables import EpochRow
+from service.pool import content_of, file_tasks
 from service.terminal import show_when
 from trainer import corpus
 
@@ -88,6 +90,8 @@ def close_epoch(ctx: Context, epoch: int) -> Draft | None:
         epochs.store(db, ctx.place, item, now)
         db.commit()
     log.info("epoch %s closed: %s wallets, sum %s", epoch, len(item.closed.scores), item.closed.tree.sum)
+    for task in sorted(item.closed.retired):
+        log.warning("epoch %s: the gold of task %s proved wrong and did not count: mend it", epoch, task)
     return item
 
 
@@ -294,22 +298,42 @@ def _training_goes_on(ctx: Context, epoch: int) -> bool:
         return any(j.id in wanted and j.state in {"queued", "running"} for j in queries.jobs(db))
 
 
-def _prompts(ctx: Context, epoch: int) -> list[str]:
-    """Return the epoch's prompts, drawn by its seed, those never asked before first."""
+def _pool(ctx: Context) -> list[arena.Prompt]:
+    """Return all prompts that there are."""
     path = ctx.settings.prompts_file
     if path is not None:
-        pool = arena.read_prompts(path)
-    elif ctx.settings.devnet_gold:
-        pool = corpus.every_prompt()
-    else:
-        raise ConfigError(
-            'HAPTIC_PROMPTS_FILE is missing: a JSONL file of {"prompt": …} that the models are asked'
-        )
+        return arena.read_prompts(path)
+    if ctx.settings.devnet_gold:
+        return [arena.Prompt(p) for p in corpus.every_prompt()]
+    raise ConfigError(
+        'HAPTIC_PROMPTS_FILE is missing: a JSONL file of {"prompt": …} that the models are asked'
+    )
+
+
+def _prompts(ctx: Context, epoch: int) -> list[str]:
+    """Return the epoch's prompts, drawn by its seed, those never asked before first."""
     with ctx.db.read() as db:
         used = queries.used_prompts(db, pool)
     seed = ctx.place.seed(epoch)
-    drawn = sorted(set(pool), key=lambda p: (p in used, keccak256(seed + b"prompt" + p.encode())))
+    pool = {p.text for p in _pool(ctx)}
+    drawn = sorted(pool, key=lambda p: (p in used, keccak256(seed + b"prompt" + p.encode())))
     return drawn[: ctx.settings.tasks_per_epoch]
+
+
+def _own_tasks(ctx: Context, plans: Sequence[arena.Plan]) -> list[arena.Plan]:
+    """Return the epoch's tasks from the operator's file, as many as the arena may have, none of them ever asked before.
+
+    Nor any that is gold: who was asked it once knows it.
+    """
+    settings = ctx.settings
+    if settings.tasks_file is None:
+        return []
+    with ctx.db.read() as db:
+        used = queries.task_contents(db) | {content_of(p.task) for p in plans}
+    if settings.gold_file is not None:
+        golden = arena.file_gold(settings.gold_file, ctx.rules, sys.maxsize, set())
+        used |= {content_of(p.task) for p in golden}
+    return file_tasks(settings.tasks_file, ctx.rules, settings.tasks_per_epoch, used)
 
 
 def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
@@ -319,9 +343,12 @@ def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
     ]
     draw = keccak256(ctx.place.seed(epoch) + b"arena")
     share = arena.gold_share(ctx.rules, epoch)
-    plans = arena.plan_tasks(answers, ctx.rules, ctx.settings.tasks_per_epoch, draw)
+    authors = {p.text: p.author for p in _pool(ctx)}
+    plans = arena.plan_tasks(answers, ctx.rules, ctx.settings.tasks_per_epoch, draw, authors)
+    own = _own_tasks(ctx, plans)
     if ctx.settings.devnet_gold:
-        return arena.lexicon_gold(plans, share)
+        return arena.lexicon_gold(plans, share) + own
+    plans += own
     if ctx.settings.gold_file is None:
         raise ConfigError(
             'HAPTIC_GOLD_FILE is missing: JSONL of {"prompt", "responses", "ranks"} with known answers'

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     """JSON file of the rules (see chain.rules); default: the v1 rules."""
     prompts_file: Path | None = None
     """JSONL of {"prompt"}: what the models are asked. On a devnet the default is made up."""
+    tasks_file: Path | None = None
+    """JSONL of {"prompt", "responses", "origins"?, "author"?}: the operator's own tasks, each asked once, beside the
+    arena's."""
     gold_file: Path | None = None
     """JSONL of {"prompt", "responses", "ranks"}: tasks with known answers, each used once."""
     devnet_gold: bool = False

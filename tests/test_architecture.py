@@ -14,9 +14,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PURE = frozenset({
-    "assignment", "bloom", "bundle", "canonical", "challenge", "collector", "continuity", "difference", "epoch", "errors",
-    "events", "evidence", "feedback", "fees", "hashing", "lines", "merkle", "messages", "opening", "payout", "reason",
-    "refusals", "rules", "score", "spec", "stake", "tables", "tree", "types", "wire",
+    "assignment", "bloom", "board", "bundle", "canonical", "challenge", "collector", "continuity", "difference",
+    "epoch", "errors", "events", "evidence", "feedback", "fees", "gold", "handout", "hashing", "lines", "merkle",
+    "messages", "opening", "payout", "reason", "refusals", "rules", "score", "spec", "stake", "tables", "tree",
+    "types", "wire",
 })  # fmt: skip
 """Files of chain that compute from their arguments and nothing else."""
 EDGE = frozenset({

@@ -9,10 +9,13 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from chain.assignment import display_order, method_of
-from chain.bundle import ZERO_HASH, Evidence, Gold, Header, Run, SignedRanking, SignedSession
+from chain.board import Arrival, Board
+from chain.bundle import ZERO_HASH, Evidence, Header, Run, SignedRanking, SignedSession
 from chain.canonical import text_hash
-from chain.epoch import Facts, Standing, gold_root
+from chain.epoch import Facts, Standing
 from chain.feedback import Task, dense_ranks, summary_of
+from chain.gold import Gold, gold_root
+from chain.handout import HandoutEntry, SkipEntry
 from chain.hashing import keccak256
 from chain.keys import address_of
 from chain.messages import Domain, Ranking, Session, sign
@@ -23,8 +26,8 @@ GENESIS, LENGTH = 1_800_000_000, 600
 DOMAIN = Domain(31_337, Address("0x" + "5f" * 20))
 DISTRIBUTOR = Address("0x" + "d1" * 20)
 NO_COMMENT = text_hash("")
-GENEROUS = Rules(params=Params(c0=0, z_num=0, n1=6))
-"""Pays from the first comparison on, so that small worlds have payouts."""
+GENEROUS = Rules(params=Params(c0=0, z_num=0, n1=6), overlap_min=5, overlap=6)
+"""Pays from the first comparison on, so that small worlds have payouts, and asks everybody in them."""
 PEOPLE: tuple[LocalAccount, ...] = tuple(
     sorted((Account.from_key(keccak256(b"person" + bytes([i]))) for i in range(8)), key=address_of)
 )
@@ -100,13 +103,58 @@ def session_of(
     return SignedSession(session, sign(session, domain, person))
 
 
-def header_of(epoch: int, standing: Standing, gold: Mapping[Hash32, Gold], rules: Rules = GENEROUS) -> Header:
+def header_of(
+    epoch: int,
+    standing: Standing,
+    tasks: Mapping[Hash32, Task],
+    gold: Mapping[Hash32, Gold],
+    rules: Rules = GENEROUS,
+) -> Header:
     return Header(
         epoch=Epoch(epoch), chain_id=DOMAIN.chain_id, vault=DOMAIN.vault, distributor=DISTRIBUTOR,
         genesis=GENESIS, length=LENGTH, snapshot_block=100 + epoch, snapshot_hash=text_hash(f"block {epoch}"),
-        seed=Hash32("0x" + seed_of(epoch).hex()), gold_root=gold_root(gold.values()), lam=standing.lam,
-        rules=rules, previous=standing.previous,
+        seed=Hash32("0x" + seed_of(epoch).hex()), gold_root=gold_root(tasks, gold, seed_of(epoch)),
+        lam=standing.lam, rules=rules, previous=standing.previous,
     )  # fmt: skip
+
+
+class Log:
+    """An epoch as it is played: whoever asks is handed what the rule gives, and all of it is written down."""
+
+    def __init__(self, tasks: Mapping[Hash32, Task], rules: Rules, epoch: int) -> None:
+        self.tasks, self.rules, self.epoch = tasks, rules, epoch
+        self.board = Board(tasks, rules, seed_of(epoch))
+        self.handouts: list[HandoutEntry] = []
+        self.skips: list[SkipEntry] = []
+        self.rankings: list[Ranking] = []
+
+    @property
+    def now(self) -> int:
+        """When the next ranking comes in, as `logged` has it."""
+        return GENESIS + self.epoch * LENGTH + 110 + len(self.rankings)
+
+    @property
+    def _number(self) -> int:
+        return len(self.handouts) + len(self.skips)
+
+    def ask(self, wallet: Address, *, staked: bool = True) -> Hash32 | None:
+        """Hand a wallet its next task, if there is one."""
+        self.board.expire(self.now)
+        name = self.board.held(wallet) or self.board.choose(wallet)
+        if name is not None and not self.board.held(wallet):
+            entry = HandoutEntry(self._number, wallet, name, self.now, staked, len(self.rankings))
+            self.board.hand_out(entry)
+            self.handouts.append(entry)
+        return name
+
+    def skip(self, wallet: Address, task: Hash32) -> None:
+        entry = SkipEntry(self._number, wallet, task, "unclear", self.now, len(self.rankings))
+        self.board.skip(entry)
+        self.skips.append(entry)
+
+    def rank(self, ranking: Ranking) -> None:
+        self.board.rank(Arrival(len(self.rankings), ranking, self.now))
+        self.rankings.append(ranking)
 
 
 def evidence_of(
@@ -121,29 +169,44 @@ def evidence_of(
     rules: Rules = GENEROUS,
 ) -> Evidence:
     """Return an epoch in which the first people see best; half of them sign by session keys."""
-    known, gold, rankings = {}, {}, []
+    known, gold, truths = {}, {}, {}
     signers = {a: KEYS[a] if i % 2 else p for i, (p, a) in enumerate(_named(people))}
     for n in range(tasks):
         size = SIZES[n % len(SIZES)]
         task = task_of(f"{epoch}.{n}", [f"{'long ' * luck.randrange(4)}text {i}" for i in range(size)])
-        truth = {h: luck.randint(1, 7) for h in task.hashes}
+        truths[task.hash()] = truth = {h: luck.randint(1, 7) for h in task.hashes}
         known[task.hash()] = task
         if luck.random() < 0.4:
             ranks = dense_ranks([truth[h] for h in task.hashes])
             gold[task.hash()] = Gold(task.hash(), ranks, text_hash(f"salt {epoch}.{n}"))
-        for place, (_, wallet) in enumerate(_named(people)):
-            for revision in range(luck.choice([0, 1, 1, 1, 2])):
-                marks = {h: luck.randint(1, 7) if luck.random() < place / 8 else truth[h] for h in truth}
-                flag = "unsafe" if luck.random() < 0.05 else ""
-                said = ranking_of(wallet, task, marks, epoch=epoch, flag=flag, revision=revision)
-                rankings += [said] if said else []
+    log = Log(known, rules, epoch)
+    for place, (_, wallet) in [(i, x) for _ in range(tasks) for i, x in enumerate(_named(people))]:
+        name = log.ask(wallet, staked=place < people - 1)
+        if name is not None:
+            _answer(luck, log, wallet, name, truths[name], place)
     return Evidence(
-        header_of(epoch, standing, gold, rules), known, gold,
+        header_of(epoch, standing, known, gold, rules), known, gold,
         sessions=tuple(
             session_of(p, epoch=epoch, domain=domain) for i, (p, _) in enumerate(_named(people)) if i % 2
         ),
-        rankings=logged(rankings, signers, domain), runs=tuple(runs),
+        rankings=logged(log.rankings, signers, domain), runs=tuple(runs), handouts=tuple(log.handouts),
+        skips=tuple(log.skips),
     )  # fmt: skip
+
+
+def _answer(
+    luck: Random, log: Log, wallet: Address, name: Hash32, truth: Mapping[Hash32, int], place: int
+) -> None:
+    """Let a wallet judge what it was handed, once or twice, or give it back."""
+    revisions = luck.choice([0, 1, 1, 1, 2])
+    if not revisions and log.board.skips_left(wallet):
+        log.skip(wallet, name)
+    for revision in range(revisions):
+        marks = {h: luck.randint(1, 7) if luck.random() < place / 8 else truth[h] for h in truth}
+        flag = "unsafe" if luck.random() < 0.05 else ""
+        said = ranking_of(wallet, log.tasks[name], marks, epoch=log.epoch, flag=flag, revision=revision)
+        assert said is not None
+        log.rank(said)
 
 
 def facts_of(epoch: int, funded: Mapping[int, int], people: int = 5) -> Facts:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from chain.errors import HapticError, VerifyError
-from service.cli import operators, people, roles, status, watch
+from service.cli import exchange, operators, people, roles, status, watch
 
 app = typer.Typer(
     name="haptic",
@@ -25,6 +25,7 @@ operators.register(app)
 roles.register(app)
 watch.register(app)
 status.register(app)
+exchange.register(app)
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ from chain.messages import Ranking
 from service.client import ORDERS, Api, ApiError, Contributor, Task, parse_marks, parse_order
 from service.terminal import out, show_time, show_wait
 
+REASONS = {"u": "unclear", "o": "offensive", "l": "not_my_language", "t": "too_long", "x": "other"}
+"""Why a task may be skipped, by the letter that is typed."""
 HOW = {
     "pairwise": "Which is better? Type an order: A > B, B > A, or A = B.",
     "ranking": "Put all of them in order, best first; = is a tie: {order}.",
@@ -121,10 +123,15 @@ class Sitting:
             f"[dim]This task is yours until {self._until(task)}, also if you stop (q) and come back.[/]"
         )
         while True:
-            said = _ask(f"{_how(task)} ([i]bad[/] if all are bad, [i]q[/] to stop)")
+            skip = f", [i]s[/] to skip ({task.skips_left} left)" if task.skips_left else ""
+            said = _ask(f"{_how(task)} ([i]bad[/] if all are bad{skip}, [i]q[/] to stop)")
             if said.lower() == "q":
                 return False
             try:
+                if said.lower() == "s":
+                    if self._skip(task):
+                        return True
+                    continue
                 ranking = self._read(task, said)
                 answer = self.me.send(ranking)
             except HapticError as error:
@@ -134,6 +141,16 @@ class Sitting:
                 continue
             self._keep(ranking, answer)
             return True
+
+    def _skip(self, task: Task) -> bool:
+        """Ask why, and give the task back; False when the person would rather not."""
+        words = ", ".join(f"[i]{k}[/] {v.replace('_', ' ')}" for k, v in REASONS.items())
+        reason = REASONS.get(_ask(f"Why? ({words}; anything else goes back)").lower())
+        if reason is None:
+            return False
+        left = self.me.skip(task, reason)
+        out.print(f"Skipped; it does not come again. {left} more may be skipped, and judged tasks earn more.")
+        return True
 
     def _read(self, task: Task, said: str) -> Ranking:
         """Return the ranking that a person typed; HapticError says what is wrong with it."""

@@ -24,10 +24,12 @@ class Role:
     """Tokens staked."""
     habit: str = "honest"
     """honest, random, or inverse (says the opposite of what is seen)."""
+    skips: int = 0
+    """Tasks given back in an epoch."""
 
 
 ROLES = (
-    Role("careful-1", 0.04, 90, 120), Role("careful-2", 0.04, 80, 200), Role("careful-3", 0.06, 70, 60),
+    Role("careful-1", 0.04, 90, 120), Role("careful-2", 0.04, 80, 200), Role("careful-3", 0.06, 70, 60, skips=2),
     Role("average-1", 0.15, 70, 100), Role("average-2", 0.15, 70, 150), Role("average-3", 0.18, 60, 80),
     Role("careless-1", 0.45, 60, 100), Role("careless-2", 0.45, 50, 90),
     Role("clicker", 0.0, 80, 100, "random"), Role("adversary", 0.04, 60, 100, "inverse"),

@@ -38,7 +38,6 @@ from service.terminal import out
 EPOCH_LENGTH, WINDOW, LEAD = 3600, 600, 600
 REVENUE = {0: 1_000 * DOLLAR, 1: 5_000 * DOLLAR, 2: 7_500 * DOLLAR}
 """What the provider pays, by run; 0 is revenue that names no run."""
-METHODS = ("pairwise", "best_worst", "ranking")
 
 
 def stake_all(stage: Stage, seed: int) -> list[Player]:
@@ -62,12 +61,17 @@ def judge(stage: Stage, players: list[Player], epoch: int, effort: float) -> Non
     def play(player: Player, progress: Progress, bar: Any) -> None:
         me = Contributor(stage.api, player.account, domain)
         me.log_in(epoch=epoch, now=now, hours=1, judgements=1000)
+        skips = player.role.skips
         for _ in range(round(player.role.work * effort)):
             task = me.next_task()
+            while task is not None and skips:
+                me.skip(task, "too_long")
+                task, skips = me.next_task(), skips - 1
             if task is None:
                 break
             ranks = player.rank(task.prompt, task.shown, task.method)
-            me.send(me.ranking(task, ranks, now=now))
+            marks = [8 - r for r in ranks] if task.method == "likert" else []
+            me.send(me.ranking(task, ranks, now=now, likert=marks))
             progress.advance(bar)
         progress.update(bar, visible=False)
 
@@ -172,8 +176,11 @@ def _one_epoch(stage: Stage, players: list[Player], epoch: int, scenario: Scenar
     opened = wait_for(f"epoch {epoch}: {what}", partial(open_epoch, stage, epoch), stage)
     fund(stage, epoch, REVENUE[epoch])
     judge(stage, players, epoch, scenario.effort)
-    count = stage.api.get(f"/epochs/{epoch}")["judgements"]
-    out.print(f"[green]✓[/] epoch {epoch}: {opened['tasks']} blind tasks, {count} signed rankings")
+    known = stage.api.get(f"/epochs/{epoch}")
+    out.print(
+        f"[green]✓[/] epoch {epoch}: {opened['tasks']} blind tasks, {known['judgements']} signed rankings, "
+        f"{known['skips']} skips"
+    )
     if epoch == scenario.epochs - 1:
         return
     close_and_pay(stage, epoch)
@@ -188,7 +195,7 @@ def run(folder: Path, seed: int, scenario: Scenario = Scenario()) -> None:
     out.print(
         "[bold]Haptic demo[/] · judges are simulated; all answers, signatures, blocks and gradients are real"
     )
-    rules = Rules(methods=METHODS)
+    rules = Rules()
     with set_up(
         folder, epoch_length=EPOCH_LENGTH, window=WINDOW, lead=LEAD, rules=rules, extra=scenario.environ()
     ) as stage:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from chain.canonical import text_hash
 from chain.contracts import Contract
-from chain.errors import HapticError
 from chain.feedback import Task
 from chain.messages import parse_address
 from chain.rules import SIZES, Rules
@@ -29,6 +26,8 @@ from service.demo.stage import DemoError, Stage, bars, close_and_pay, set_up, wa
 from service.demo.stage import open_epoch as is_open
 from service.devnet import COIN, DOLLAR
 from service.epochs import Place, open_epoch
+from service.judged import FeedbackFileError, Judged
+from service.judged import read as read_judged
 from service.terminal import out, show_score
 
 EPOCHS = 3
@@ -37,63 +36,16 @@ STAKE = 100
 EPOCH_LENGTH, WINDOW, LEAD = 7200, 600, 1800
 
 
-class RankingsFileError(HapticError):
-    """A line of the file that is no judged task."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A prompt, its answers, and who ranked them how."""
-
-    prompt: str
-    texts: tuple[str, ...]
-    systems: tuple[str, ...]
-    ranks: dict[str, tuple[int, ...]]
-    """Dense ranks by annotator, in the order of `texts`."""
-
-
-def _dense(ranks: Sequence[int]) -> tuple[int, ...]:
-    order = {r: i + 1 for i, r in enumerate(sorted(set(ranks)))}
-    return tuple(order[r] for r in ranks)
-
-
-def _ranks(row: dict[str, Any]) -> Iterable[tuple[str, tuple[int, ...]]]:
-    """Yield (annotator, ranks) of a row with `judgements` (left, right or tie) or `rankings` (ranks)."""
-    verdicts = {"left": (1, 2), "right": (2, 1), "tie": (1, 1)}
-    for j in row.get("judgements", ()):
-        yield j["annotator"], verdicts[j["winner"]]
-    for j in row.get("rankings", ()):
-        yield j["annotator"], _dense(j["ranks"])
-
-
 def read(path: Path) -> list[Judged]:
-    """Return the judged tasks of a JSONL file; RankingsFileError names the line that cannot be read."""
-    tasks = []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise RankingsFileError(f"{path} cannot be read: {error.strerror}") from error
-    for number, raw in enumerate(lines, start=1):
-        if not raw.strip():
-            continue
-        try:
-            row = json.loads(raw)
-            texts = tuple(r["text"] for r in row["responses"])
-            found = Judged(
-                row["prompt"], texts, tuple(r["system"] for r in row["responses"]), dict(_ranks(row))
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise RankingsFileError(
-                f"{path}, line {number}: expected prompt, responses [{{system, text}}] and judgements "
-                f"[{{annotator, winner}}] or rankings [{{annotator, ranks}}]; {error!r}"
-            ) from error
-        if any(len(r) != len(texts) for r in found.ranks.values()) or len(texts) not in SIZES:
-            raise RankingsFileError(
-                f"{path}, line {number}: {len(texts)} responses; give {SIZES} with a rank each"
-            )
-        tasks.append(found)
+    """Return the judged tasks of a JSONL file; FeedbackFileError names the line that cannot be read."""
+    tasks = list(read_judged(path, "rankings"))
     if not tasks:
-        raise RankingsFileError(f"{path} holds no judged task")
+        raise FeedbackFileError(f"{path} holds no judged task")
+    for task in tasks:
+        if len(task.texts) not in SIZES:
+            raise FeedbackFileError(
+                f"{path}, line {task.line}: {len(task.texts)} responses; a task has {', '.join(map(str, SIZES))}"
+            )
     return tasks
 
 
@@ -108,17 +60,21 @@ class Script:
 
 def script(part: Sequence[Judged], wallets: dict[str, Address], method: str) -> Script:
     """Return the tasks, each reserved for the wallets of the people who judged it; equal tasks become one."""
-    plans: dict[str, Plan] = {}
-    said: dict[str, dict[str, tuple[int, ...]]] = {}
+    answers: dict[tuple[str, tuple[str, ...]], dict[str, tuple[int, ...]]] = {}
+    systems: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
     for judged in part:
-        task = Task.of(judged.prompt, judged.texts, [method])
-        place = [judged.texts.index(t) for t in task.responses]
-        answers = said.setdefault(task.hash(), {})
+        texts = Task.of(judged.prompt, judged.texts, [method]).responses
+        place = [judged.texts.index(t) for t in texts]
+        key = (judged.prompt, texts)
+        systems.setdefault(key, tuple(judged.systems[i] for i in place))
         for annotator, ranks in judged.ranks.items():
-            answers.setdefault(annotator, tuple(ranks[i] for i in place))
-        assignees = tuple(sorted(wallets[a] for a in answers))
-        plans[task.hash()] = Plan(task, tuple(judged.systems[i] for i in place), (), assignees)
-    return Script(tuple(plans.values()), said)
+            answers.setdefault(key, {}).setdefault(annotator, tuple(ranks[i] for i in place))
+    plans, said = [], {}
+    for key, given in answers.items():
+        task = Task.of(*key, [method], assignees=[wallets[a] for a in given])
+        plans.append(Plan(task, systems[key]))
+        said[str(task.hash())] = given
+    return Script(tuple(plans), said)
 
 
 def _stake(stage: Stage, names: Sequence[str]) -> list[Player]:

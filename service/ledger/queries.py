@@ -15,6 +15,7 @@ from chain.ledger.bulk import insert_rows
 from chain.types import Address, Epoch, Hash32, WalletState, Wei
 from service.ledger.tables import (
     EpochRow,
+    HandoutRow,
     JobRow,
     LeafRow,
     LeaseRow,
@@ -25,6 +26,8 @@ from service.ledger.tables import (
     ScoreRow,
     SessionRow,
     ShareRow,
+    SkipRow,
+    TallyRow,
     TaskRow,
 )
 
@@ -109,49 +112,25 @@ def _known(rows: Iterable[Any], among: Collection[str]) -> set[str]:
     return {value for (value,) in rows if value in wanted}
 
 
-def live_lease(session: Session, epoch: int, wallet: str, now: int) -> LeaseRow | None:
-    """Return the task that the wallet holds and has not yet judged, if its time is not over."""
-    held = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.done).is_(False))
-    return session.exec(select(LeaseRow).where(*held, LeaseRow.expires_at > now)).first()
+def task_contents(session: Session) -> set[tuple[str, tuple[str, ...]]]:
+    """Return prompt and responses of every task that there has been."""
+    rows = session.exec(select(TaskRow.prompt, TaskRow.responses)).all()
+    return {(prompt, tuple(responses)) for prompt, responses in rows}
 
 
-def lease_row(session: Session, epoch: int, wallet: str, task: str) -> LeaseRow | None:
-    """Return a wallet's lease of a task, live or not."""
-    return session.get(LeaseRow, (epoch, wallet, task))
+def retired_gold(session: Session, epoch: int) -> Sequence[TaskRow]:
+    """Return the gold tasks of an epoch that proved wrong."""
+    return session.exec(
+        select(TaskRow)
+        .where(TaskRow.epoch == epoch, col(TaskRow.retired).is_(True))
+        .order_by(col(TaskRow.task))
+    ).all()
 
 
-def open_tasks(session: Session, epoch: int, wallet: str, method: str, overlap: int, now: int) -> list[str]:
-    """Return those tasks of an epoch that have the fewest judgements, of those that the wallet may be handed.
-
-    They take its method, it has not judged them, and they are kept for it, or for nobody and have fewer than `overlap`
-    judgements, which wallets with stake have given or may still give. A lease of its own that ran out does not bar one.
-    """
-    live = or_(col(LeaseRow.done).is_(True), col(LeaseRow.expires_at) > now)
-    # Whose they are is not asked, so that an index tells it: what this wallet judged is left out, and what it holds is
-    # handed to it again before it may be handed more.
-    counted = (LeaseRow.epoch == epoch, col(LeaseRow.staked).is_(True), live)
-    held = (
-        select(LeaseRow.task, func.count().label("held"))
-        .where(*counted)
-        .group_by(col(LeaseRow.task))
-        .subquery()
-    )
-    mine = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.done).is_(True))
-    taken = func.coalesce(held.c.held, 0)
-    # As text: the database looks through all of them, and only those that are left come here.
-    methods, kept_for = cast(TaskRow.methods, String), cast(TaskRow.assignees, String)
-    fits = methods.contains(f'"{method}"', autoescape=True)
-    free = or_(and_(kept_for == "[]", taken < overlap), kept_for.contains(f'"{wallet}"'))
-    left = (
-        select(TaskRow.task, taken.label("taken"))
-        .outerjoin(held, col(TaskRow.task) == held.c.task)
-        .where(
-            TaskRow.epoch == epoch, fits, free, col(TaskRow.task).not_in(select(LeaseRow.task).where(*mine))
-        )
-        .cte()
-    )
-    fewest = select(func.min(left.c.taken)).scalar_subquery()
-    return list(session.exec(select(left.c.task).where(left.c.taken == fewest)))
+def redacted_count(session: Session, epoch: int) -> int:
+    """Return how many responses of an epoch were changed before they were shown."""
+    notes = session.exec(select(TaskRow.redacted).where(TaskRow.epoch == epoch)).all()
+    return sum(map(len, notes))
 
 
 def task_count(session: Session, epoch: int) -> int:
@@ -171,6 +150,99 @@ def judgement_count(session: Session, epoch: int) -> int:
     """Return how many rankings an epoch has, revisions included: the only thing public before its close."""
     # They are numbered from 0 without a gap and none is ever removed: the last number is found at once.
     return next_position(session, epoch)
+
+
+# --- hand-outs --------------------------------------------------------------------------------------------
+
+
+def lease_row(session: Session, epoch: int, wallet: str, task: str) -> LeaseRow | None:
+    """Return a wallet's lease of a task, live or not."""
+    return session.get(LeaseRow, (epoch, wallet, task))
+
+
+def live_lease(session: Session, epoch: int, wallet: str, now: int) -> LeaseRow | None:
+    """Return the task that the wallet holds and has neither judged nor skipped, if its time is not over."""
+    held = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.live).is_(True))
+    return session.exec(select(LeaseRow).where(*held, LeaseRow.expires_at > now)).first()
+
+
+def overdue_leases(session: Session, epoch: int, now: int) -> Sequence[LeaseRow]:
+    """Return the leases that still count as live though their time is over."""
+    live = (LeaseRow.epoch == epoch, col(LeaseRow.live).is_(True), LeaseRow.expires_at <= now)
+    return session.exec(select(LeaseRow).where(*live)).all()
+
+
+def tally_row(session: Session, epoch: int, task: str) -> TallyRow:
+    """Return what has come of a task so far."""
+    return session.get_one(TallyRow, (epoch, task))
+
+
+def tallies(session: Session, epoch: int) -> Sequence[TallyRow]:
+    """Return what has come of each task of an epoch, by hash."""
+    return session.exec(select(TallyRow).where(TallyRow.epoch == epoch).order_by(col(TallyRow.task))).all()
+
+
+def next_open(session: Session, epoch: int, wallet: str, method: str, point: str) -> str | None:
+    """Return the task that a wallet which holds none is given: with the fewest judgements, first from `point` on.
+
+    Of those that it has not judged, skipped or written, and that more judgements are wanted of or that are its own
+    to judge. In steps that an index answers, so that the number of tasks hardly matters.
+    """
+    # Not as an EXISTS: a PostgreSQL that has not yet counted a new table's rows would look it up for each task.
+    mine = select(LeaseRow.task).where(
+        LeaseRow.epoch == epoch, LeaseRow.wallet == wallet,
+        or_(col(LeaseRow.done).is_(True), col(LeaseRow.skipped).is_(True)),
+    )  # fmt: skip
+    wanted = and_(col(TallyRow.assignees) == "", TallyRow.taken < col(TallyRow.wanted))
+    fits = (
+        TallyRow.epoch == epoch, col(TallyRow.methods).contains(f",{method},"), TallyRow.author != wallet,
+        or_(wanted, col(TallyRow.assignees).contains(f",{wallet},")), col(TallyRow.task).not_in(mine),
+    )  # fmt: skip
+    fewest = session.exec(select(TallyRow.taken).where(*fits).order_by(col(TallyRow.taken)).limit(1)).first()
+    if fewest is None:
+        return None
+    level = select(TallyRow.task).where(*fits, TallyRow.taken == fewest).order_by(col(TallyRow.task)).limit(1)
+    return session.exec(level.where(TallyRow.task >= point)).first() or session.exec(level).first()
+
+
+def handouts(session: Session, epoch: int) -> Sequence[HandoutRow]:
+    """Return an epoch's hand-outs in the order of their numbers."""
+    found = select(HandoutRow).where(HandoutRow.epoch == epoch)
+    return session.exec(found.order_by(col(HandoutRow.number))).all()
+
+
+def handout_row(session: Session, epoch: int, number: int) -> HandoutRow:
+    """Return a hand-out by its number."""
+    return session.get_one(HandoutRow, (epoch, number))
+
+
+def handout_count(session: Session, epoch: int, wallet: str | None = None) -> int:
+    """Return how often tasks were handed out in an epoch, to one wallet or to all."""
+    found = select(func.count()).select_from(HandoutRow).where(HandoutRow.epoch == epoch)
+    return session.exec(found if wallet is None else found.where(HandoutRow.wallet == wallet)).one()
+
+
+def skips(session: Session, epoch: int) -> Sequence[SkipRow]:
+    """Return an epoch's skips in the order of their numbers."""
+    return session.exec(select(SkipRow).where(SkipRow.epoch == epoch).order_by(col(SkipRow.number))).all()
+
+
+def skip_row(session: Session, epoch: int, wallet: str, task: str) -> SkipRow | None:
+    """Return a wallet's skip of a task."""
+    mine = (SkipRow.epoch == epoch, SkipRow.wallet == wallet, SkipRow.task == task)
+    return session.exec(select(SkipRow).where(*mine)).first()
+
+
+def skip_count(session: Session, epoch: int, wallet: str | None = None) -> int:
+    """Return how many tasks were given back in an epoch, by one wallet or by all."""
+    found = select(func.count()).select_from(SkipRow).where(SkipRow.epoch == epoch)
+    return session.exec(found if wallet is None else found.where(SkipRow.wallet == wallet)).one()
+
+
+def judged_count(session: Session, epoch: int, wallet: str) -> int:
+    """Return how many tasks a wallet has judged in an epoch."""
+    mine = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.done).is_(True))
+    return session.exec(select(func.count()).select_from(LeaseRow).where(*mine)).one()
 
 
 # --- sessions and rankings --------------------------------------------------------------------------------
@@ -340,6 +412,7 @@ def forget_results(session: Session, epoch: int) -> None:
     run(update(EpochRow).where(later).values(**nothing))
     run(update(RunRow).where(col(RunRow.declared_in) >= epoch).values(declared_in=None))
     run(delete(RunRow).where(col(RunRow.declared_in).is_(None), col(RunRow.last) >= epoch))
+    run(update(TaskRow).where(col(TaskRow.epoch) >= epoch).values(retired=False))
     session.expire_all()
 
 
@@ -347,7 +420,8 @@ def forget_uncommitted(session: Session, epoch: int) -> None:
     """Delete the epochs after `epoch` of which the chain does not know the opening, with their tasks."""
     later = col(EpochRow.epoch) > epoch, col(EpochRow.committed_at).is_(None)
     numbers = session.exec(select(EpochRow.epoch).where(*later)).all()
-    session.connection().execute(delete(TaskRow).where(col(TaskRow.epoch).in_(numbers)))
+    for table in (TaskRow, TallyRow):
+        session.connection().execute(delete(table).where(col(table.epoch).in_(numbers)))
     session.connection().execute(delete(EpochRow).where(*later))
 
 

@@ -43,10 +43,14 @@ class EpochRow(SQLModel, table=True):
     """The price of stake that followed from its close."""
     anchored_at: int | None = Field(default=None, sa_type=BigInteger)
     """When the chain learned what came of it; nothing is posted before."""
+    entries: int = 0
+    """Hand-outs and skips so far: the number of the next."""
+    last_at: int = Field(default=0, sa_type=BigInteger)
+    """Block time of the last hand-out, skip or ranking: the epoch's log never goes back in time."""
 
 
 class TaskRow(SQLModel, table=True):
-    """A task of an epoch; append-only."""
+    """A task of an epoch; append-only until the close."""
 
     __tablename__ = "task"
     epoch: int = Field(primary_key=True)
@@ -58,21 +62,83 @@ class TaskRow(SQLModel, table=True):
     """Name of the model behind each response, in the same order; never shown before the close."""
     assignees: list[str] = _json()
     """When not empty, only these wallets are handed the task."""
+    author: str = ""
+    """Wallet that the prompt is of, who is not handed the task; empty where nobody is named."""
     gold_ranks: list[int] = _json()
     """Known dense ranks in the order of `responses`; empty for an ordinary task."""
     gold_salt: str = ""
+    retired: bool = False
+    """Its known ranks proved wrong, so that it was scored as an ordinary task."""
+    redacted: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """What was changed in responses before they were shown: hash shown, original text, names, control characters."""
+
+
+class TallyRow(SQLModel, table=True):
+    """What has come of a task so far, and what it takes to choose it; narrow, because each hand-out searches it."""
+
+    __tablename__ = "tally"
+    __table_args__ = (Index("tally_taken", "epoch", "taken", "task"),)
+    epoch: int = Field(primary_key=True)
+    task: str = Field(primary_key=True)
+    methods: str
+    """With a comma before and after each."""
+    author: str = ""
+    assignees: str = ""
+    """With a comma before and after each; empty for a task that is for everybody."""
+    taken: int = 0
+    """Judgements that wallets with stake have given, or may give because they hold the task."""
+    done: int = 0
+    """Those that are given."""
+    wanted: int
+    votes: list[int] = _json()
+    """What the given ones say of each pair, added up."""
+
+
+class HandoutRow(SQLModel, table=True):
+    """A task was given to a wallet; append-only, a line of the bundle."""
+
+    __tablename__ = "handout"
+    __table_args__ = (Index("handout_wallet", "epoch", "wallet"),)
+    epoch: int = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    """Place among the hand-outs and skips of its epoch."""
+    wallet: str
+    task: str
+    at: int = Field(sa_type=BigInteger)
+    staked: bool
+    after: int
+    """How many rankings had been accepted before."""
+
+
+class SkipRow(SQLModel, table=True):
+    """A wallet gave a task back unjudged; append-only, a line of the bundle."""
+
+    __tablename__ = "skip"
+    __table_args__ = (Index("skip_wallet", "epoch", "wallet"),)
+    epoch: int = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    wallet: str
+    task: str
+    reason: str
+    at: int = Field(sa_type=BigInteger)
+    after: int
 
 
 class LeaseRow(SQLModel, table=True):
-    """A task in a wallet's hands."""
+    """A task in a wallet's hands, or what became of it."""
 
     __tablename__ = "lease"
-    __table_args__ = (Index("lease_taken", "epoch", "task", "staked", "done", "expires_at"),)
+    __table_args__ = (Index("lease_live", "epoch", "live", "expires_at"),)
     epoch: int = Field(primary_key=True)
     wallet: str = Field(primary_key=True)
     task: str = Field(primary_key=True)
+    number: int = 0
+    """Of its hand-out, the last where there were several."""
     expires_at: int = Field(sa_type=BigInteger)
+    live: bool = True
+    """The wallet holds it; once its time is over, until somebody asks for a task."""
     done: bool = False
+    skipped: bool = False
     staked: bool = False
     """The wallet had stake when it was handed the task; only then it counts among the judgements wanted."""
 

@@ -11,13 +11,14 @@ from chain.bundle import SignedSession
 from chain.canonical import text_hash
 from chain.contracts import call
 from chain.errors import RpcError, SignatureError
-from chain.messages import Ranking, Session, checksum
+from chain.messages import Handout, Ranking, Session, checksum, sign
 from chain.types import Address
-from service import arena, auth, feedback
+from service import auth, feedback, handouts
 from service.context import Context
 from service.errors import BadRequestError, ConflictError, UnavailableError
 from service.ledger import queries
-from service.routes.depends import MAX_EPOCH, Caller, Ctx, Reading, Writing
+from service.ledger.tables import EpochRow
+from service.routes.depends import MAX_EPOCH, Caller, Ctx, HashPath, Reading, Writing
 
 NO_STAKE = "This wallet has no stake: the ranking is recorded, but its HapticScore is 0 until you stake."
 router = APIRouter(tags=["contributors"])
@@ -58,6 +59,27 @@ class TaskAnswer(BaseModel):
     shown: list[str] = Field(description="texts in the order of the screen; letters A, B, C … go by it")
     shown_hashes: list[Hash]
     expires_at: int = Field(description="block time, Unix seconds")
+    number: int = Field(description="place of the hand-out in the epoch's log")
+    at: int = Field(description="block time of the hand-out, Unix seconds")
+    signature: str = Field(
+        description="the service's on Handout {wallet, epoch, task, number, at}: keep it, the log must show it"
+    )
+    skips_left: int = Field(description="tasks that this wallet may still give back in this epoch")
+
+
+class SkipRequest(StrictBody):
+    """Why a task is given back."""
+
+    reason: str = Field(description="unclear, offensive, not_my_language, too_long or other")
+
+
+class SkipAnswer(BaseModel):
+    """A task that was given back; it does not come again."""
+
+    epoch: int
+    task: Hash
+    number: int = Field(description="place of the skip in the epoch's log")
+    skips_left: int
 
 
 class RankingRequest(StrictBody):
@@ -119,17 +141,37 @@ def log_in(ctx: Ctx, db: Writing, body: SessionRequest) -> SessionAnswer:
 def next_task(ctx: Ctx, db: Writing, caller: Caller) -> TaskAnswer:
     """Hand out the next task; asking again before it is judged gives the same one."""
     now, staked = ctx.clock.now(), _staked(ctx, caller.wallet) > 0
+    row = _open_epoch(ctx, db, now)
+    rules, seed = ctx.rules.from_json(row.rules), ctx.place.seed(row.epoch)
+    handed = handouts.next_task(db, seed, rules, row, caller.wallet, now, staked=staked)
+    left = handouts.left_of(db, rules, row.epoch, caller.wallet)
+    db.commit()
+    e = handed.entry
+    promise = Handout(e.wallet, row.epoch, e.task, e.number, e.at)
+    return TaskAnswer(
+        epoch=row.epoch, task=e.task, prompt=handed.prompt, method=handed.method, shown=list(handed.shown),
+        shown_hashes=[text_hash(t) for t in handed.shown], expires_at=handed.expires_at, number=e.number, at=e.at,
+        signature=sign(promise, ctx.domain, ctx.desk.receipts), skips_left=left,
+    )  # fmt: skip
+
+
+@router.post("/tasks/{task}/skip")
+def skip(ctx: Ctx, db: Writing, caller: Caller, task: HashPath, body: SkipRequest) -> SkipAnswer:
+    """Give a task back unjudged, within a budget: some are free, and judged ones earn more."""
+    now = ctx.clock.now()
+    row = _open_epoch(ctx, db, now)
+    done = handouts.skip(db, ctx.rules.from_json(row.rules), row, caller.wallet, task, body.reason, now)
+    db.commit()
+    return SkipAnswer(epoch=row.epoch, task=task, number=done.entry.number, skips_left=done.left)
+
+
+def _open_epoch(ctx: Context, db: Writing, now: int) -> EpochRow:
+    """Return the running epoch, locked; ConflictError where nobody is asked anything yet."""
     epoch = ctx.place.epoch_at(now)
     row = queries.epoch_row(db, epoch, lock=True)
     if row is None or row.committed_at is None or row.closed_at is not None:
         raise ConflictError(f"epoch {epoch} is not open yet: its tasks are being made; ask again in a moment")
-    rules = ctx.rules.from_json(row.rules)
-    handed = arena.next_task(db, ctx.place.seed(epoch), rules, epoch, caller.wallet, now, staked=staked)
-    db.commit()
-    return TaskAnswer(
-        epoch=epoch, task=handed.task, prompt=handed.prompt, method=handed.method, shown=list(handed.shown),
-        shown_hashes=[text_hash(t) for t in handed.shown], expires_at=handed.expires_at,
-    )  # fmt: skip
+    return row
 
 
 @router.post("/rankings", status_code=201)

@@ -10,7 +10,7 @@ from sqlmodel import Session as Db
 
 from chain.errors import SignatureError
 from chain.messages import Session, parse_address
-from chain.types import Address
+from chain.types import Address, Hash32
 from service.auth import who
 from service.context import Context
 from service.errors import BadRequestError, UnauthorizedError
@@ -18,6 +18,7 @@ from service.errors import BadRequestError, UnauthorizedError
 MAX_EPOCH = 2**31 - 1
 """Largest epoch that the tables hold."""
 EpochPath = Annotated[int, Path(ge=0, le=MAX_EPOCH)]
+HashPath = Annotated[Hash32, Path(pattern="^0x[0-9a-f]{64}$")]
 
 
 def context(request: Request) -> Context:

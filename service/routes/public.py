@@ -22,7 +22,7 @@ from service.context import Context, Payouts
 from service.errors import NotFoundError
 from service.ledger import queries
 from service.ledger.tables import EpochRow, ScoreRow
-from service.routes.depends import MAX_EPOCH, Ctx, EpochPath, Reading, WalletPath
+from service.routes.depends import MAX_EPOCH, Ctx, EpochPath, HashPath, Reading, WalletPath
 from service.status import Status, read_status
 from trainer.rating import Result, rate
 
@@ -66,7 +66,15 @@ class EpochAnswer(BaseModel):
     gold_root: str
     rules_hash: str
     tasks: int
-    judgements: int = Field(description="all that is public before the close")
+    judgements: int = Field(description="with hand-outs and skips, all that is public before the close")
+    handouts: int
+    skips: int
+    redacted: int = Field(
+        description="responses in which a name of a model, or a control character, was replaced before they were shown"
+    )
+    retired_gold: int = Field(
+        description="gold tasks that proved wrong at the close and did not count as gold"
+    )
     abandoned: bool = Field(description="its operator gave it up: no ranking of it counts")
     root: str | None = None
     sum: str | None = None
@@ -207,7 +215,8 @@ def _epoch(
         epoch=row.epoch, state="open" if row.committed_at else "opening",
         start=ctx.place.start(row.epoch), end=ctx.place.start(row.epoch + 1),
         seed_hash=row.seed_hash, gold_root=row.gold_root, rules_hash=row.rules_hash,
-        tasks=tasks, judgements=judgements, abandoned=row.abandoned_at is not None,
+        tasks=tasks, judgements=judgements, handouts=more.handouts, skips=more.skips, redacted=more.redacted,
+        retired_gold=more.retired, abandoned=row.abandoned_at is not None,
     )  # fmt: skip
     if report is None:
         return found
@@ -228,6 +237,16 @@ def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
         raise NotFoundError(f"epoch {epoch} is not closed; its bundle is published then")
     path = ctx.place.bundle_path(epoch)
     return FileResponse(path, media_type="application/jsonl", headers={"ETag": f'"{report.data_hash}"'})
+
+
+@router.get("/bundles/{data_hash}", response_class=FileResponse)
+def bundle_by_hash(ctx: Ctx, data_hash: HashPath) -> FileResponse:
+    """The bundle that has this dataHash, also where its epoch was closed anew since; it never changes."""
+    path = ctx.place.bundle_by_hash(data_hash)
+    if not path.is_file():
+        raise NotFoundError(f"no bundle with the hash {data_hash} was published here")
+    headers = {"ETag": f'"{data_hash}"', "Cache-Control": "public, max-age=31536000, immutable"}
+    return FileResponse(path, media_type="application/jsonl", headers=headers)
 
 
 @router.get("/epochs/{epoch}/scores")

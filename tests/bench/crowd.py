@@ -11,12 +11,14 @@ from typing import Final
 from coincurve import PrivateKey
 
 from chain.assignment import display_order
+from chain.board import Arrival, Board
 from chain.bundle import Evidence, Header, SignedRanking
 from chain.canonical import text_hash
 from chain.epoch import NO_RUN, Facts, Standing
 from chain.feedback import Task, summary_of
+from chain.gold import gold_root
+from chain.handout import HandoutEntry
 from chain.hashing import keccak256
-from chain.merkle import EMPTY_ROOT
 from chain.messages import Domain, Ranking
 from chain.rules import Rules
 from chain.stake import Change, fold, stake_seconds
@@ -26,7 +28,13 @@ from tests.worlds import DISTRIBUTOR, DOMAIN, GENESIS, LENGTH, NO_COMMENT
 SIZE: Final = 4
 PAIRS: Final = SIZE * (SIZE - 1) // 2
 OVERLAP: Final = 5
-RULES: Final = Rules(params=Params(c0=0, z_num=0, n1=6), methods=("ranking",))
+RULES: Final = Rules(
+    params=Params(c0=0, z_num=0, n1=6),
+    methods=("ranking",),
+    overlap_min=OVERLAP,
+    overlap=OVERLAP,
+    overlap_max=OVERLAP,
+)
 """Pays from the first comparison on, so that most of the crowd has a payout; every ranking gives all its pairs."""
 _WORDS: Final = (
     "the",
@@ -73,22 +81,26 @@ class Crowd:
     def evidence(self) -> Evidence:
         """Return what this crowd signed: wallets in turn, so that each ranks a task or two; better ones mostly agree."""
         luck = Random(1)
-        tasks = [_task(n, luck) for n in range(-(-self.rankings // OVERLAP))]
-        names = [t.hash() for t in tasks]
-        log = []
+        tasks = {t.hash(): t for t in (_task(n, luck) for n in range(-(-self.rankings // OVERLAP)))}
+        board, log, handouts = Board(tasks, RULES, self.seed), [], []
         for position in range(self.rankings):
             wallet, key = self.people[position % self.wallets]
-            place = position % len(tasks)
-            said = self._ranking(wallet, tasks[place], names[place], luck)
             at = self.start + 110 + position * (LENGTH - 120) // self.rankings
+            name = board.choose(wallet)
+            if name is None:
+                raise SystemExit(f"the crowd of the bench has no task left for ranking {position}")
+            handouts.append(HandoutEntry(position, wallet, name, at, staked=True, after=position))
+            board.hand_out(handouts[-1])
+            said = self._ranking(wallet, tasks[name], name, luck)
+            board.rank(Arrival(position, said, at))
             log.append(SignedRanking(said, sign(said, self.domain, key), position, at))
         header = Header(
             epoch=Epoch(self.epoch), chain_id=DOMAIN.chain_id, vault=DOMAIN.vault, distributor=DISTRIBUTOR,
             genesis=GENESIS, length=LENGTH, snapshot_block=100, snapshot_hash=text_hash("block"),
-            seed=Hash32("0x" + self.seed.hex()), gold_root=EMPTY_ROOT, lam=standing({}).lam, rules=RULES,
-            previous=standing({}).previous,
+            seed=Hash32("0x" + self.seed.hex()), gold_root=gold_root(tasks, {}, self.seed), lam=standing({}).lam,
+            rules=RULES, previous=standing({}).previous,
         )  # fmt: skip
-        return Evidence(header, dict(zip(names, tasks, strict=True)), {}, (), tuple(log), ())
+        return Evidence(header, tasks, {}, (), tuple(log), (), tuple(handouts))
 
     def _ranking(self, wallet: Address, task: Task, name: Hash32, luck: Random) -> Ranking:
         """Return an order of all responses: the true one, which is that of their hashes, or any."""

@@ -10,6 +10,7 @@ import pytest
 from chain.devnet import DevnetError
 from service.demo import play, replay
 from service.demo.cast import ROLES
+from service.judged import FeedbackFileError
 
 SMALL_TRAINER = {
     "pretrain": {"documents": 600, "steps": 60},
@@ -71,7 +72,7 @@ def test_people_in_a_file_are_replayed_as_wallets_and_the_contrarian_earns_nothi
 def test_a_file_that_holds_no_rankings_is_refused_by_line(tmp_path: Path, text: str, why: str) -> None:
     file = tmp_path / "rankings.jsonl"
     file.write_text(text)
-    with pytest.raises(replay.RankingsFileError, match=why):
+    with pytest.raises(FeedbackFileError, match=why):
         replay.read(file)
 
 

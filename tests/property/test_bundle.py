@@ -135,6 +135,8 @@ def test_a_bundle_is_the_same_in_whatever_order_its_evidence_is_given(luck: Rand
         shuffled(EVIDENCE.sessions),
         shuffled(EVIDENCE.rankings),
         shuffled(EVIDENCE.runs),
+        shuffled(EVIDENCE.handouts),
+        shuffled(EVIDENCE.skips),
     )
     assert _bundle(mixed) == _bundle(EVIDENCE)
 
@@ -250,7 +252,7 @@ def test_lambda_is_a_numerator_and_a_denominator_in_decimal(value: object) -> No
     _refused("epoch", "lambda", lambda line: line.update({"lambda": value}))
 
 
-@pytest.mark.parametrize("kind", KINDS[:6])
+@pytest.mark.parametrize("kind", KINDS[:8])
 def test_a_line_has_exactly_its_fields(kind: str) -> None:
     _refused(kind, "has the fields", lambda line: line.update({"more": 1}))
     name = next(k for k in LINES[_at(kind)] if k != "kind")
@@ -262,7 +264,7 @@ def test_a_line_has_exactly_its_fields(kind: str) -> None:
     [
         ("epoch", "vault: 'x' is not an address", {"vault": "x"}),
         ("epoch", "the rules beside it hash to", {"rulesHash": text_hash("others")}),
-        ("task", "its prompt, responses and methods hash to", {"prompt": "another"}),
+        ("task", "its prompt, responses, methods, author and assignees hash to", {"prompt": "another"}),
         ("task", "prompt is 7, expected a text", {"prompt": 7}),
         ("task", "two responses", {"responses": ["same", "same"]}),
         ("task", "methods", {"methods": []}),
@@ -318,6 +320,7 @@ def test_rules_are_read_back_as_they_were() -> None:
         ({"overlap": 0}, "overlap is 0"),
         ({"overlap": True}, "overlap is True"),
         ({"gold_ppm": 1_000_001}, "gold_ppm is 1000001"),
+        ({"judged_per_skip": 0}, "judged_per_skip is 0"),
         ({"lease_s": -1}, "lease_s is -1"),
         ({"methods": []}, "methods"),
         ({"methods": ["coin"]}, "coin"),

@@ -22,11 +22,11 @@ from chain.epoch import (
     Closed,
     Engine,
     close,
-    gold_root,
     preference_lines,
     snapshot_hash,
 )
 from chain.evidence import check_evidence
+from chain.gold import gold_root
 from chain.merkle import ledger_root
 from chain.rules import Rules
 from chain.types import Epoch
@@ -143,7 +143,7 @@ def test_revenue_of_an_epoch_in_which_nobody_scores_waits_for_one_in_which_someb
     closed = close(empty, facts_of(0, {0: 50}), standing, FAST, digests)
     assert closed.standing.carried == {0: 50}
     assert closed.ledger_root == ZERO_HASH
-    assert gold_root([]) == ZERO_HASH
+    assert gold_root([], {}, bytes(32)) == ZERO_HASH
     busy = evidence_of(Random(7), closed.standing, epoch=1)
     digests = {r.position: r.ranking.digest(DOMAIN) for r in busy.rankings}
     after = close(busy, facts_of(1, {0: 1}), closed.standing, FAST, digests)

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.bundle import Gold
 from chain.feedback import Task
+from chain.gold import Gold
 from chain.rules import METHODS, SIZES, Rules
 from service.arena import (
     Answer,
     Plan,
+    Prompt,
     file_gold,
     gold_of,
     gold_share,
@@ -45,14 +46,14 @@ method_sets = st.sets(st.sampled_from(METHODS), min_size=1).map(lambda m: Rules(
 
 
 @given(answers, method_sets, st.integers(0, 5), draws)
-def test_a_task_shows_two_or_four_different_answers_to_its_prompt(
+def test_a_task_shows_different_answers_to_its_prompt_of_a_number_that_there_is(
     said: list[Answer], rules: Rules, count: int, draw: bytes
 ) -> None:
     plans = plan_tasks(said, rules, count, draw)
     assert len(plans) <= count
     for plan in plans:
         texts = plan.task.responses
-        assert len(texts) in {2, 4}
+        assert len(texts) in SIZES
         assert len(set(texts)) == len(texts)
         assert {Answer(plan.task.prompt, m, t) for m, t in zip(plan.origins, texts, strict=True)} <= set(said)
 
@@ -96,10 +97,43 @@ def test_another_draw_gives_other_tasks() -> None:
     assert [p.task for p in first] != [p.task for p in second]
 
 
-def test_five_eighths_of_the_tasks_show_four_answers_and_the_models_meet_in_each() -> None:
+def test_tasks_show_all_numbers_of_answers_and_the_models_meet_in_each() -> None:
     plans = plan_tasks(_answers(16), Rules(), 16, bytes(32))
-    assert Counter(len(p.origins) for p in plans) == {4: 10, 2: 6}
-    assert all(set(Counter(p.origins).values()) == {len(p.origins) // 2} for p in plans)
+    assert Counter(len(p.origins) for p in plans) == {2: 6, 3: 2, 4: 6, 6: 2}
+    for plan in plans:
+        counts = Counter(plan.origins)
+        assert set(counts) == {"old", "new"}
+        assert max(counts.values()) - min(counts.values()) == len(plan.origins) % 2
+    odd = [
+        Counter(p.origins)["old"]
+        for n in range(8)
+        for p in plan_tasks(_answers(16), Rules(), 16, bytes([n]) * 32)
+        if len(p.origins) == 3
+    ]
+    assert set(odd) == {1, 2}
+
+
+@pytest.mark.parametrize(("texts", "sizes"), [(1, {2}), (2, {2, 3, 4}), (3, {2, 3, 4, 6})])
+def test_a_task_shows_fewer_where_there_are_not_so_many(texts: int, sizes: set[int]) -> None:
+    assert {len(p.origins) for p in plan_tasks(_answers(16, texts), Rules(), 16, bytes(32))} == sizes
+
+
+def test_a_size_that_no_method_can_judge_is_not_made() -> None:
+    only = Rules(methods=("best_worst",))
+    assert min(len(p.origins) for p in plan_tasks(_answers(16), only, 16, bytes(32))) == 3
+    assert {
+        len(p.origins) for p in plan_tasks(_answers(16), Rules(methods=("pairwise",)), 16, bytes(32))
+    } == {2}
+
+
+def test_a_prompt_keeps_its_author_and_an_answer_its_models_name_only_in_the_notes() -> None:
+    wallet = "0x" + "ab" * 20
+    said = [Answer("p", "sft-0", "I am sft-0"), Answer("p", "sft-1", "fine"), Answer("q", "sft-0", "b")]
+    (plan,) = plan_tasks([*said, Answer("p", "sft-1", "I am sft-1")], Rules(), 9, bytes(32), {"p": wallet})
+    assert plan.task.author == wallet
+    assert set(plan.task.responses) == {"I am [model]", "fine"}
+    assert [r.shown for r in plan.redacted] == ["I am [model]"]
+    assert plan.redacted[0].original in {"I am sft-0", "I am sft-1"}
 
 
 def test_a_text_that_both_models_gave_is_shown_once_and_is_not_always_the_same_models() -> None:
@@ -125,8 +159,8 @@ def test_the_lexicon_marks_the_share_rounded_up_and_changes_nothing_else(count: 
     plans = plan_tasks(_answers(count), Rules(), count, bytes(32))
     marked = lexicon_gold(plans, share)
     assert sum(bool(p.gold_ranks) for p in marked) == -(-count * share // 1_000_000)
-    assert [(p.task, p.origins, p.assignees) for p in marked] == [
-        (p.task, p.origins, p.assignees) for p in plans
+    assert [(p.task, p.origins, p.redacted) for p in marked] == [
+        (p.task, p.origins, p.redacted) for p in plans
     ]
 
 
@@ -186,7 +220,18 @@ def test_a_gold_line_that_cannot_be_used_is_named_by_its_number(gold_path: Path,
         file_gold(gold_path, Rules(), 9, NOTHING.intersection)
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"text": "p"}'])
+def test_a_prompt_is_read_with_its_author_and_without_what_is_no_text(tmp_path: Path) -> None:
+    path, wallet = tmp_path / "prompts.jsonl", "0x" + "ab" * 20
+    path.write_text(
+        json.dumps({"prompt": "a\x1bb", "author": wallet}) + '\n{"prompt": "c"}\n{"prompt": "c"}\n'
+    )
+    assert read_prompts(path) == [Prompt("a\ufffdb", wallet), Prompt("c")]
+    path.write_text('{"prompt": "c"}\n' + json.dumps({"prompt": "c", "author": wallet}))
+    with pytest.raises(ConfigError, match="line 2: the prompt stands there twice"):
+        read_prompts(path)
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"text": "p"}', '{"prompt": "p", "author": "me"}'])
 def test_a_prompt_line_that_cannot_be_used_is_named_by_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a\u2028b"}\n\n' + line + "\n", encoding="utf-8")

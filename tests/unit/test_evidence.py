@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from eth_account.signers.local import LocalAccount
 
-from chain.assignment import display_order, epoch_seed, method_of, seed_commitment, task_priority
-from chain.bundle import Evidence, Gold, SignedRanking, SignedSession
+from chain.assignment import display_order, epoch_seed, method_of, seed_commitment, task_point
+from chain.bundle import Evidence, SignedRanking, SignedSession
 from chain.canonical import text_hash
 from chain.errors import SignatureError, VerifyError
 from chain.evidence import CLOCK_SKEW_S, check_evidence, check_session, check_signer
 from chain.feedback import summary_of
+from chain.gold import Gold
 from chain.keys import address_of
 from chain.messages import Domain, recover, sign
 from chain.rules import METHODS
@@ -166,7 +167,26 @@ def test_a_ranking_that_came_outside_the_epoch_is_named(at: int) -> None:
 
 @pytest.mark.parametrize("at", [GENESIS, GENESIS + LENGTH - 1])
 def test_the_first_and_the_last_second_are_inside(at: int) -> None:
-    assert len(check_evidence(_with(0, received_at=at), DOMAIN)) == len(GOOD.rankings)
+    all_then = _log(
+        (replace(r, received_at=at) for r in GOOD.rankings),
+        handouts=tuple(replace(h, at=at) for h in GOOD.handouts),
+        skips=tuple(replace(s, at=at) for s in GOOD.skips),
+    )
+    assert len(check_evidence(all_then, DOMAIN)) == len(GOOD.rankings)
+
+
+@pytest.mark.parametrize("at", [GENESIS - 1, GENESIS + LENGTH])
+def test_a_hand_out_or_a_skip_outside_the_epoch_is_named(at: int) -> None:
+    entry, skip = GOOD.handouts[3], GOOD.skips[0]
+    moved = (*GOOD.handouts[:3], replace(entry, at=at), *GOOD.handouts[4:])
+    _named(replace(GOOD, handouts=moved), f"hand-out {entry.number} of {entry.wallet}: at {at}, outside")
+    moved_skips = (replace(skip, at=at), *GOOD.skips[1:])
+    _named(replace(GOOD, skips=moved_skips), f"skip {skip.number} of {skip.wallet}: at {at}, outside")
+
+
+def test_a_ranking_without_its_hand_out_is_named() -> None:
+    _named(replace(GOOD, handouts=GOOD.handouts[1:]), f"of {GOOD.handouts[1].wallet}: expected number 0")
+    _named(replace(GOOD, handouts=(), skips=()), "ranking at position 0 by .*was not handed to the wallet")
 
 
 def test_another_method_than_the_drawn_one_is_named() -> None:
@@ -290,8 +310,7 @@ def test_a_session_is_returned_when_its_wallet_signed_it() -> None:
 def test_a_draw_depends_on_everything_it_is_for() -> None:
     task, hashes = max(((t, k.hashes) for t, k in GOOD.tasks.items()), key=lambda x: len(x[1]))
     draws: list[Any] = [
-        task_priority(seed_of(e), address_of(p), t)
-        for e in range(2) for p in PEOPLE[:2] for t in (task, text_hash("another"))
+        task_point(seed_of(e), address_of(p), turn) for e in range(2) for p in PEOPLE[:2] for turn in range(2)
     ]  # fmt: skip
     assert len(set(draws)) == len(draws)
     by_epoch = {display_order(seed_of(e), address_of(PEOPLE[0]), task, hashes) for e in range(9)}

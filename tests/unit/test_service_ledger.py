@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from sqlmodel import Session, SQLModel, create_engine
 
 from chain.types import Address, WalletState
 from service.ledger import queries
-from service.ledger.tables import EpochRow, JobRow, LeafRow, LeaseRow, PoolRow, RankingRow, ScoreRow, TaskRow
+from service.ledger.tables import EpochRow, JobRow, LeafRow, LeaseRow, PoolRow, RankingRow, ScoreRow, TallyRow, TaskRow
 from service.scores import StoredScores
 
 ME, YOU, SHE = (Address("0x" + 40 * c) for c in "abc")
@@ -70,57 +71,32 @@ def test_an_open_epoch_is_not_the_last_closed(db: Session) -> None:
     assert queries.last_closed(db) == 0
 
 
-def _task(name: str) -> TaskRow:
-    return TaskRow(
-        epoch=0,
-        task=name,
-        prompt="",
-        responses=[],
-        methods=["ranking"],
-        origins=[],
-        assignees=[],
-        gold_ranks=[],
-    )
+def _tally(name: str, taken: int = 0, **more: Any) -> TallyRow:
+    return TallyRow(epoch=0, task=name, methods=",ranking,", taken=taken, wanted=3, votes=[0], **more)
 
 
-def test_open_tasks_count_what_others_have_judged_or_hold_and_leave_out_what_i_judged(db: Session) -> None:
-    queries.add(db, *(_task(t) for t in "vwxyz"))
-    queries.add(db, LeaseRow(epoch=0, task="v", wallet=SHE, expires_at=10, done=True, staked=False))
-    held = [
-        ("w", YOU, 10, True), ("w", SHE, 99, False),
-        ("x", YOU, 10, False),
-        ("y", ME, 10, False), ("y", YOU, 10, True),
-        ("z", ME, 10, True), ("z", YOU, 99, False),
-    ]  # fmt: skip
-    queries.add(
-        db, *(LeaseRow(epoch=0, task=t, wallet=w, expires_at=e, done=d, staked=True) for t, w, e, d in held)
-    )
-    # Those with the fewest first; when they are judged, the next.
-    for expected in (["v", "x"], ["y"], ["w"], []):
-        found = sorted(queries.open_tasks(db, 0, ME, "ranking", 3, now=10))
-        assert found == expected
-        for task in found:
-            row = queries.lease_row(db, 0, ME, task) or LeaseRow(epoch=0, task=task, wallet=ME, expires_at=10)
-            row.done = True
-            queries.add(db, row)
+def test_the_next_task_has_the_fewest_judgements_and_comes_first_from_a_point_on_and_round_again(
+    db: Session,
+) -> None:
+    queries.add(db, *(_tally(t, n) for t, n in (("a", 0), ("c", 0), ("e", 0), ("b", 1), ("d", 3))))
+    assert [queries.next_open(db, 0, ME, "ranking", p) for p in ("a", "b", "d", "f")] == ["a", "c", "e", "a"]
+    assert queries.next_open(db, 0, ME, "likert", "a") is None
+    assert queries.next_open(db, 1, ME, "ranking", "a") is None
 
 
-def test_open_tasks_take_the_method_and_are_kept_for_the_wallet_or_not_judged_enough(db: Session) -> None:
-    kept = {"mine": [ME, YOU], "theirs": [YOU], "anybodys": []}
-    for name, assignees in kept.items():
-        for method in ("best_worst", "bestXworst"):
-            task = _task(f"{name} {method}")
-            task.methods, task.assignees = [method, "likert"], assignees
-            queries.add(db, task)
-    assert sorted(queries.open_tasks(db, 0, ME, "best_worst", 1, 10)) == [
-        "anybodys best_worst",
-        "mine best_worst",
-    ]
-    assert queries.open_tasks(db, 0, ME, "pairwise", 1, 10) == []
-    for name in ("mine", "anybodys"):
-        queries.add(db, LeaseRow(epoch=0, task=f"{name} best_worst", wallet=YOU, expires_at=99, staked=True))
-    assert queries.open_tasks(db, 0, ME, "best_worst", 1, 10) == ["mine best_worst"]
-    assert len(queries.open_tasks(db, 0, ME, "best_worst", 2, 10)) == 2
+def test_what_a_wallet_judged_skipped_or_wrote_is_not_its_next_task_and_what_ran_out_may_be(
+    db: Session,
+) -> None:
+    queries.add(db, *(_tally(t) for t in "abd"), _tally("c", author=ME))
+    queries.add(db, _tally("x", 9, assignees=f",{YOU},{ME},"), _tally("y", assignees=f",{SHE},"))
+    gone = {"epoch": 0, "wallet": ME, "expires_at": 1, "live": False}
+    queries.add(db, LeaseRow(task="a", done=True, **gone), LeaseRow(task="b", skipped=True, **gone))
+    lease = LeaseRow(task="d", **gone)
+    queries.add(db, lease)
+    assert queries.next_open(db, 0, ME, "ranking", "a") == "d"
+    lease.done = True
+    assert queries.next_open(db, 0, ME, "ranking", "a") == "x"
+    assert [queries.next_open(db, 0, w, "ranking", "c") for w in (YOU, SHE)] == ["c", "c"]
 
 
 def test_a_lease_is_over_in_the_second_that_it_names(db: Session) -> None:

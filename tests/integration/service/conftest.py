@@ -79,11 +79,14 @@ class Net:
         for n in range(count):
             # Every answer is as long as any other, so that style plays no part.
             texts = [f"answer {n:03d} of epoch {epoch}: good {i}" for i in range(size)]
-            task = Task.of(f"prompt {n:03d} of epoch {epoch}", texts, methods_for(size, self.rules.methods))
+            task = Task.of(
+                f"prompt {n:03d} of epoch {epoch}", texts, methods_for(size, self.rules.methods),
+                options.get("author", ""), options.get("assignees", ()),
+            )  # fmt: skip
             gold = tuple(size - i for i in map(quality, task.responses)) if n < options.get("gold", 0) else ()
             models = options.get("models", ("model-0", "model-1"))
             origins = tuple(models[quality(t) % 2] for t in task.responses)
-            made.append(Plan(task, origins, gold, tuple(options.get("assignees", ()))))
+            made.append(Plan(task, origins, gold))
         return made
 
     def open(self, epoch: int, plans: Sequence[Plan]) -> None:

@@ -32,7 +32,7 @@ from tests.integration.service.small_trainer import train
 from tests.integration.service.turns import at_once, doing
 from tests.postgres import Postgres
 
-RULES = Rules(methods=("ranking",), overlap=3)
+RULES = Rules(methods=("ranking",), overlap=3, overlap_max=3)
 VAULT = Address("0x" + "1" * 40)
 NOBODY = Address("0x" + "2" * 40)
 DEPLOYMENT: Any = SimpleNamespace(

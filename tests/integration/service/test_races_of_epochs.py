@@ -12,13 +12,13 @@ from sqlmodel import Session as Db
 from chain import ledger
 from chain.messages import sign
 from chain.rules import Rules
-from service import arena, corrections, epochs, feedback, jobs
+from service import corrections, epochs, feedback, handouts, jobs
 from service.errors import ConflictError
 from service.ledger import queries
 from tests.integration.service.turns import at_once, doing
 from tests.postgres import Postgres
 
-RULES = Rules(methods=("ranking",), overlap=3)
+RULES = Rules(methods=("ranking",), overlap=3, overlap_max=3)
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +160,9 @@ def test_a_task_is_handed_to_as_many_as_are_wanted_and_no_more(net: Any, open_ep
         assert who.next_task() is not None
 
     def take(db: Db) -> None:
-        queries.epoch_row(db, open_epoch, lock=True)
+        row = queries.epoch_row(db, open_epoch, lock=True)
         seed = net.ctx.place.seed(open_epoch)
-        arena.next_task(db, seed, RULES, open_epoch, people[0].address, net.now(), staked=True)
+        handouts.next_task(db, seed, RULES, row, people[0].address, net.now(), staked=True)
 
     assert at_once(net.ctx.db, take, people[1].next_task) is None
 

@@ -10,14 +10,27 @@ from typing import Any
 
 import pytest
 
+from chain.board import Arrival, Board, in_order, replay
+from chain.keys import address_of
+from chain.messages import Handout, Ranking, recover
 from chain.rules import Rules
 from service import jobs
+from service.arena import task_of
 from service.client import ApiError
 from service.epochs import open_epoch
+from service.handouts import handout_entry
 from service.ledger import queries
 
 OVERLAP = 2
-RULES = Rules(methods=("ranking",), overlap=OVERLAP, overlap_min=1, lease_s=50)
+RULES = Rules(
+    methods=("ranking",),
+    overlap=OVERLAP,
+    overlap_min=OVERLAP,
+    overlap_max=OVERLAP,
+    lease_s=50,
+    skips_free=1,
+    judged_per_skip=2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +124,107 @@ def test_a_task_for_certain_wallets_goes_to_each_of_them_and_to_nobody_else(
     assert all(len(_judge_all(net, who, right)) == 1 for who in chosen)
 
 
+def test_nobody_is_handed_an_own_prompt(net: Any, epoch: int, right: Any) -> None:
+    author, other = _people(net, epoch, 2)
+    net.open(epoch, net.plans(epoch, 1, author=author.address))
+    assert author.next_task() is None
+    assert len(_judge_all(net, other, right)) == 1
+
+
+def test_a_skipped_task_never_comes_again_and_another_may_judge_it(net: Any, epoch: int, right: Any) -> None:
+    net.open(epoch, net.plans(epoch, 4))
+    (who,) = _people(net, epoch, 1)
+    task = who.next_task()
+    assert task.skips_left == 1
+    assert who.skip(task, "unclear") == 0
+    with net.nothing_written():
+        assert who.skip(task, "unclear") == 0
+    ranking = who.ranking(task, right(task), now=net.now())
+    net.refused_ranking(422, "was skipped", ranking=ranking, by=who.signer)
+    assert task.task not in _judge_all(net, who, right)
+    net.go_to(task.expires_at + 1)
+    assert who.next_task() is None
+    assert task.task in _judge_all(net, *_people(net, epoch, 1), right)
+    known = net.api.get(f"/epochs/{epoch}")
+    assert (known["skips"], known["handouts"], known["judgements"]) == (1, 8, 7)
+
+
+def test_skips_have_a_budget_that_judged_tasks_raise(net: Any, epoch: int, right: Any) -> None:
+    net.open(epoch, net.plans(epoch, 6))
+    (who,) = _people(net, epoch, 1)
+    who.skip(who.next_task(), "offensive")
+    for left in (0, 0):
+        task = who.next_task()
+        assert task.skips_left == left
+        path = f"/v1/tasks/{task.task}/skip"
+        net.refused(
+            409, "no skip is left", method="POST", path=path, body={"reason": "other"}, token=who._token
+        )
+        who.send(who.ranking(task, right(task), now=net.now()))
+    assert who.skip(who.next_task(), "other") == 0
+
+
+def test_only_what_one_holds_can_be_skipped_and_for_a_reason_that_there_is(
+    net: Any, epoch: int, right: Any
+) -> None:
+    net.open(epoch, net.plans(epoch, 3))
+    who, other = _people(net, epoch, 2)
+    task = who.next_task()
+    asked = {"method": "POST", "path": f"/v1/tasks/{task.task}/skip"}
+    net.refused(422, "was not handed to", **asked, body={"reason": "other"}, token=other._token)
+    net.refused(400, "reason 'dull' is not one of", **asked, body={"reason": "dull"}, token=who._token)
+    net.refused(400, **asked, body={"reason": "other", "more": 1}, token=who._token)
+    net.refused(401, **asked, body={"reason": "other"})
+    late = who.next_task()
+    who.send(who.ranking(late, right(late), now=net.now()))
+    net.refused(409, "a judged task can be revised", **asked, body={"reason": "other"}, token=who._token)
+    held = who.next_task()
+    net.go_to(held.expires_at)
+    path = f"/v1/tasks/{held.task}/skip"
+    net.refused(410, "was yours until", method="POST", path=path, body={"reason": "other"}, token=who._token)
+
+
+def test_a_hand_out_is_promised_with_the_key_that_signs_receipts(net: Any, epoch: int) -> None:
+    net.open(epoch, net.plans(epoch, 2))
+    (who,) = _people(net, epoch, 1)
+    found = [net.ask("GET", "/v1/tasks/next", token=who._token).json() for _ in range(2)]
+    assert found[0] == found[1]
+    promise = Handout(who.address, epoch, found[0]["task"], found[0]["number"], found[0]["at"])
+    assert recover(promise.digest(net.ctx.domain), found[0]["signature"]) == address_of(net.ctx.desk.receipts)
+    who._receipts = who.address
+    with pytest.raises(ApiError, match="did not sign this hand-out"):
+        who.next_task()
+
+
+def test_which_tasks_are_gold_changes_nothing_of_what_is_handed_out(net: Any, epoch: int, right: Any) -> None:
+    """What is asked of the rule, the tallies and the API's answers: nothing of them knows gold."""
+    net.open(epoch, net.plans(epoch, 6, gold=3))
+    (who,) = _people(net, epoch, 1)
+    seen = []
+    for _ in range(6):
+        answer = net.ask("GET", "/v1/tasks/next", token=who._token).json()
+        seen.append(answer)
+        task = who.next_task()
+        who.send(who.ranking(task, right(task), now=net.now()))
+    with net.ctx.db.read() as db:
+        gold = {t.task for t in queries.tasks(db, epoch) if t.gold_ranks}
+        plain = Board(
+            {t.hash(): t for t in map(task_of, queries.tasks(db, epoch))},
+            net.rules,
+            net.ctx.place.seed(epoch),
+        )
+        log = [handout_entry(h) for h in queries.handouts(db, epoch)]
+        arrivals = [
+            Arrival(r.position, Ranking.parse(r.message), r.received_at) for r in queries.rankings(db, epoch)
+        ]
+    replay(plain, in_order(log, [], arrivals))
+    shapes = {
+        a["task"] in gold: {(k, type(v), len(v) if isinstance(v, list) else 0) for k, v in a.items()}
+        for a in seen
+    }
+    assert shapes[True] == shapes[False]
+
+
 def test_an_epoch_that_is_not_open_yet_hands_out_nothing_and_says_so(net: Any, epoch: int) -> None:
     (who,) = _people(net, epoch, 1)
     net.refused(409, f"epoch {epoch} is not open yet", method="GET", path="/v1/tasks/next", token=who._token)
@@ -189,12 +303,37 @@ def test_nothing_that_anybody_can_get_tells_a_secret_before_the_close(
     ] == []
 
 
+def test_while_an_epoch_runs_only_counts_and_who_ranked_how_many_are_public(
+    net: Any, epoch: int, right: Any
+) -> None:
+    """Every GET route, as nobody and as a wallet that holds one task: no ranking, no other task's text."""
+    net.open(epoch, net.plans(epoch, 5))
+    judge, holder = _people(net, epoch, 2)
+    _judge_all(net, judge, right)
+    held = holder.next_task()
+    with net.ctx.db.read() as db:
+        tasks, rankings = queries.tasks(db, epoch), queries.rankings(db, epoch)
+        assert len(rankings) == 5
+    others = [t for t in tasks if t.task != held.task]
+    hidden = [x for t in others for x in (t.prompt, *t.responses, t.task)]
+    hidden += [r.message["summary"] for r in rankings]
+    found = "\n".join(_everything(net, epoch, holder))
+    assert held.prompt in found
+    assert [x for x in hidden if x in found] == []
+    without = "\n".join(net.ask("GET", p).text for p in _paths(net, epoch, judge))
+    assert [x for t in tasks for x in (t.prompt, *t.responses, t.task) if x in without] == []
+
+
+def _paths(net: Any, epoch: int, who: Any) -> list[str]:
+    paths = net.ask("GET", "/openapi.json").json()["paths"]
+    values = {"epoch": epoch, "wallet": who.address, "data_hash": "0x" + 64 * "0"}
+    return [path.format(**values) for path, methods in paths.items() if "get" in methods]
+
+
 def _everything(net: Any, epoch: int, who: Any) -> Iterator[str]:
     """Yield what each GET route of the API document answers, for the wallet and without one."""
-    for path, methods in net.ask("GET", "/openapi.json").json()["paths"].items():
-        if "get" in methods:
-            filled = path.format(epoch=epoch, wallet=who.address)
-            yield from (net.ask("GET", filled, token=t).text for t in (who._token, ""))
+    for path in _paths(net, epoch, who):
+        yield from (net.ask("GET", path, token=t).text for t in (who._token, ""))
 
 
 def test_wallets_without_stake_may_judge_but_take_no_task_from_the_others(
