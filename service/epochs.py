@@ -464,10 +464,9 @@ def _check_current(db: Db, item: Draft, row: EpochRow) -> None:
     last, report = queries.last_closed(db), chain_ledger.epoch_report(db, item.epoch - 1)
     previous = ZERO_HASH if report is None else report.data_hash
     came = (0, 0) if item.abandoned else (queries.judgement_count(db, item.epoch), row.entries)
-    expected = (item.epoch - 1, item.previous, *came)
-    if (last, previous, item.rankings, item.entries) != expected or item.abandoned != (
-        row.abandoned_at is not None
-    ):
+    found = (last, previous, item.rankings, item.entries, item.abandoned)
+    expected = (item.epoch - 1, item.previous, *came, row.abandoned_at is not None)
+    if found != expected:
         raise ConflictError(
             f"while epoch {item.epoch} was being closed, a ranking came in, a task was handed out, or it or the epoch "
             "before was reopened or given up; it is closed again in a moment"
