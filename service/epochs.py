@@ -147,6 +147,7 @@ def open_epoch(db: Db, place: Place, epoch: int, plans: Iterable[Plan], rules: R
     row = EpochRow(
         epoch=epoch, seed_hash=seed_commitment(seed), gold_root=root, rules_hash=rules.hash(),
         rules=rules.to_json(), lambda_num=str(before.lam.num), lambda_den=str(before.lam.den), opened_at=now,
+        redacted=sum(len(plan.redacted) for plan in listed),
     )  # fmt: skip
     _check_distinct(rows)
     queries.add(db, row, *rows, *(tally_of(epoch, plan.task, rules) for plan in listed))
@@ -488,7 +489,7 @@ def store(db: Db, place: Place, item: Draft, now: int) -> None:
     known = {Hash32(t.task): task_of(t) for t in tasks}
     learned = preference_lines(known, item.closed.comparisons, item.closed.result, item.epoch)
     write_bundle(place.preferences_path(item.epoch), learned)
-    row.closed_at = now
+    row.closed_at, row.retired = now, len(item.closed.retired)
     row.next_num, row.next_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)
     lines = _wallet_lines(item.bundle)
     queries.add(db, *(ScoreRow(epoch=item.epoch, wallet=x["wallet"], line=x) for x in lines))

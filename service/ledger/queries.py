@@ -86,21 +86,6 @@ def task_names(session: Session) -> set[str]:
     return set(session.exec(select(TaskRow.task)).all())
 
 
-def retired_gold(session: Session, epoch: int) -> Sequence[TaskRow]:
-    """Return the gold tasks of an epoch that proved wrong."""
-    return session.exec(
-        select(TaskRow)
-        .where(TaskRow.epoch == epoch, col(TaskRow.retired).is_(True))
-        .order_by(col(TaskRow.task))
-    ).all()
-
-
-def redacted_count(session: Session, epoch: int) -> int:
-    """Return how many responses of an epoch were changed before they were shown."""
-    notes = session.exec(select(TaskRow.redacted).where(TaskRow.epoch == epoch)).all()
-    return sum(map(len, notes))
-
-
 def task_count(session: Session, epoch: int) -> int:
     """Return how many tasks an epoch has."""
     return session.exec(select(func.count()).select_from(TaskRow).where(TaskRow.epoch == epoch)).one()
@@ -334,7 +319,7 @@ def forget_results(session: Session, epoch: int) -> None:
     # What was given up here, and is not on the chain, may be taken back.
     run(update(EpochRow).where(later, col(EpochRow.anchored_at).is_(None)).values(abandoned_at=None))
     nothing = dict.fromkeys(("closed_at", "anchored_at", "next_num", "next_den"))
-    run(update(EpochRow).where(later).values(**nothing))
+    run(update(EpochRow).where(later).values(**nothing, retired=0))
     run(update(RunRow).where(col(RunRow.declared_in) >= epoch).values(declared_in=None))
     run(delete(RunRow).where(col(RunRow.declared_in).is_(None), col(RunRow.last) >= epoch))
     run(update(TaskRow).where(col(TaskRow.epoch) >= epoch).values(retired=False))

@@ -195,7 +195,7 @@ def _epoch(ctx: Context, db: Reading, number: int) -> EpochAnswer:
         seed_hash=row.seed_hash, gold_root=row.gold_root, rules_hash=row.rules_hash,
         tasks=queries.task_count(db, number), judgements=queries.judgement_count(db, number),
         handouts=queries.handout_count(db, number), skips=queries.skip_count(db, number),
-        redacted=queries.redacted_count(db, number), retired_gold=len(queries.retired_gold(db, number)),
+        redacted=row.redacted, retired_gold=row.retired,
         abandoned=row.abandoned_at is not None,
     )  # fmt: skip
     if report is None:

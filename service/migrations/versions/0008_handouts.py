@@ -16,6 +16,8 @@ ADDED: dict[str, list[sa.Column[Any]]] = {
     "epoch": [
         sa.Column("entries", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("last_at", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("redacted", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("retired", sa.Integer(), nullable=False, server_default="0"),
     ],
     "task": [
         sa.Column("author", sa.String(), nullable=False, server_default=""),
