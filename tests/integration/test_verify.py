@@ -191,7 +191,6 @@ ADDRESS = "0x[0-9a-f]{40}"
         (1, "task", _set(author="0x" + "1" * 40), r"bundle of epoch 1, line 2 \(task\): task 0x.* hash to"),
         (1, "handout", _set(task=ZERO_HASH), f"epoch 1, hand-out 0 of {ADDRESS}: it gave {ZERO_HASH}, the rule"),
         (1, "handout", _set(wallet="0x" + "1" * 40), "epoch 1, hand-out 0 of 0x1+: it gave|was not handed"),
-        (1, "handout", _set(staked=False), f"epoch 1, hand-out 0 of {ADDRESS} at .*staked is False, by the vault"),
         (1, "handout", _more("at", -700), f"epoch 1, hand-out 0 of {ADDRESS}: at .*outside"),
         (1, "handout", _more("after", 60), f"epoch 1, hand-out 0 of {ADDRESS}: it is after 60 rankings"),
         (1, "skip", _set(reason="dull"), f"epoch 1, skip .* of {ADDRESS}: reason 'dull' is not one of"),
@@ -212,6 +211,19 @@ def test_a_change_anywhere_is_named(
     assert json.dumps(line) != before
     _rewrite(copy, epoch, lines)
     with pytest.raises((VerifyError, BundleError), match=match):
+        _verify(story, copy)
+
+
+def test_a_hand_out_that_is_not_by_the_stake_that_there_was_is_named(story: Story, copy: Path) -> None:
+    """The last one, which decides about no other."""
+    lines = _lines(copy, 1)
+    last = [x for x in lines if x["kind"] == "handout"][-1]
+    last["staked"] = not last["staked"]
+    _rewrite(copy, 1, lines)
+    match = (
+        rf"epoch 1, hand-out {last['number']} of {last['wallet']} at .*by the vault's events its stake was"
+    )
+    with pytest.raises(VerifyError, match=match):
         _verify(story, copy)
 
 
@@ -255,7 +267,10 @@ def test_the_last_ranking_that_is_dropped_is_named_by_what_it_changes(story: Sto
     lines = _lines(copy, 2)
     lines.remove([x for x in lines if x["kind"] == "ranking"][-1])
     _rewrite(copy, 2, lines)
-    with pytest.raises(VerifyError, match=r"epoch 2, (pair|wallet) .* recomputed|epoch 2: found the row"):
+    with pytest.raises(
+        VerifyError,
+        match=r"epoch 2, (pair|wallet) .* recomputed|epoch 2: found the row|it is after \d+ rankings",
+    ):
         _verify(story, copy)
 
 
