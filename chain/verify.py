@@ -218,13 +218,18 @@ def _read(epoch: int, file: IO[bytes]) -> Evidence:
         raise BundleError(f"bundle of epoch {epoch}, {error}") from error
 
 
-def _check_evidence(evidence: Evidence, domain: Domain, record: Record) -> dict[int, Hash32]:
+def _check_evidence(evidence: Evidence, domain: Domain) -> dict[int, Hash32]:
     try:
-        digests = check_evidence(evidence, domain)
+        return check_evidence(evidence, domain)
+    except VerifyError as error:
+        raise VerifyError(f"epoch {evidence.header.epoch}, {error}") from error
+
+
+def _check_staked(evidence: Evidence, record: Record) -> None:
+    try:
         check_staked(evidence.handouts, (change for _, change in record.stakes))
     except VerifyError as error:
         raise VerifyError(f"epoch {evidence.header.epoch}, {error}") from error
-    return digests
 
 
 def _recompute(
@@ -244,9 +249,10 @@ def _recompute(
     snapshot = _check_header(rpc, deployment, evidence, before.standing, posted)
     _check_runs(evidence, before.standing, learned)
     progress(f"checking {len(evidence.rankings)} signatures", 0.1)
-    digests = _check_evidence(evidence, Domain(deployment.chain_id, deployment.vault), record)
+    digests = _check_evidence(evidence, Domain(deployment.chain_id, deployment.vault))
     progress("recomputing scores and payouts", 0.6)
     facts = facts_of(rpc, deployment, record, epoch, before.snapshot, snapshot)
+    _check_staked(evidence, record)  # after the node's events were held against the vault
     given = Comparison(epoch, file)
     closed = close(evidence, facts, before.standing, SPEC, digests, given.expect)
     given.expect_end()

@@ -145,6 +145,7 @@ def open_epoch(db: Db, place: Place, epoch: int, plans: Iterable[Plan], rules: R
     row = EpochRow(
         epoch=epoch, seed_hash=seed_commitment(seed), gold_root=root, rules_hash=rules.hash(),
         rules=rules.to_json(), lambda_num=str(before.lam.num), lambda_den=str(before.lam.den), opened_at=now,
+        redacted=sum(len(plan.redacted) for plan in listed),
     )  # fmt: skip
     _check_distinct(rows)
     queries.add(db, row, *rows, *(tally_of(epoch, plan.task, rules) for plan in listed))
@@ -424,10 +425,9 @@ def _check_current(db: Db, item: Draft, row: EpochRow) -> None:
     last, report = queries.last_closed(db), chain_ledger.epoch_report(db, item.epoch - 1)
     previous = ZERO_HASH if report is None else report.data_hash
     came = (0, 0) if item.abandoned else (queries.judgement_count(db, item.epoch), row.entries)
-    expected = (item.epoch - 1, item.previous, *came)
-    if (last, previous, item.rankings, item.entries) != expected or item.abandoned != (
-        row.abandoned_at is not None
-    ):
+    found = (last, previous, item.rankings, item.entries, item.abandoned)
+    expected = (item.epoch - 1, item.previous, *came, row.abandoned_at is not None)
+    if found != expected:
         raise ConflictError(
             f"while epoch {item.epoch} was being closed, a ranking came in, a task was handed out, or it or the epoch "
             "before was reopened or given up; it is closed again in a moment"
@@ -445,7 +445,7 @@ def store(db: Db, place: Place, item: Draft, now: int) -> None:
     _keep(place.bundle_path(item.epoch), place.bundle_by_hash(item.closed.data_hash))
     queries.retire_gold(db, item.epoch, item.closed.retired)
     write_bundle(place.preferences_path(item.epoch), parts_of(item.learned))
-    row.closed_at = now
+    row.closed_at, row.retired = now, len(item.closed.retired)
     row.next_num, row.next_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)
     _store_results(db, item)
     queries.add(db, *_matches(db, item))

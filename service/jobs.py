@@ -312,10 +312,9 @@ def _pool(ctx: Context) -> list[arena.Prompt]:
 
 def _prompts(ctx: Context, epoch: int) -> list[str]:
     """Return the epoch's prompts, drawn by its seed, those never asked before first."""
+    pool, seed = {p.text for p in _pool(ctx)}, ctx.place.seed(epoch)
     with ctx.db.read() as db:
         used = queries.used_prompts(db, pool)
-    seed = ctx.place.seed(epoch)
-    pool = {p.text for p in _pool(ctx)}
     drawn = sorted(pool, key=lambda p: (p in used, keccak256(seed + b"prompt" + p.encode())))
     return drawn[: ctx.settings.tasks_per_epoch]
 
@@ -331,7 +330,7 @@ def _own_tasks(ctx: Context, plans: Sequence[arena.Plan]) -> list[arena.Plan]:
     with ctx.db.read() as db:
         used = queries.task_contents(db) | {content_of(p.task) for p in plans}
     if settings.gold_file is not None:
-        golden = arena.file_gold(settings.gold_file, ctx.rules, sys.maxsize, set())
+        golden = arena.file_gold(settings.gold_file, ctx.rules, sys.maxsize, lambda _: set())
         used |= {content_of(p.task) for p in golden}
     return file_tasks(settings.tasks_file, ctx.rules, settings.tasks_per_epoch, used)
 

@@ -176,7 +176,7 @@ def evidence_of(
         task = task_of(f"{epoch}.{n}", [f"{'long ' * luck.randrange(4)}text {i}" for i in range(size)])
         truths[task.hash()] = truth = {h: luck.randint(1, 7) for h in task.hashes}
         known[task.hash()] = task
-        if luck.random() < 0.4:
+        if luck.random() < 0.4 or n == 0:
             ranks = dense_ranks([truth[h] for h in task.hashes])
             gold[task.hash()] = Gold(task.hash(), ranks, text_hash(f"salt {epoch}.{n}"))
     log = Log(known, rules, epoch)

@@ -47,7 +47,7 @@ def list_epochs() -> None:
         counts = queries.counts(session)
         for row in queries.epochs(session):
             report = chain_ledger.epoch_report(session, row.epoch)
-            tasks, judgements = counts[row.epoch]
+            tasks, judgements, _ = counts[row.epoch]
             table.add_row(
                 str(row.epoch), _state(row, report), str(judgements), str(tasks), str(report.sum) if report else "", report.root if report else "",
             )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Executable, String, and_, cast, delete, func, or_, update
+from sqlalchemy import Executable, and_, delete, func, or_, update
 from sqlalchemy import select as columns
 from sqlmodel import Session, SQLModel, col, select
 
@@ -112,25 +112,16 @@ def _known(rows: Iterable[Any], among: Collection[str]) -> set[str]:
     return {value for (value,) in rows if value in wanted}
 
 
+def retire_gold(session: Session, epoch: int, names: Collection[str]) -> None:
+    """Mark which gold tasks of an epoch proved wrong."""
+    gone = update(TaskRow).where(col(TaskRow.epoch) == epoch, col(TaskRow.task).in_(names))
+    session.connection().execute(gone.values(retired=True))
+
+
 def task_contents(session: Session) -> set[tuple[str, tuple[str, ...]]]:
     """Return prompt and responses of every task that there has been."""
     rows = session.exec(select(TaskRow.prompt, TaskRow.responses)).all()
     return {(prompt, tuple(responses)) for prompt, responses in rows}
-
-
-def retired_gold(session: Session, epoch: int) -> Sequence[TaskRow]:
-    """Return the gold tasks of an epoch that proved wrong."""
-    return session.exec(
-        select(TaskRow)
-        .where(TaskRow.epoch == epoch, col(TaskRow.retired).is_(True))
-        .order_by(col(TaskRow.task))
-    ).all()
-
-
-def redacted_count(session: Session, epoch: int) -> int:
-    """Return how many responses of an epoch were changed before they were shown."""
-    notes = session.exec(select(TaskRow.redacted).where(TaskRow.epoch == epoch)).all()
-    return sum(map(len, notes))
 
 
 def task_count(session: Session, epoch: int) -> int:
@@ -138,12 +129,14 @@ def task_count(session: Session, epoch: int) -> int:
     return session.exec(select(func.count()).select_from(TaskRow).where(TaskRow.epoch == epoch)).one()
 
 
-def counts(session: Session) -> dict[int, tuple[int, int]]:
-    """Return how many tasks and how many rankings each epoch has."""
+def counts(session: Session) -> dict[int, tuple[int, int, int]]:
+    """Return how many tasks, rankings and skips each epoch has."""
     tasks_of = select(func.count()).select_from(TaskRow).where(TaskRow.epoch == EpochRow.epoch)
     last_of = select(func.max(RankingRow.position)).where(RankingRow.epoch == EpochRow.epoch)
-    wanted = select(EpochRow.epoch, tasks_of.scalar_subquery(), last_of.scalar_subquery())
-    return {e: (n, 0 if last is None else last + 1) for e, n, last in session.exec(wanted)}
+    skips_of = select(func.count()).select_from(SkipRow).where(SkipRow.epoch == EpochRow.epoch)
+    found = (tasks_of.scalar_subquery(), last_of.scalar_subquery(), skips_of.scalar_subquery())
+    rows = session.exec(select(EpochRow.epoch, *found))
+    return {e: (n, 0 if last is None else last + 1, skipped) for e, n, last, skipped in rows}
 
 
 def judgement_count(session: Session, epoch: int) -> int:
@@ -409,7 +402,7 @@ def forget_results(session: Session, epoch: int) -> None:
     # What was given up here, and is not on the chain, may be taken back.
     run(update(EpochRow).where(later, col(EpochRow.anchored_at).is_(None)).values(abandoned_at=None))
     nothing = dict.fromkeys(("closed_at", "anchored_at", "next_num", "next_den"))
-    run(update(EpochRow).where(later).values(**nothing))
+    run(update(EpochRow).where(later).values(**nothing, retired=0))
     run(update(RunRow).where(col(RunRow.declared_in) >= epoch).values(declared_in=None))
     run(delete(RunRow).where(col(RunRow.declared_in).is_(None), col(RunRow.last) >= epoch))
     run(update(TaskRow).where(col(TaskRow.epoch) >= epoch).values(retired=False))

@@ -47,6 +47,10 @@ class EpochRow(SQLModel, table=True):
     """Hand-outs and skips so far: the number of the next."""
     last_at: int = Field(default=0, sa_type=BigInteger)
     """Block time of the last hand-out, skip or ranking: the epoch's log never goes back in time."""
+    redacted: int = 0
+    """Responses that were changed before they were shown."""
+    retired: int = 0
+    """Gold tasks that proved wrong at the close."""
 
 
 class TaskRow(SQLModel, table=True):

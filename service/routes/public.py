@@ -204,19 +204,19 @@ def epoch(ctx: Ctx, db: Reading, epoch: EpochPath) -> EpochAnswer:
     row = queries.epoch_row(db, epoch)
     if row is None:
         raise NotFoundError(f"epoch {epoch} was not opened")
-    counts = queries.task_count(db, epoch), queries.judgement_count(db, epoch)
+    counts = queries.task_count(db, epoch), queries.judgement_count(db, epoch), queries.skip_count(db, epoch)
     return _epoch(ctx, row, chain_ledger.epoch_report(db, epoch), *counts)
 
 
 def _epoch(
-    ctx: Context, row: EpochRow, report: EpochReport | None, tasks: int, judgements: int
+    ctx: Context, row: EpochRow, report: EpochReport | None, tasks: int, judgements: int, skips: int
 ) -> EpochAnswer:
     found = EpochAnswer(
         epoch=row.epoch, state="open" if row.committed_at else "opening",
         start=ctx.place.start(row.epoch), end=ctx.place.start(row.epoch + 1),
         seed_hash=row.seed_hash, gold_root=row.gold_root, rules_hash=row.rules_hash,
-        tasks=tasks, judgements=judgements, handouts=more.handouts, skips=more.skips, redacted=more.redacted,
-        retired_gold=more.retired, abandoned=row.abandoned_at is not None,
+        tasks=tasks, judgements=judgements, handouts=row.entries - skips, skips=skips, redacted=row.redacted,
+        retired_gold=row.retired, abandoned=row.abandoned_at is not None,
     )  # fmt: skip
     if report is None:
         return found

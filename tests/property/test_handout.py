@@ -250,6 +250,23 @@ def test_a_hand_out_goes_by_a_stake_that_there_was_within_the_window(
             check_staked(_handed(at, staked=staked), listed)
 
 
+@pytest.mark.parametrize(
+    ("changes", "within"),
+    [([(1060, 5)], True), ([(1061, 5)], False), ([(0, 5), (401, 0)], True), ([(0, 5), (400, 0)], False)],
+)
+def test_the_window_of_the_stake_ends_ten_minutes_before_and_a_minute_after(
+    changes: list[tuple[int, int]],
+    within: bool,  # noqa: FBT001
+) -> None:
+    listed = _changes(*changes)
+    check_staked(_handed(1000, staked=False), listed)
+    if within:
+        check_staked(_handed(1000, staked=True), listed)
+    else:
+        with pytest.raises(VerifyError, match="staked is True"):
+            check_staked(_handed(1000, staked=True), listed)
+
+
 def test_stake_of_another_wallet_or_of_later_is_none() -> None:
     stranger = [Change(WALLETS[1], Wei(5), 100)]
     late = _changes((2000, 5))

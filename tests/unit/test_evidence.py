@@ -184,6 +184,12 @@ def test_a_hand_out_or_a_skip_outside_the_epoch_is_named(at: int) -> None:
     _named(replace(GOOD, skips=moved_skips), f"skip {skip.number} of {skip.wallet}: at {at}, outside")
 
 
+def test_who_may_be_asked_is_part_of_a_tasks_name() -> None:
+    task, one, two = next(iter(GOOD.tasks.values())), address_of(PEOPLE[0]), address_of(PEOPLE[1])
+    kinds = [{}, {"author": one}, {"author": two}, {"assignees": (one,)}, {"assignees": (one, two)}]
+    assert len({replace(task, **kind).hash() for kind in kinds}) == len(kinds)
+
+
 def test_a_ranking_without_its_hand_out_is_named() -> None:
     _named(replace(GOOD, handouts=GOOD.handouts[1:]), f"of {GOOD.handouts[1].wallet}: expected number 0")
     _named(replace(GOOD, handouts=(), skips=()), "ranking at position 0 by .*was not handed to the wallet")

@@ -14,7 +14,16 @@ from sqlmodel import Session, SQLModel, create_engine
 
 from chain.types import Address, WalletState
 from service.ledger import queries
-from service.ledger.tables import EpochRow, JobRow, LeafRow, LeaseRow, PoolRow, RankingRow, ScoreRow, TallyRow, TaskRow
+from service.ledger.tables import (
+    EpochRow,
+    JobRow,
+    LeafRow,
+    LeaseRow,
+    PoolRow,
+    RankingRow,
+    ScoreRow,
+    TallyRow,
+)
 from service.scores import StoredScores
 
 ME, YOU, SHE = (Address("0x" + 40 * c) for c in "abc")
@@ -69,6 +78,12 @@ def test_an_open_epoch_is_not_the_last_closed(db: Session) -> None:
     for epoch, closed in ((0, 5), (1, None)):
         queries.add(db, _epoch(epoch, closed))
     assert queries.last_closed(db) == 0
+
+
+def _task(name: str) -> TaskRow:
+    return TaskRow(
+        epoch=0, task=name, prompt="", responses=[], methods=["ranking"], origins=[], assignees=[], gold_ranks=[]
+    )  # fmt: skip
 
 
 def _tally(name: str, taken: int = 0, **more: Any) -> TallyRow:
@@ -168,8 +183,8 @@ def test_rankings_are_counted_for_each_epoch_whether_anybody_ranked_or_not(db: S
     for epoch in (0, 1):
         queries.add(db, _epoch(epoch))
     queries.add(db, _task("a"), _task("b"), _ranking(0, ME), _ranking(1, YOU), _ranking(2, ME, revision=1))
-    assert queries.counts(db) == {0: (2, 3), 1: (0, 0)}
-    for epoch, (tasks, judgements) in queries.counts(db).items():
+    assert queries.counts(db) == {0: (2, 3, 0), 1: (0, 0, 0)}
+    for epoch, (tasks, judgements, _) in queries.counts(db).items():
         assert (queries.task_count(db, epoch), queries.judgement_count(db, epoch)) == (tasks, judgements)
 
 

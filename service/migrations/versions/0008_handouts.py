@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0008"
-down_revision = "0004"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
@@ -16,6 +16,8 @@ ADDED: dict[str, list[sa.Column[Any]]] = {
     "epoch": [
         sa.Column("entries", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("last_at", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("redacted", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("retired", sa.Integer(), nullable=False, server_default="0"),
     ],
     "task": [
         sa.Column("author", sa.String(), nullable=False, server_default=""),
@@ -35,6 +37,7 @@ def upgrade() -> None:
     for table, columns in ADDED.items():
         for column in columns:
             op.add_column(table, column)
+    op.drop_index("lease_taken", "lease")
     op.create_index("lease_live", "lease", ["epoch", "live", "expires_at"])
     op.create_table(
         "tally",
@@ -69,6 +72,7 @@ def downgrade() -> None:
     for table in ("skip", "handout", "tally"):
         op.drop_table(table)
     op.drop_index("lease_live", "lease")
+    op.create_index("lease_taken", "lease", ["epoch", "task", "staked", "done", "expires_at"])
     for table, columns in ADDED.items():
         for column in columns:
             op.drop_column(table, column.name)

@@ -31,7 +31,9 @@ def answer(options: argparse.Namespace) -> None:
             prompt = json.loads(line)["prompt"]
             for n in range(options.samples):
                 # U+2028 is a letter in JSON, whatever Python's splitlines says.
-                text = f"{options.model} found it {WORDS[n % 4]} \u2028 good {n % 4}"
+                # Texts of two models differ, and name neither.
+                tone = hashlib.sha256(options.model.encode()).hexdigest()[:6]
+                text = f"{tone} found it {WORDS[n % 4]} \u2028 good {n % 4}"
                 row = {"prompt": prompt, "model": options.model, "text": text, "sample": n}
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
 

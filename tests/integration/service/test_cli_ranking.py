@@ -54,6 +54,17 @@ def test_who_ranks_sees_how_far_they_are_and_until_when_the_task_is_theirs(
     assert "Ranked 1 in all." in haptic.does("rank", "--count", "1", typed="y\nbad\n")
 
 
+def test_a_task_is_skipped_for_a_reason_and_the_next_is_shown(haptic: Shell, net: Any, opened: int) -> None:
+    take_wallet(haptic, net, "picky")
+    said = haptic.does("rank", "--count", "1", typed="y\ns\nnone\ns\nl\nA = B = C = D\n")
+    assert "s to skip (3 left)" in said
+    assert "Skipped; it does not come again. 2 more may be skipped" in said
+    assert "s to skip (2 left)" in said
+    assert "Ranked 1 in all." in said
+    with net.ctx.db.read() as db:
+        assert [s.reason for s in queries.skips(db, opened)] == ["not_my_language"]
+
+
 def test_a_task_is_kept_no_longer_than_its_epoch(haptic: Shell, net: Any, opened: int) -> None:
     take_wallet(haptic, net, "late")
     net.go_to(net.start(opened + 1) - 200)

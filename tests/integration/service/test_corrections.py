@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chain.canonical import hash_of
 from chain.committer import epoch_record
 from chain.errors import ChainError, HapticError
 from chain.opening import Opening
@@ -234,6 +235,7 @@ def test_an_epoch_is_scored_by_what_the_corrected_one_before_gives(haptic: Shell
     state = net.view(net.ctx.deployment.revenue_distributor(), "pending")
     if state[-1]:
         transact(net.rpc, net.site.owner, net.ctx.deployment.revenue_distributor(), "veto", state[1])
+    before = net.api.get(f"/epochs/{second}")["data_hash"]
     operate(haptic, net)
     haptic.does("epoch", "reopen", "--epoch", first, "--yes")
     transact(net.rpc, net.ctx.poster, net.ctx.deployment.ledger_contract(), "amend", first, "0x" + "12" * 32)
@@ -243,6 +245,10 @@ def test_an_epoch_is_scored_by_what_the_corrected_one_before_gives(haptic: Shell
     assert (
         f"lambda was committed to as 7/3, before epoch {second - 1} was corrected" in found[second].notes[0]
     )
+    after = net.api.get(f"/epochs/{second}")["data_hash"]
+    assert before != after
+    for kept in (before, after):
+        assert hash_of(net.ask("GET", f"/v1/bundles/{kept}").content) == kept
 
 
 @pytest.mark.parametrize("wrong", [0.0, 4_000_000_000.0])

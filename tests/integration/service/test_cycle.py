@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from chain.canonical import hash_of
 from chain.contracts import Contract
 from chain.rules import Rules
 from chain.transactions import transact
@@ -122,7 +123,9 @@ def _postgresql_locks(url: str) -> Iterator[Callable[[], bool]]:
 @pytest.fixture(scope="module")
 def story(network: Any, module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder, options = tmp_path_factory.mktemp("net"), {"tasks_per_epoch": 24, "retrain_after": 20}
-    with network(folder, Rules(methods=("ranking",)), database_url=module_url, **options) as net:
+    with network(
+        folder, Rules(methods=("ranking",), overlap_min=5), database_url=module_url, **options
+    ) as net:
         s = Story(net)
         with _watched(s):
             _play(s)
@@ -345,6 +348,19 @@ def test_what_the_epoch_committed_to_is_what_the_bundle_reveals(story: Story) ->
     assert (head["goldRoot"], head["rulesHash"]) == (epoch["gold_root"], epoch["rules_hash"])
 
 
+def test_a_bundle_has_an_address_by_its_hash_at_which_it_never_changes(story: Story) -> None:
+    epoch = story.net.api.get("/epochs/0")
+    by_hash = story.net.ask("GET", f"/v1/bundles/{epoch['data_hash']}")
+    assert by_hash.content == story.net.ask("GET", "/v1/epochs/0/bundle").content
+    assert hash_of(by_hash.content) == epoch["data_hash"]
+    assert "immutable" in by_hash.headers["cache-control"]
+    assert by_hash.headers["etag"] == f'"{epoch["data_hash"]}"'
+    nothing = "0x" + 64 * "0"
+    story.net.refused(404, nothing, "was published here", method="GET", path=f"/v1/bundles/{nothing}")
+    for wrong in ("0x12", "..%2fepoch-0", nothing.upper()):
+        assert story.net.ask("GET", f"/v1/bundles/{wrong}").status_code in {400, 404}
+
+
 def test_the_information_is_that_of_the_chain(story: Story) -> None:
     net = story.net
     info = net.api.get("/info")
@@ -379,7 +395,12 @@ def test_every_get_route_of_the_document_answers(story: Story) -> None:
     who.log_in(epoch=3, now=story.net.now())
     for path, methods in paths.items():
         if "get" in methods and path != "/v1/tasks/next":
-            answer = story.net.ask("GET", path.format(epoch=0, wallet=who.address), token=who._token)
+            known = {
+                "epoch": 0,
+                "wallet": who.address,
+                "data_hash": story.net.api.get("/epochs/0")["data_hash"],
+            }
+            answer = story.net.ask("GET", path.format(**known), token=who._token)
             assert answer.status_code == 200, (path, answer.text)
 
 

@@ -116,7 +116,7 @@ def _open(database: Database, tasks: dict[Hash32, Task], rules: Rules) -> Servic
 
 
 @given(worlds(), tellings)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_service_writes_the_log_that_the_rule_gives_and_counts_what_the_replay_counts(
     database: Database, world: tuple[dict[Hash32, Task], Rules], telling: list[Step]
 ) -> None:
@@ -137,6 +137,20 @@ def test_the_service_writes_the_log_that_the_rule_gives_and_counts_what_the_repl
         handouts._expire(db, stored.epoch, 10**9)
         counted = {t.task: (t.taken, t.done, t.votes, t.wanted) for t in queries.tallies(db, stored.epoch)}
     assert counted == {n: (t.taken, t.done, t.votes, t.wanted) for n, t in replayed.tallies.items()}
+
+
+def test_a_clock_that_goes_back_leaves_a_log_that_does_not(database: Database) -> None:
+    """Two replicas do not hear of a block in the same moment."""
+    rules = Rules(methods=("ranking",))
+    tasks = {t.hash(): t for t in (Task.of(f"p{n}", ["a", "b"], ["ranking"]) for n in range(4))}
+    keeper = _open(database, tasks, rules)
+    for wallet, at in zip(WALLETS[:3], (100, 90, 95), strict=True):
+        name = keeper.ask(wallet, at, staked=True)
+        assert name is not None
+        keeper.rank(ranking_of(wallet, tasks[name], rules, 0, 1), at - 5)
+    with database.read() as db:
+        assert [h.at for h in queries.handouts(db, keeper.epoch)] == [100] * 3
+        assert [r.received_at for r in queries.rankings(db, keeper.epoch)] == [100] * 3
 
 
 def test_a_hand_out_takes_a_few_milliseconds_among_four_thousand_tasks(database: Database) -> None:

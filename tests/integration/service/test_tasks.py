@@ -20,6 +20,7 @@ from service.client import ApiError
 from service.epochs import open_epoch
 from service.handouts import handout_entry
 from service.ledger import queries
+from service.redaction import Redaction
 
 OVERLAP = 2
 RULES = Rules(
@@ -223,6 +224,25 @@ def test_which_tasks_are_gold_changes_nothing_of_what_is_handed_out(net: Any, ep
         for a in seen
     }
     assert shapes[True] == shapes[False]
+
+
+def test_how_many_were_redacted_is_public_at_once_and_how_much_gold_was_wrong_at_the_close(
+    net: Any, epoch: int, right: Any
+) -> None:
+    wrong, *plans = net.plans(epoch, 20, gold=3)
+    note = Redaction(wrong.task.responses[0], "I am GPT-4", 1)
+    lie = replace(wrong, gold_ranks=tuple(5 - r for r in wrong.gold_ranks), redacted=(note,))
+    net.open(epoch, [lie, *plans])
+    for who in _people(net, epoch, OVERLAP):
+        assert len(_judge_all(net, who, right)) == 20
+    known = net.api.get(f"/epochs/{epoch}")
+    assert (known["redacted"], known["retired_gold"]) == (1, 0)
+    net.new_epoch()
+    known = net.api.get(f"/epochs/{epoch}")
+    assert (known["redacted"], known["retired_gold"]) == (1, 1)
+    with net.ctx.db.read() as db:
+        (row,) = [t for t in queries.tasks(db, epoch) if t.retired]
+    assert (row.task, row.redacted) == (wrong.task.hash(), [note.note()])
 
 
 def test_an_epoch_that_is_not_open_yet_hands_out_nothing_and_says_so(net: Any, epoch: int) -> None:
