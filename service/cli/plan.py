@@ -134,9 +134,9 @@ def _rows(found: Quote) -> dict[str, str]:
     known = [gas for gas in found.gas if gas is not None]
     along = f", {show_native(found.value)} of it sent along" if found.value else ""
     rows = {
-        "Cost at most": f"{show_native(found.cost)}{along}",
+        "Cost at most": f"{show_native(found.cost)}{along}, by the fees of now",
         "Gas": f"{sum(known)} at most, at {show_gwei(found.offer.max_fee)} (estimated now)",
-        "If fees rise": f"up to {show_gwei(found.limit)} per gas: {show_native(found.dearest)} (HAPTIC_MAX_FEE_GWEI)",
+        "Should fees rise": f"at most {show_gwei(found.limit)} per gas: {show_native(found.dearest)} (HAPTIC_MAX_FEE_GWEI)",
         "Account": f"{checksum(found.sender)} has {show_native(found.balance)}",
     }
     if len(known) < len(found.gas):

@@ -127,8 +127,8 @@ def test_a_refusal_is_said_after_what_would_have_been_done(haptic: Shell, net: A
 def test_the_limit_on_fees_is_named_and_kept(haptic: Shell, net: Any) -> None:
     take_wallet(haptic, net, "thrifty", staking=COIN)
     said = haptic.does("stake", 1, "--dry-run", "--max-fee", 7)
-    assert "up to 7 gwei per gas: 0.00" in said
-    assert "up to 9 gwei" in haptic.does("stake", 1, "--dry-run", HAPTIC_MAX_FEE_GWEI="9")
+    assert "at most 7 gwei per gas: 0.00" in said
+    assert "at most 9 gwei" in haptic.does("stake", 1, "--dry-run", HAPTIC_MAX_FEE_GWEI="9")
     net.rpc.request("anvil_setNextBlockBaseFeePerGas", hex(50 * GWEI))
     net.go_to(net.now() + 1)
     haptic.fails("stake", 1, "--yes", "--max-fee", 7, words=("more than the limit of 7 gwei",))
