@@ -23,6 +23,7 @@ from service.ledger.tables import (
     RankingRow,
     ScoreRow,
     TallyRow,
+    TaskRow,
 )
 from service.scores import StoredScores
 
