@@ -82,7 +82,7 @@ bench: setup ## speed and memory, as ratios to named peers in the same run
 bench-chain: setup ## indexing against its floor, score, tree and a whole epoch at scale (a quarter of an hour; ARGS=--small for a look)
 	@$(BIN)/python -m tests.bench.indexing $(ARGS)
 	@$(BIN)/python -m tests.bench.scale $(ARGS)
-bench-score: setup ## crowds that cheat against the score: labels, pay, attacks, bars that must hold (six minutes; ARGS=--small for a look)
+bench-score: setup ## crowds that cheat against the score: labels, pay, attacks, bars that must hold (five minutes; ARGS=--small for a look)
 	@$(BIN)/python -m tests.bench.score $(ARGS)
 clean: ## remove what was installed and built
 	rm -rf $(VENV) .slither contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
