@@ -84,7 +84,7 @@ bench-chain: setup ## indexing against its floor, score, tree and a whole epoch 
 	@$(BIN)/python -m tests.bench.scale $(ARGS)
 bench-service: setup ## every page and step of the service with 100,000 wallets, on SQLite and PostgreSQL (ten minutes; ARGS=--small for a look)
 	@$(BIN)/python -W ignore -m tests.bench.service $(ARGS)
-bench-score: setup ## crowds that cheat against the score: labels, pay, attacks, bars that must hold (six minutes; ARGS=--small for a look)
+bench-score: setup ## crowds that cheat against the score: labels, pay, attacks, bars that must hold (five minutes; ARGS=--small for a look)
 	@$(BIN)/python -m tests.bench.score $(ARGS)
 clean: ## remove what was installed and built
 	rm -rf $(VENV) .slither contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

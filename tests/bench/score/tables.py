@@ -107,7 +107,7 @@ def bars(t: Tables) -> list[Bar]:
         _least("poor, per unit of work, above everything hostile", [p - max(hostile) for p in rates[2]], 0),
         _most("clicker, adversary, longer-picker, copycats, lazy whale: per unit of work", hostile, 0.05),
         _most("every split of a skilled wallet loses: of what one wallet earns", split, 1.0),
-        _most("whales with 80 % of stake, 0.7 % of work: of the pool", whales, 0.03),
+        _most("whales with 80 % of stake and 0.7 % of work, idle or of little work each: of the pool", whales, 0.03),
         _most("a ring of 20 % at 2 % gold: per unit of work", t.of(attacks.RING_PAY, "ring of 20%", "gold 2%"), 0.1),
         _least("labels over majority, benign", gain["benign"], 0.03),
         _least("labels over majority, 10 % adversaries", gain["10 % adversaries"], 0.08),
