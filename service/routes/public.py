@@ -27,7 +27,7 @@ from service.status import Status, read_status
 from trainer.rating import Result, rate
 
 router = APIRouter(tags=["public"])
-Limit = Annotated[int, Query(ge=1, le=1000)]
+Limit = Annotated[int, Query(ge=1, le=500)]
 """How many wallets are shown at once."""
 
 
@@ -254,7 +254,7 @@ def scores(
     db: Reading,
     epoch: EpochPath,
     after: Annotated[int, Query(ge=0, le=MAX_EPOCH, description="the last place that you have")] = 0,
-    limit: Limit = 1000,
+    limit: Limit = 500,
 ) -> list[Standing]:
     """The wallets of a closed epoch, the highest HapticScore first: a page of them, the next begins after its last."""
     return [_standing(s) for s in queries.scores(db, epoch, after, limit)]

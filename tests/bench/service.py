@@ -139,7 +139,7 @@ def pages(settings: Settings, site: Site, wallet: str) -> None:
     last = CLOSED - 1
     for path in (
         "/", "/v1/info", "/v1/status", "/v1/epochs", f"/v1/epochs/{CLOSED}", f"/v1/epochs/{last}/scores",
-        "/v1/leaderboard", "/v1/leaderboard?limit=1000", f"/v1/contributors/{wallet}", f"/v1/proofs/{wallet}",
+        "/v1/leaderboard", "/v1/leaderboard?limit=500", f"/v1/contributors/{wallet}", f"/v1/proofs/{wallet}",
         "/v1/models", "/v1/runs", "/v1/jobs", "/healthz", "/readyz", "/metrics",
     ):  # fmt: skip
         page(settings, path, path.replace(wallet, "0x…"))
@@ -185,24 +185,24 @@ def step(settings: Settings, name: str, work: Callable[[Context], Any], *, times
 
     def run(there: Any) -> None:
         ctx = build(settings)
-        before, took = _forget_peak(os.getpid()), []
+        before, took, used = _forget_peak(os.getpid()), [], time.process_time()
         for _ in range(times):
             began = time.perf_counter()
             said = work(ctx)
             took.append(time.perf_counter() - began)
             del said
-        there.send((took, _extra_mb(os.getpid(), before)))
+        there.send((took, _extra_mb(os.getpid(), before), time.process_time() - used))
 
     here, there = _FORK.Pipe()
     process = _FORK.Process(target=run, args=(there,))
     process.start()
     there.close()
     try:
-        took, mb = here.recv()
+        took, mb, cpu = here.recv()
     except EOFError:
         raise SystemExit(f"{name} failed") from None
     process.join()
-    say(name, took[0], took[1:], mb)
+    say(name, took[0], took[1:], mb, f"{cpu / len(took):.1f} s of CPU")
 
 
 def _standing(ctx: Context) -> object:
