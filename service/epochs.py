@@ -35,6 +35,7 @@ from chain.rules import Rules
 from chain.served import parts_of, spool
 from chain.stake import fold, stake_seconds
 from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
+from chain.wallets import Remembered
 from service.arena import Plan, gold_of, task_of
 from service.database import alone
 from service.errors import ConfigError, ConflictError, NotFoundError
@@ -55,6 +56,9 @@ EPOCHS = "epochs"
 """Under this name one transaction at a time opens, closes or reopens an epoch: each follows from the one before."""
 
 
+NOBODY = Address("0x" + 40 * "0")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """The deployment that epochs are counted on, and the secret that their seeds come from."""
@@ -65,6 +69,8 @@ class Place:
     """Folder of the published bundles."""
     quorum: int = 1
     """How many nodes must agree on an epoch's last block and logs before it is closed."""
+    receipts: Address = NOBODY
+    """Whose signature receipts have; nobody's where no epoch is closed."""
 
     @property
     def domain(self) -> Domain:
@@ -170,11 +176,13 @@ def _check_distinct(rows: Iterable[TaskRow]) -> None:
 
 
 def _signed_session(row: SessionRow) -> SignedSession:
-    return SignedSession(Session.parse(row.message), row.signature)
+    return SignedSession(Session.parse(row.message), row.signature, row.block or 0)
 
 
 def _signed_ranking(row: RankingRow) -> SignedRanking:
-    return SignedRanking(Ranking.parse(row.message), row.signature, row.position, row.received_at)
+    return SignedRanking(
+        Ranking.parse(row.message), row.signature, row.position, row.received_at, row.block or 0
+    )
 
 
 def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: Standing) -> Evidence:
@@ -187,7 +195,7 @@ def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: St
         gold_root=EMPTY_ROOT if abandoned else Hash32(row.gold_root),
         # What was committed to is another where the epoch before was corrected meanwhile: it is held to the correction.
         lam=before.lam,
-        rules=Rules.from_json(row.rules), previous=before.previous,
+        rules=Rules.from_json(row.rules), previous=before.previous, receipt_signer=place.receipts,
     )  # fmt: skip
     undeclared = queries.runs(db, undeclared=True)
     runs = tuple(queries.run_records(r for r in undeclared if r.last < row.epoch).values())
@@ -289,7 +297,7 @@ def draft(db: Db, rpc: Rpc, place: Place, epoch: int) -> Draft | None:
     _check_agreed(db, rpc, place, epoch, snapshot)
     before = standing(db, Rules.from_json(row.rules))
     found = evidence(db, place, row, snapshot, before)
-    digests = check_evidence(found, place.domain)
+    digests = check_evidence(found, place.domain, Remembered(rpc))
     known = facts(db, rpc, place, epoch, snapshot)
     with ExitStack() as held:
         bundle = held.enter_context(spool())

@@ -15,14 +15,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PURE = frozenset({
     "assignment", "bloom", "bundle", "canonical", "challenge", "collector", "continuity", "difference", "epoch", "errors",
-    "events", "evidence", "feedback", "fees", "hashing", "lines", "merkle", "messages", "opening", "payout", "refusals",
-    "rules", "score", "spec", "stake", "tables", "tree", "types", "wire",
+    "events", "evidence", "feedback", "fees", "hashing", "lines", "merkle", "messages", "opening", "payout",
+    "receipts", "refusals", "rules", "score", "siwe", "spec", "stake", "tables", "tree", "types", "wire",
 })  # fmt: skip
 """Files of chain that compute from their arguments and nothing else."""
 EDGE = frozenset({
     "committer", "contracts", "deploy", "deployment", "devnet", "head", "indexer", "keys", "ledger", "memory", "outbox",
     "providers", "publisher", "quorum", "ranges", "record", "rpc", "served", "signer", "step", "transactions",
-    "transport", "verify", "watch",
+    "transport", "verify", "wallets", "watch",
 })  # fmt: skip
 """Files of chain that talk to a node, a disk or a database."""
 OUTSIDE = frozenset({

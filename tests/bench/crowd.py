@@ -81,6 +81,7 @@ class Crowd:
             epoch=Epoch(0), chain_id=DOMAIN.chain_id, vault=DOMAIN.vault, distributor=DISTRIBUTOR, genesis=GENESIS,
             length=LENGTH, snapshot_block=100, snapshot_hash=text_hash("block"), seed=Hash32("0x" + SEED.hex()),
             gold_root=EMPTY_ROOT, lam=standing({}).lam, rules=RULES, previous=standing({}).previous,
+            receipt_signer=DISTRIBUTOR,
         )  # fmt: skip
         return Evidence(header, dict(zip(names, tasks, strict=True)), {}, (), tuple(log), ())
 

@@ -18,6 +18,7 @@ NAMES = {
     "EpochLedger.json",
     "HapticToken.json",
     "RevenueDistributor.json",
+    "SignatureProbe.json",
     "StakeVault.json",
 }
 
