@@ -84,9 +84,9 @@ def test_both_engines_close_chained_epochs_with_the_same_bytes(
 def test_chained_epochs_have_the_hashes_that_they_had_when_they_were_first_closed() -> None:
     told = _story(6, [{0: 1000, 2**64 - 1: 7}, {1: 500}, {2: 9}], FAST)
     assert [closed.data_hash for _, closed in told] == [
-        "0x6e1e47d1f4c75c96186f8d18e8ff1ade5f9edc694e0dccba0d1dd9ff6c2eb5ef",
-        "0x396fadcf80c8a7369af851139f5415bd13660958d9004036ee5ab5b1b816171d",
-        "0x9db5e3805255eced61d3d6195438992e6e72c1a81e33bef300bd497b51064d72",
+        "0x5ffda03230b1cc4361d07927a11473c42fa7e1d772edb2639e8a0b0c0f5227c1",
+        "0x23b114c3dc11de5d48889cdeaabed86c4ad956a61e78ae2545e566fb02bfb5c7",
+        "0xe5633f691bdac59e906d5a40e403b12878608172ef4d25cb23a4fc78483bbd82",
     ]
 
 
