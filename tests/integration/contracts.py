@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +28,7 @@ def built() -> dict[str, bytes]:
         forge = CONTRACTS / "node_modules" / ".bin" / "forge"
         subprocess.run(
             [forge, "build", "test/support/SignatureWallets.sol", "--out", folder, "--cache-path", f"{folder}/cache"],
-            cwd=CONTRACTS, check=True, capture_output=True, env={"FOUNDRY_PROFILE": "quick", "PATH": "/usr/bin:/bin:/usr/local/bin"},
+            cwd=CONTRACTS, check=True, capture_output=True, env=os.environ | {"FOUNDRY_PROFILE": "quick"},
         )  # fmt: skip
         found = Path(folder, "SignatureWallets.sol").glob("*.json")
         return {f.stem: bytes.fromhex(json.loads(f.read_text())["bytecode"]["object"][2:]) for f in found}

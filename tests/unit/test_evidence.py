@@ -338,7 +338,7 @@ def test_what_a_wallets_code_accepts_counts_at_the_block_that_is_named() -> None
     found = check_evidence(_by_code("0xabcd", CAME), DOMAIN, code)
     assert found[0] == FIRST.ranking.digest(DOMAIN)
     for signature, block in (("0xabce", CAME), ("0xabcd", 0)):
-        with pytest.raises(VerifyError, match="ranking at position 0 .*(does not accept|expected 65 bytes)"):
+        with pytest.raises(VerifyError, match=r"ranking at position 0 .*(does not accept|expected 65 bytes)"):
             check_evidence(_by_code(signature, block), DOMAIN, code)
 
 

@@ -112,7 +112,7 @@ def test_an_answer_is_kept_for_its_epoch_on_either_database(url: str) -> None:
 
 
 def test_a_closed_log_proves_each_ranking_and_a_kept_receipt_finds_it(
-    net: Any, haptic: Shell, right: Any, tmp_path: Path
+    net: Any, haptic: Shell, tmp_path: Path
 ) -> None:
     """Runs last: it ends the epoch."""
     take_wallet(haptic, net, "keeper")
