@@ -13,6 +13,7 @@ from typing import Any
 from eth_abi.abi import decode, encode
 from eth_account.signers.local import LocalAccount
 
+from chain.devnet import mine
 from chain.hashing import keccak256
 from chain.keys import address_of
 from chain.rpc import Rpc
@@ -39,6 +40,7 @@ def send(rpc: Rpc, to: Address | None, data: bytes, **more: Any) -> dict[str, An
     sender = rpc.request("eth_accounts")[0]
     wanted = {"from": sender, "data": "0x" + data.hex(), **({"to": to} if to else {}), **more}
     hashed = rpc.request("eth_sendTransaction", wanted)
+    mine(rpc, 1)  # Anvil makes its block a moment after it has answered
     receipt: dict[str, Any] = rpc.request("eth_getTransactionReceipt", hashed)
     assert receipt["status"] == "0x1"
     return receipt

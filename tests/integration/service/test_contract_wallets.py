@@ -11,6 +11,7 @@ from eth_account import Account
 from eth_typing import Hash32 as EthHash32
 
 from chain.bundle import read_evidence
+from chain.devnet import warp
 from chain.errors import RpcError, VerifyError
 from chain.evidence import check_evidence
 from chain.keys import address_of
@@ -163,8 +164,7 @@ def test_a_node_that_fails_is_no_refusal(net: Any, right: Any, monkeypatch: pyte
 def test_a_finality_that_lags_for_hours_is_waited_for(net: Any) -> None:
     who = _owned(net)
     who.enter()
-    net.rpc.request("evm_increaseTime", 7300)
-    net.rpc.request("evm_mine")
+    warp(net.rpc, net.now() + 7300)
     net.refused(503, "too long before", method="POST", path="/v1/sessions", body=who.session(not_after=2**40))
     net.go_to(net.now() + 5)
     who.enter(not_after=2**40 + 1)
