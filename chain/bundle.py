@@ -27,6 +27,8 @@ class SignedSession:
 
     session: Session
     signature: str
+    block: int = 0
+    """Finalized block at which the wallet's own code accepted the signature; 0 where a key gave it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class SignedRanking:
     signature: str
     position: int
     received_at: int
+    block: int = 0
+    """Finalized block at which the wallet's own code accepted the signature; 0 where a key gave it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class Header:
     rules: Rules
     previous: Hash32
     """dataHash of the epoch before; zero for epoch 0."""
+    receipt_signer: Address
+    """Whose signature a receipt of this epoch has."""
 
     @property
     def start(self) -> int:
@@ -105,6 +111,7 @@ def _header_line(h: Header) -> Line:
         "snapshotBlock": h.snapshot_block, "snapshotHash": h.snapshot_hash,
         "seed": h.seed, "goldRoot": h.gold_root, "lambda": [str(h.lam.num), str(h.lam.den)],
         "rules": h.rules.to_json(), "rulesHash": h.rules.hash(), "previous": h.previous,
+        "receiptSigner": h.receipt_signer,
     }  # fmt: skip
 
 
@@ -122,7 +129,7 @@ def _gold_line(named: tuple[Hash32, Gold]) -> Line:
 
 
 def _session_line(s: SignedSession) -> Line:
-    return {"kind": "session", "session": s.session.to_json(), "signature": s.signature}
+    return {"kind": "session", "session": s.session.to_json(), "signature": s.signature, "block": s.block}
 
 
 def _handout_line(h: HandoutEntry) -> Line:
@@ -140,7 +147,7 @@ def _skip_line(s: SkipEntry) -> Line:
 
 
 def _ranking_line(r: SignedRanking) -> Line:
-    signed = {"ranking": r.ranking.to_json(), "signature": r.signature}
+    signed = {"ranking": r.ranking.to_json(), "signature": r.signature, "block": r.block}
     return {"kind": "ranking", **signed, "position": r.position, "receivedAt": r.received_at}
 
 
@@ -204,7 +211,7 @@ def _text(value: object, name: str) -> str:
 def _header(line: Line) -> Header:
     numbers = ("epoch", "chainId", "genesis", "length", "snapshotBlock")
     hashes = ("snapshotHash", "seed", "goldRoot", "previous")
-    _exact(line, *numbers, *hashes, "vault", "distributor", "lambda", "rules", "rulesHash")
+    _exact(line, *numbers, *hashes, "vault", "distributor", "lambda", "rules", "rulesHash", "receiptSigner")
     rules = Rules.from_json(line["rules"])
     if rules.hash() != line["rulesHash"]:
         raise BundleError(f"rulesHash is {line['rulesHash']}, but the rules beside it hash to {rules.hash()}")
@@ -216,6 +223,7 @@ def _header(line: Line) -> Header:
         distributor=parse_address(line["distributor"], "distributor"),
         snapshot_block=block, snapshot_hash=block_hash, seed=seed, gold_root=root,
         lam=_ratio(line["lambda"], "lambda"), rules=rules, previous=previous,
+        receipt_signer=parse_address(line["receiptSigner"], "receiptSigner"),
     )  # fmt: skip
 
 
@@ -240,8 +248,8 @@ def _gold(line: Line) -> tuple[Hash32, Gold]:
 
 
 def _session(line: Line) -> SignedSession:
-    session, signature = _exact(line, "session", "signature")
-    return SignedSession(Session.parse(session), _text(signature, "signature"))
+    session, signature, block = _exact(line, "session", "signature", "block")
+    return SignedSession(Session.parse(session), _text(signature, "signature"), _int(block, "block"))
 
 
 def _handout(line: Line) -> HandoutEntry:
@@ -267,12 +275,15 @@ def _skip(line: Line) -> SkipEntry:
 
 
 def _ranking(line: Line) -> SignedRanking:
-    ranking, signature, position, received = _exact(line, "ranking", "signature", "position", "receivedAt")
+    ranking, signature, position, received, block = _exact(
+        line, "ranking", "signature", "position", "receivedAt", "block"
+    )
     return SignedRanking(
         Ranking.parse(ranking),
         _text(signature, "signature"),
         _int(position, "position"),
         _int(received, "receivedAt"),
+        _int(block, "block"),
     )
 
 

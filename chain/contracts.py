@@ -19,7 +19,14 @@ from chain.rpc import Block, Rpc
 from chain.transport import RpcAnswerError
 from chain.types import Address, Hash32
 
-NAMES: Final = ("StakeVault", "RevenueDistributor", "EpochLedger", "HapticToken", "DevnetDollar")
+NAMES: Final = (
+    "StakeVault",
+    "RevenueDistributor",
+    "EpochLedger",
+    "HapticToken",
+    "DevnetDollar",
+    "SignatureProbe",
+)
 PANICS: Final[Mapping[int, str]] = {
     0x01: "an assertion failed",
     0x11: "an amount overflowed",

@@ -14,6 +14,7 @@ HapticError
 ├── BundleError           a bundle that is not in the canonical form
 ├── VerifyError           the first row that differs from what was recomputed
 ├── SignatureError        a signature that is malformed or not by the named signer
+│   └── UnprovenError     no key of the wallet's gave it; the wallet's own code may accept it all the same
 ├── KeyFileError          a wallet file that cannot be read or opened
 ├── SignerError           a signer that is down, lacks the key, or signs something else than it was asked
 └── ServiceError          (see service.errors)
@@ -83,6 +84,10 @@ class NodeError(VerifyError):
 
 class SignatureError(HapticError):
     """A signature that is malformed, or not by the signer it names."""
+
+
+class UnprovenError(SignatureError):
+    """No key that may sign for the wallet gave this signature; a contract at its address may still accept it."""
 
 
 class KeyFileError(HapticError):

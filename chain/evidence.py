@@ -4,44 +4,100 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from chain.assignment import display_order, method_of
 from chain.board import Arrival, Board, in_order, replay
 from chain.bundle import Evidence, SignedRanking, SignedSession
-from chain.errors import HapticError, ScoreInputError, SignatureError, VerifyError
+from chain.errors import HapticError, RpcError, ScoreInputError, SignatureError, UnprovenError, VerifyError
 from chain.feedback import check_ranking
-from chain.messages import Domain, Ranking, Session, recover
+from chain.messages import Domain, Ranking, Session, parse_signature, recover
 from chain.types import Address, Hash32
 
 CLOCK_SKEW_S = 300
 """How far ahead of the chain's clock a wallet's own may be."""
 
 
+FINAL_WITHIN_S = 7200
+"""How old the block may be, at most, at which a contract wallet is asked: finality takes minutes, rarely an hour."""
+
+
+class Wallets(Protocol):
+    """The wallets of a chain that are contracts, and what their code says of a signature."""
+
+    def time(self, block: int) -> int:
+        """Return a block's time, Unix seconds."""
+
+    def accepts(self, wallet: Address, digest: Hash32, signature: str, block: int) -> bool:
+        """Return whether the wallet's code accepts the signature at a block."""
+
+
+def _recovered(digest: Hash32, signature: str) -> Address:
+    """Return the key's address; an UnprovenError where these are other bytes, which only code could understand."""
+    parse_signature(signature)
+    try:
+        return recover(digest, signature)
+    except SignatureError as error:
+        raise UnprovenError(str(error)) from error
+
+
 def check_session(signed: SignedSession, domain: Domain, epoch: int) -> Session:
-    """Return the session if its wallet signed it for this epoch; SignatureError says what is wrong."""
+    """Return the session if its wallet's key signed it for this epoch; SignatureError says what is wrong.
+
+    An UnprovenError where everything is right but that no key of the wallet's gave the signature.
+    """
     session = signed.session
     if session.epoch != epoch:
         raise SignatureError(f"session is for epoch {session.epoch}, not {epoch}; sign a new one")
-    signer = recover(session.digest(domain), signed.signature)
+    signer = _recovered(session.digest(domain), signed.signature)
     if signer != session.wallet:
-        raise SignatureError(
+        raise UnprovenError(
             f"session of {session.wallet} was signed by {signer}: check the wallet, the chain id "
             f"({domain.chain_id}) and the verifying contract ({domain.vault})"
         )
+    if signed.block:
+        raise SignatureError(f"block is {signed.block}, expected 0: the wallet's own key signed it")
     return session
 
 
+def _check_code(
+    wallets: Wallets | None,
+    wallet: Address,
+    digest: Hash32,
+    signed: SignedSession | SignedRanking,
+    times: range,
+) -> None:
+    """Raise unless the wallet's code accepted the signature at the block that is named, at one of these times.
+
+    An operator must not choose a block from when somebody else owned the wallet.
+    """
+    if wallets is None:
+        raise SignatureError(f"wallet {wallet} is a contract, and there is no chain to ask it at")
+    at = wallets.time(signed.block)
+    if at not in times:
+        raise SignatureError(
+            f"block {signed.block} is of {at}, outside {times.start}..{times.stop}: the wallet has to be asked then"
+        )
+    if not wallets.accepts(wallet, digest, signed.signature, signed.block):
+        raise SignatureError(
+            f"the contract at {wallet} does not accept the signature at block {signed.block}"
+        )
+
+
 def check_signer(ranking: Ranking, signature: str, domain: Domain, sessions: Iterable[Session]) -> Hash32:
-    """Return the ranking's digest if its wallet, or a session key that the wallet signed in, signed it."""
+    """Return the ranking's digest if its wallet's key, or a session key that the wallet signed in, signed it."""
     return _signed(ranking, signature, domain, sessions)[0]
 
 
 def _signed(
     ranking: Ranking, signature: str, domain: Domain, sessions: Iterable[Session]
 ) -> tuple[Hash32, Address]:
-    """Return the ranking's digest and who signed it, or say why that one may not."""
+    """Return the ranking's digest and who signed it, or say why that one may not.
+
+    An UnprovenError where no key that may sign for the wallet did: its code may accept it all the same.
+    """
     digest = ranking.digest(domain)
-    signer = recover(digest, signature)
+    signer = _recovered(digest, signature)
     if signer == ranking.wallet:
         return digest, signer
     ends = [s.not_after for s in sessions if s.wallet == ranking.wallet and s.key == signer]
@@ -49,7 +105,7 @@ def _signed(
         raise SignatureError(f"session key {signer} ended at {max(ends)}; sign a new session")
     if ends:
         return digest, signer
-    raise SignatureError(
+    raise UnprovenError(
         f"ranking of {ranking.wallet} was signed by {signer}, which is neither the wallet nor one of its "
         f"session keys: check the key, the chain id ({domain.chain_id}) and the verifying contract "
         f"({domain.vault})"
@@ -57,7 +113,11 @@ def _signed(
 
 
 def _check_one(
-    signed: SignedRanking, evidence: Evidence, domain: Domain, sessions: Mapping[Address, list[Session]]
+    signed: SignedRanking,
+    evidence: Evidence,
+    domain: Domain,
+    sessions: Mapping[Address, list[Session]],
+    wallets: Wallets | None,
 ) -> tuple[Hash32, Address]:
     """Return a ranking's digest and signer after every check that a stranger can repeat but that of the budgets."""
     header, ranking = evidence.header, signed.ranking
@@ -75,7 +135,16 @@ def _check_one(
     if ranking.signed_at > signed.received_at + CLOCK_SKEW_S:
         raise ScoreInputError(f"signed at {ranking.signed_at}, after it was received at {signed.received_at}")
     known = sessions.get(ranking.wallet, [])
-    digest, signer = _signed(ranking, signed.signature, domain, known)
+    try:
+        digest, signer = _signed(ranking, signed.signature, domain, known)
+    except UnprovenError:
+        if not signed.block:
+            raise
+        digest, came = ranking.digest(domain), signed.received_at
+        _check_code(wallets, ranking.wallet, digest, signed, range(came - FINAL_WITHIN_S, came + 1))
+        return digest, ranking.wallet
+    if signed.block:
+        raise SignatureError(f"block is {signed.block}, expected 0: a key signed it, no code")
     # The time that counts is the chain's at arrival: signedAt is the signer's own word.
     ends = max((s.not_after for s in known if s.key == signer), default=signed.received_at + 1)
     if signer != ranking.wallet and ends <= signed.received_at:
@@ -134,15 +203,35 @@ def _check_log(evidence: Evidence) -> None:
     replay(board, in_order(evidence.handouts, evidence.skips, arrivals))
 
 
-def check_evidence(evidence: Evidence, domain: Domain) -> dict[int, Hash32]:
-    """Return the digest of each ranking by position, or a VerifyError that names the first wrong line."""
+def _check_granted(
+    signed: SignedSession, evidence: Evidence, domain: Domain, wallets: Wallets | None
+) -> Session:
+    """Return a session that its wallet signed, by a key or by its code."""
+    header = evidence.header
+    try:
+        return check_session(signed, domain, header.epoch)
+    except UnprovenError:
+        if not signed.block:
+            raise
+    wallet, digest = signed.session.wallet, signed.session.digest(domain)
+    _check_code(wallets, wallet, digest, signed, range(header.start - FINAL_WITHIN_S, header.end))
+    return signed.session
+
+
+def check_evidence(evidence: Evidence, domain: Domain, wallets: Wallets | None = None) -> dict[int, Hash32]:
+    """Return the digest of each ranking by position, or a VerifyError that names the first wrong line.
+
+    `wallets` says what contract wallets accept; without it, what they signed cannot be checked, and is an error.
+    """
     _check_order(evidence)
     _check_tasks(evidence)
     _check_gold(evidence)
     sessions: dict[Address, list[Session]] = {}
     for signed in evidence.sessions:
         try:
-            session = check_session(signed, domain, evidence.header.epoch)
+            session = _check_granted(signed, evidence, domain, wallets)
+        except RpcError:
+            raise
         except HapticError as error:
             raise VerifyError(f"session of {signed.session.wallet}: {error}") from error
         sessions.setdefault(session.wallet, []).append(session)
@@ -150,7 +239,9 @@ def check_evidence(evidence: Evidence, domain: Domain) -> dict[int, Hash32]:
     used: Counter[tuple[Address, Address]] = Counter()
     for item in evidence.rankings:
         try:
-            digests[item.position], signer = _check_one(item, evidence, domain, sessions)
+            digests[item.position], signer = _check_one(item, evidence, domain, sessions, wallets)
+        except RpcError:  # a node that fails is no fault of the line's
+            raise
         except HapticError as error:
             raise VerifyError(
                 f"ranking at position {item.position} by {item.ranking.wallet}: {error}"

@@ -7,6 +7,7 @@ children sorted. Source: github.com/OpenZeppelin/merkle-tree, `src/core.ts` and 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -18,25 +19,39 @@ EMPTY_ROOT: Final = Hash32("0x" + 64 * "0")
 """Root of a ledger without entries, which OpenZeppelin leaves undefined; nothing can be proven under it."""
 
 
+class LedgerTree:
+    """The tree over entries in any order, repeats counted once; kept, so that many proofs cost one tree."""
+
+    def __init__(self, entries: Iterable[tuple[Hash32, Address]]) -> None:
+        self._wallets = _by_digest(entries)
+        self._hashes = sorted(_leaf(digest, wallet) for digest, wallet in self._wallets.items())
+        self._tree = _tree(self._hashes)
+
+    @property
+    def root(self) -> Hash32:
+        """The root; EMPTY_ROOT where there are no entries."""
+        return _hex(self._tree[0]) if self._tree else EMPTY_ROOT
+
+    def proof(self, digest: Hash32) -> tuple[Hash32, ...]:
+        """Return the siblings from the digest's leaf up to the root; BundleError when the digest has no entry."""
+        if digest not in self._wallets:
+            raise BundleError(f"{digest} is not in the ledger of {len(self._wallets)} rankings")
+        place = len(self._tree) - 1 - bisect_left(self._hashes, _leaf(digest, self._wallets[digest]))
+        proof = []
+        while place > 0:
+            proof.append(_hex(self._tree[place - 1 if place % 2 == 0 else place + 1]))
+            place = (place - 1) // 2
+        return tuple(proof)
+
+
 def ledger_root(entries: Iterable[tuple[Hash32, Address]]) -> Hash32:
     """Return the root over entries in any order, repeats counted once; EMPTY_ROOT when there are none."""
-    hashes = sorted(_leaf(digest, wallet) for digest, wallet in _by_digest(entries).items())
-    return _hex(_tree(hashes)[0]) if hashes else EMPTY_ROOT
+    return LedgerTree(entries).root
 
 
 def ledger_proof(entries: Iterable[tuple[Hash32, Address]], digest: Hash32) -> tuple[Hash32, ...]:
     """Return the siblings from the digest's leaf up to the root; BundleError when the digest has no entry."""
-    wallets = _by_digest(entries)
-    if digest not in wallets:
-        raise BundleError(f"{digest} is not in the ledger of {len(wallets)} rankings")
-    hashes = sorted(_leaf(d, w) for d, w in wallets.items())
-    tree = _tree(hashes)
-    place = len(tree) - 1 - hashes.index(_leaf(digest, wallets[digest]))
-    proof = []
-    while place > 0:
-        proof.append(_hex(tree[place - 1 if place % 2 == 0 else place + 1]))
-        place = (place - 1) // 2
-    return tuple(proof)
+    return LedgerTree(entries).proof(digest)
 
 
 def verify_ledger_proof(root: Hash32, digest: Hash32, wallet: Address, proof: Sequence[Hash32]) -> bool:

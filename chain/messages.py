@@ -27,6 +27,8 @@ _HEX20 = re.compile(r"0x[0-9a-fA-F]{40}")
 _HEX32 = re.compile(r"0x[0-9a-f]{64}")
 MAX_TEXT = 4096
 """Longest string in a signed message, in code points: a summary or a flag is short."""
+MAX_SIGNATURE_BYTES = 1 << 14
+"""Longest signature that a contract wallet is asked about."""
 MAX_INT = 2**53 - 1
 """Largest integer in a signed message: RFC 8785, and so the bundle, has no greater ones."""
 
@@ -284,10 +286,27 @@ class Handout(Message):
     at: int
 
 
+def parse_signature(value: object) -> str:
+    """Return a signature of any kind, as hex: that of a contract wallet may have any length up to 16 KiB."""
+    if (
+        not isinstance(value, str)
+        or len(value) > 2 + 2 * MAX_SIGNATURE_BYTES
+        or not re.fullmatch(r"0x(?:[0-9a-f]{2})*", value)
+    ):
+        raise SignatureError(
+            f"signature: expected bytes in lowercase hex (0x and two digits each), {MAX_SIGNATURE_BYTES} at most"
+        )
+    return value
+
+
 def recover(digest: Hash32, signature: str) -> Address:
     """Return the address that signed `digest`: 65 bytes r ‖ s ‖ v, low s (EIP-2), v 27 or 28."""
     if not isinstance(signature, str) or not re.fullmatch(r"0x[0-9a-f]{130}", signature):
-        raise SignatureError("signature: expected 65 bytes in lowercase hex (0x and 130 digits)")
+        compact = isinstance(signature, str) and len(signature) == 130
+        raise SignatureError(
+            "signature: expected 65 bytes in lowercase hex (0x and 130 digits)"
+            + ("; the 64 bytes of EIP-2098 have to be written out" if compact else "")
+        )
     raw = bytes.fromhex(signature[2:])
     r, s, v = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:64], "big"), raw[64]
     if v not in {27, 28}:

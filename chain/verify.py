@@ -6,7 +6,7 @@ specification, not the operator's vectorised one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +27,12 @@ from chain.handout import check_staked
 from chain.lines import raw_lines, read_lines
 from chain.messages import Domain
 from chain.opening import Opening
+from chain.receipts import Finding, KeptReceipt, check_receipts
 from chain.record import Record, facts_of, read_record
 from chain.rpc import Rpc
 from chain.served import Source, bundle_source
 from chain.types import BlockRef, Hash32, Ratio, Wei
+from chain.wallets import Asked
 
 __all__ = ["NothingPostedError", "Source", "Verified", "bundle_source", "verify", "verify_at"]
 
@@ -58,6 +60,8 @@ class Verified:
     """The root is the one that claims are paid by, or an older one that was."""
     notes: tuple[str, ...] = ()
     """What is no fault, and whoever relies on the epoch should know, in words."""
+    receipts: tuple[Finding, ...] = ()
+    """What became of the rankings whose receipts were given."""
 
 
 def _check_header(
@@ -218,9 +222,9 @@ def _read(epoch: int, file: IO[bytes]) -> Evidence:
         raise BundleError(f"bundle of epoch {epoch}, {error}") from error
 
 
-def _check_evidence(evidence: Evidence, domain: Domain) -> dict[int, Hash32]:
+def _check_evidence(evidence: Evidence, domain: Domain, rpc: Rpc) -> dict[int, Hash32]:
     try:
-        return check_evidence(evidence, domain)
+        return check_evidence(evidence, domain, Asked(rpc))
     except VerifyError as error:
         raise VerifyError(f"epoch {evidence.header.epoch}, {error}") from error
 
@@ -241,6 +245,7 @@ def _recompute(
     before: Before | None,
     learned: Learned,
     progress: Progress,
+    receipts: Sequence[KeptReceipt],
 ) -> tuple[Verified, Before]:
     """Return what an epoch was found to be and hands on; an error names the first row that differs."""
     epoch, evidence = posted.epoch, _read(posted.epoch, file)
@@ -249,7 +254,8 @@ def _recompute(
     snapshot = _check_header(rpc, deployment, evidence, before.standing, posted)
     _check_runs(evidence, before.standing, learned)
     progress(f"checking {len(evidence.rankings)} signatures", 0.1)
-    digests = _check_evidence(evidence, Domain(deployment.chain_id, deployment.vault))
+    domain = Domain(deployment.chain_id, deployment.vault)
+    digests = _check_evidence(evidence, domain, rpc)
     progress("recomputing scores and payouts", 0.6)
     facts = facts_of(rpc, deployment, record, epoch, before.snapshot, snapshot)
     _check_staked(evidence, record)  # after the node's events were held against the vault
@@ -264,6 +270,7 @@ def _recompute(
         epoch=epoch, rankings=len(evidence.rankings), wallets=len(closed.scores),
         paid_to=len(closed.standing.cumulative), sum=Wei(closed.tree.sum),
         carried=Wei(sum(closed.standing.carried.values())), active=epoch in record.active, notes=notes,
+        receipts=check_receipts(receipts, evidence, digests, domain),
     )  # fmt: skip
     return found, Before(closed.standing, snapshot.number)
 
@@ -278,11 +285,14 @@ def verify(
     source: Source,
     until: int | None = None,
     progress: Progress = _no_progress,
+    receipts: Sequence[KeptReceipt] = (),
     *,
     confirmed: Confirmed | None = None,
     resume: bool = False,
 ) -> list[Verified]:
     """Recompute epochs 0 to `until` (default: the last one posted) and return what was found.
+
+    Each epoch's rankings are held against the `receipts` that were given for them; what differs is a finding.
 
     Raises VerifyError or BundleError naming the first row that differs, RpcError when the node fails; a
     NothingPostedError, which is a VerifyError, when there is nothing to verify. What is found right is kept in
@@ -314,7 +324,9 @@ def verify(
             tell("reading the bundle", 0.0)
             posted = record.posted[epoch]
             with source(epoch) as file:
-                found, before = _recompute(rpc, deployment, record, posted, file, before, learned, tell)
+                found, before = _recompute(
+                    rpc, deployment, record, posted, file, before, learned, tell, receipts
+                )
             result.append(found)
         if confirmed is not None and before is not None:
             confirmed.keep([record.posted[epoch] for epoch in range(last + 1)], before, learned)

@@ -31,11 +31,13 @@ from chain.rules import Rules
 from chain.signer import KeySigner, RemoteSigner, Signer
 from chain.tree import SumTree
 from chain.types import Address, Leaf, Wei
+from chain.wallets import Asked
 from service.clock import ChainClock, HeadView
 from service.database import Database, open_database
 from service.epochs import Place, check_secret
 from service.errors import ConfigError, ConflictError
 from service.feedback import Desk
+from service.inclusion import LedgerTrees
 from service.settings import Settings
 
 
@@ -133,12 +135,18 @@ class Context:
     head: HeadView
     """The blocks that are not final yet."""
     trees: Trees = field(default_factory=Trees)
+    ledgers: LedgerTrees = field(default_factory=LedgerTrees)
     pulse: Pulse = field(default_factory=Pulse)
 
     @property
     def domain(self) -> Domain:
         """The EIP-712 domain of all signed messages."""
         return self.place.domain
+
+    @property
+    def wallets(self) -> Asked:
+        """The wallets that are contracts, as requests ask them."""
+        return Asked(self.reader)
 
     def close(self) -> None:
         """Let go of the node, the signer and the database."""
@@ -220,7 +228,9 @@ def build(settings: Settings, *, secret_is_lost: bool = False) -> Context:
             undo.callback(poster.close)
         receipts = _key(settings, "receipt", deployment.chain_id)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        place = Place(deployment, settings.master, settings.folder("bundles"), settings.rpc_quorum)
+        place = Place(
+            deployment, settings.master, settings.folder("bundles"), settings.rpc_quorum, address_of(receipts)
+        )
         db = open_database(settings.database)
         undo.callback(db.engine.dispose)
         if not secret_is_lost:

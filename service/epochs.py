@@ -21,7 +21,7 @@ from chain.contracts import call
 from chain.deployment import Deployment
 from chain.epoch import FAST, Closed, Facts, Standing, close, preference_lines
 from chain.errors import ChainError, VerifyError
-from chain.evidence import check_evidence
+from chain.evidence import Wallets, check_evidence
 from chain.feedback import Task
 from chain.gold import Gold, gold_root
 from chain.handout import check_staked
@@ -37,6 +37,7 @@ from chain.rules import Rules
 from chain.served import parts_of, spool
 from chain.stake import fold, stake_seconds
 from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
+from chain.wallets import Remembered
 from service.arena import Plan, gold_of, task_of
 from service.database import alone
 from service.errors import ConfigError, ConflictError
@@ -57,6 +58,9 @@ EPOCHS = "epochs"
 """Under this name one transaction at a time opens, closes or reopens an epoch: each follows from the one before."""
 
 
+NOBODY = Address("0x" + 40 * "0")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """The deployment that epochs are counted on, and the secret that their seeds come from."""
@@ -67,6 +71,8 @@ class Place:
     """Folder of the published bundles."""
     quorum: int = 1
     """How many nodes must agree on an epoch's last block and logs before it is closed."""
+    receipts: Address = NOBODY
+    """Whose signature receipts have; nobody's where no epoch is closed."""
 
     @property
     def domain(self) -> Domain:
@@ -188,7 +194,7 @@ def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: St
         gold_root=EMPTY_ROOT if abandoned else Hash32(row.gold_root),
         # What was committed to is another where the epoch before was corrected meanwhile: it is held to the correction.
         lam=before.lam,
-        rules=Rules.from_json(row.rules), previous=before.previous,
+        rules=Rules.from_json(row.rules), previous=before.previous, receipt_signer=place.receipts,
     )  # fmt: skip
     undeclared = queries.runs(db, undeclared=True)
     runs = tuple(queries.run_records(r for r in undeclared if r.last < row.epoch).values())
@@ -202,15 +208,15 @@ def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: St
         if t.gold_ranks:
             gold[name] = Gold(name, tuple(t.gold_ranks), Hash32(t.gold_salt))
     rankings = tuple(
-        SignedRanking(Ranking.parse(r.message), r.signature, r.position, r.received_at)
+        SignedRanking(Ranking.parse(r.message), r.signature, r.position, r.received_at, r.block or 0)
         for r in queries.rankings(db, row.epoch)
     )
     ranked = {r.ranking.wallet for r in rankings}
     return Evidence(
         header, tasks, gold,
         sessions=tuple(
-            SignedSession(Session.parse(message), signature)
-            for wallet, message, signature in queries.signed_sessions(db, row.epoch) if wallet in ranked
+            SignedSession(Session.parse(message), signature, block or 0)
+            for wallet, message, signature, block in queries.signed_sessions(db, row.epoch) if wallet in ranked
         ),
         rankings=rankings,
         runs=runs,
@@ -301,17 +307,21 @@ def draft(db: Db, rpc: Rpc, place: Place, epoch: int) -> Draft | None:
     if row is None or snapshot is None or indexed is None or indexed.number < snapshot.number:
         return None
     _check_agreed(db, rpc, place, epoch, snapshot)
-    return close_on(db, place, row, snapshot, facts(db, rpc, place, epoch, snapshot))
+    return close_on(db, place, row, snapshot, facts(db, rpc, place, epoch, snapshot), Remembered(rpc))
 
 
 @paused()
-def close_on(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, known: Facts) -> Draft:
-    """Return the close of an epoch on what the chain says of it."""
+def close_on(
+    db: Db, place: Place, row: EpochRow, snapshot: BlockRef, known: Facts, wallets: Wallets | None = None
+) -> Draft:
+    """Return the close of an epoch on what the chain says of it; `wallets` tells what contract wallets accept."""
     before = standing(db, Rules.from_json(row.rules))
     with ExitStack() as held:
         bundle, learned = held.enter_context(spool()), held.enter_context(spool())
         # What people signed is large, and gone from memory before it is read again as a stranger will.
-        closed, gold, rankings, entries = _close(db, place, row, snapshot, known, before, bundle, learned)
+        closed, gold, rankings, entries = _close(
+            db, place, row, snapshot, known, before, bundle, learned, wallets
+        )
         _check_readable(bundle, gold, row.epoch)
         item = Draft(
             row.epoch, snapshot, closed, bundle, learned, rankings, entries, Hash32(row.rules_hash), before.previous,
@@ -323,11 +333,11 @@ def close_on(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, known: Fac
 
 def _close(
     db: Db, place: Place, row: EpochRow, snapshot: BlockRef, known: Facts, before: Standing,
-    bundle: IO[bytes], learned: IO[bytes],
+    bundle: IO[bytes], learned: IO[bytes], wallets: Wallets | None,
 ) -> tuple[Closed, Hash32, int, int]:  # fmt: skip
     """Write both files; return the closed epoch, the root of its gold, how many rankings, and hand-outs and skips."""
     found = evidence(db, place, row, snapshot, before)
-    digests = check_evidence(found, place.domain)
+    digests = check_evidence(found, place.domain, wallets)
     check_staked(found.handouts, chain_ledger.stake_changes(db, snapshot.number))
     closed = close(found, known, before, FAST, digests, bundle.write)
     # One by one: `writelines` would hold all of them before the first is on disk.

@@ -9,7 +9,7 @@ from sqlmodel import Session as Db
 
 from chain.assignment import display_order, method_of
 from chain.canonical import text_hash
-from chain.errors import HapticError
+from chain.errors import HapticError, UnprovenError
 from chain.evidence import CLOCK_SKEW_S, check_signer
 from chain.feedback import check_ranking
 from chain.messages import Domain, Ranking, Receipt, Session, recover, sign
@@ -70,16 +70,25 @@ def _check_task(db: Db, seed: bytes, rules: Rules, ranking: Ranking, now: int) -
     return held
 
 
-def _check_signature(db: Db, desk: Desk, ranking: Ranking, signature: str, now: int) -> Address:
-    """Return who signed the ranking: the wallet, or its session key within its time and limits."""
+def _check_signature(
+    db: Db, desk: Desk, ranking: Ranking, signature: str, now: int, block: int
+) -> tuple[Address, int]:
+    """Return who signed the ranking, the wallet or its session key within its time and limits.
+
+    With it comes `block`, where it was the wallet's code that accepted the signature there, else 0.
+    """
     known = [Session.parse(r.message) for r in queries.sessions(db, ranking.epoch, ranking.wallet)]
     try:
         signer = recover(check_signer(ranking, signature, desk.domain, known), signature)
+    except UnprovenError:
+        if block:
+            return ranking.wallet, block
+        raise
     except HapticError as error:
         raise RejectedError(str(error)) from error
     if signer != ranking.wallet:
         _check_key(db, ranking, signer, [s for s in known if s.key == signer], now)
-    return signer
+    return signer, 0
 
 
 def _check_key(db: Db, ranking: Ranking, key: Address, granted: list[Session], now: int) -> None:
@@ -107,11 +116,20 @@ def _check_revision(db: Db, ranking: Ranking) -> RankingRow | None:
 
 
 def accept(
-    db: Db, desk: Desk, seed: bytes, ranking: Ranking, signature: str, comment: str, now: int
+    db: Db,
+    desk: Desk,
+    seed: bytes,
+    ranking: Ranking,
+    signature: str,
+    comment: str,
+    now: int,
+    block: int = 0,
 ) -> Accepted:
     """Append a ranking to its epoch's log and return its receipt; raises a ServiceError and adds nothing otherwise.
 
-    Sending the very same signed ranking again returns its first receipt. `now` is block time.
+    Sending the very same signed ranking again returns its first receipt. `now` is block time. An UnprovenError where
+    all is right but that no key gave the signature: then the wallet's code is to be asked, outside this transaction,
+    and the `block` at which it accepted is given here.
     """
     epoch = queries.epoch_row(db, ranking.epoch, lock=True)
     if epoch is None or epoch.closed_at is not None:
@@ -129,13 +147,14 @@ def accept(
         raise RejectedError(f"signedAt {ranking.signed_at} is in the future; the chain's clock says {now}")
     rules = Rules.from_json(epoch.rules)
     lease = _check_task(db, seed, rules, ranking, now)
-    signer = _check_signature(db, desk, ranking, signature, now)
+    signer, block = _check_signature(db, desk, ranking, signature, now, block)
     last = _check_revision(db, ranking)
     receipt = Receipt(digest, Epoch(ranking.epoch), queries.next_position(db, ranking.epoch), now)
     row = RankingRow(
         epoch=ranking.epoch, position=receipt.position, digest=digest, wallet=ranking.wallet, signer=signer,
         task=ranking.task, revision=ranking.revision, message=ranking.to_json(), signature=signature,
         comment=comment, received_at=now, receipt=sign(receipt, desk.domain, desk.receipts),
+        block=block or None,
     )  # fmt: skip
     queries.add(db, row)
     handouts.count(db, rules, lease, ranking, Ranking.parse(last.message) if last else None)

@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """Form of the log: lines for people, or a JSON object a line."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    domain: str = ""
+    """Host (and port, where it is not the scheme's own) by which people reach the service; default: host:port."""
     password: SecretStr = SecretStr("")
     """Password of the key files."""
     password_file: Path | None = None
@@ -107,6 +109,12 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The SQLAlchemy URL in use."""
         return self.database_url or f"sqlite:///{self.data_dir / 'haptic.db'}"
+
+    @property
+    def authority(self) -> str:
+        """The domain that people sign in at (EIP-4361)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.domain or f"{host}:{self.port}"
 
     def folder(self, name: str) -> Path:
         """Return a folder inside data_dir, made if it is not there."""

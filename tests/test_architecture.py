@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[1]
 PURE = frozenset({
     "assignment", "bloom", "board", "bundle", "canonical", "challenge", "collector", "continuity", "difference",
     "epoch", "errors", "events", "evidence", "feedback", "fees", "gold", "handout", "hashing", "lines", "merkle",
-    "messages", "opening", "payout", "reason", "refusals", "rules", "score", "spec", "stake", "tables", "tree",
-    "types", "wire",
+    "messages", "opening", "payout", "reason", "receipts", "refusals", "rules", "score", "siwe", "spec", "stake",
+    "tables", "tree", "types", "wire",
 })  # fmt: skip
 """Files of chain that compute from their arguments and nothing else."""
 EDGE = frozenset({
     "attempts", "committer", "confirmed", "contracts", "deploy", "deployment", "devnet", "exchange", "head",
     "indexer", "keys", "ledger", "logs", "memory", "outbox", "pool", "providers", "publisher", "quorum", "quote",
-    "ranges", "record", "rpc", "served", "signer", "step", "transactions", "transport", "verify", "watch",
+    "ranges", "record", "rpc", "served", "signer", "step", "transactions", "transport", "verify", "wallets", "watch",
 })  # fmt: skip
 """Files of chain that talk to a node, a disk or a database."""
 OUTSIDE = frozenset({

@@ -31,6 +31,8 @@ GENEROUS = Rules(params=Params(c0=0, z_num=0, n1=6), overlap_min=5, overlap=6)
 PEOPLE: tuple[LocalAccount, ...] = tuple(
     sorted((Account.from_key(keccak256(b"person" + bytes([i]))) for i in range(8)), key=address_of)
 )
+RECEIPTS: LocalAccount = Account.from_key(keccak256(b"receipts"))
+"""Signs the operator's receipts."""
 KEYS: Mapping[Address, LocalAccount] = {
     address_of(a): Account.from_key(keccak256(b"session" + bytes([i]))) for i, a in enumerate(PEOPLE)
 }
@@ -114,7 +116,7 @@ def header_of(
         epoch=Epoch(epoch), chain_id=DOMAIN.chain_id, vault=DOMAIN.vault, distributor=DISTRIBUTOR,
         genesis=GENESIS, length=LENGTH, snapshot_block=100 + epoch, snapshot_hash=text_hash(f"block {epoch}"),
         seed=Hash32("0x" + seed_of(epoch).hex()), gold_root=gold_root(tasks, gold, seed_of(epoch)),
-        lam=standing.lam, rules=rules, previous=standing.previous,
+        lam=standing.lam, rules=rules, previous=standing.previous, receipt_signer=address_of(RECEIPTS),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,9 @@ from chain.deploy import deploy as deploy_contracts
 from chain.deployment import write_deployment
 from chain.errors import HapticError
 from chain.messages import checksum, parse_address
+from chain.receipts import KeptReceipt, read_receipts
 from chain.rpc import Rpc
-from chain.verify import NothingPostedError, bundle_source
+from chain.verify import NothingPostedError, Verified, bundle_source
 from chain.verify import verify as verify_epochs
 from service import logs
 from service.cli import plan, shared
@@ -197,13 +199,15 @@ def worker(
 def verify(
     bundle: Annotated[str, typer.Option(envvar="HAPTIC_SERVICE", help="URL of a service, a URL with {epoch}, a folder of bundles, or one bundle file beside its elders")] = shared.SERVICE,
     epoch: Annotated[int | None, typer.Option(min=0, max=shared.MAX_EPOCH, help="Verify epochs 0 to this one; default: all that are posted")] = None,
+    receipts: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Receipts that `haptic rank` kept: is each of these rankings in the log?")] = None,
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
 ) -> None:  # fmt: skip
     """Recompute every score and payout from the chain and the bundles; trusts nothing of the operator's.
 
-    Exit status: 0 when all of it is right, 1 when something differs or cannot be read, 2 when nothing was checked
-    because no epoch has been posted yet.
+    Exit status: 0 when all of it is right, 1 when something differs or cannot be read, or a ranking is not in the log as
+    its receipt says, 2 when nothing was checked because no epoch has been posted yet.
     """
+    kept = _read_receipts(receipts)
     node, d = shared.connect(rpc, deployment)
     coin = shared.read_coin(node, d.payment_token)
     try:
@@ -212,7 +216,7 @@ def verify(
             bar = bars.add_task("reading the chain", total=1.0)
             found = verify_epochs(
                 node, d, bundle_source(bundle), epoch,
-                lambda what, part: bars.update(bar, description=what, completed=part),
+                lambda what, part: bars.update(bar, description=what, completed=part), kept,
             )  # fmt: skip
     except NothingPostedError:
         left = d.epoch_end(0) - node.block("latest").timestamp
@@ -230,7 +234,36 @@ def verify(
         )
         for note in e.notes:
             out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    if kept and not _show_receipts(kept, found):
+        raise typer.Exit(1)
     out.print("[bold green]verify: OK[/]")
+
+
+def _read_receipts(path: Path | None) -> list[KeptReceipt]:
+    """Return the receipts in a file; none without one."""
+    if path is None:
+        return []
+    try:
+        return list(read_receipts(path.read_text(encoding="utf-8").splitlines()))
+    except ValueError as error:
+        raise HapticError(f"{path} cannot be read as text: {error}") from error
+
+
+def _show_receipts(kept: Sequence[KeptReceipt], found: Sequence[Verified]) -> bool:
+    """Say of each receipt whether its ranking is in the log as promised; return whether all are that could be checked."""
+    findings = [f for e in found for f in e.receipts]
+    for finding in findings:
+        number, epoch = finding.kept.receipt.position, finding.kept.receipt.epoch
+        line = f"receipt in line {finding.kept.line}, epoch {epoch}: "
+        if finding.fault:
+            out.print(f"[bold red]{line}{escape(finding.fault)}[/]", soft_wrap=True)
+        else:
+            out.print(f"{line}in the log as number {number}")
+    if waiting := len(kept) - len(findings):
+        out.print(
+            f"[yellow]note:[/] {waiting} receipts are for epochs that were not verified here: not posted yet?"
+        )
+    return not any(f.fault for f in findings)
 
 
 def register(app: typer.Typer) -> None:

@@ -14,11 +14,13 @@ from chain.bundle import Run
 from chain.ledger.bulk import insert_rows
 from chain.types import Address, Epoch, Hash32, WalletState, Wei
 from service.ledger.tables import (
+    AnswerRow,
     EpochRow,
     HandoutRow,
     JobRow,
     LeafRow,
     LeaseRow,
+    LoginRow,
     MatchRow,
     PoolRow,
     RankingRow,
@@ -255,9 +257,40 @@ def sessions(session: Session, epoch: int, wallet: str | None = None) -> Sequenc
 
 
 def signed_sessions(session: Session, epoch: int) -> Iterator[Any]:
-    """Yield wallet, message and signature of all sessions of an epoch, in the order of their digests."""
-    wanted = select(SessionRow.wallet, SessionRow.message, SessionRow.signature)
+    """Yield wallet, message, signature and block of all sessions of an epoch, in the order of their digests."""
+    wanted = select(SessionRow.wallet, SessionRow.message, SessionRow.signature, SessionRow.block)
     return _streamed(session, wanted.where(SessionRow.epoch == epoch).order_by(col(SessionRow.digest)))
+
+
+def login_by_token(session: Session, token_hash: str) -> LoginRow | None:
+    """Return the login that a bearer token belongs to."""
+    return session.exec(select(LoginRow).where(LoginRow.token_hash == token_hash)).first()
+
+
+def login_row(session: Session, nonce: str) -> LoginRow | None:
+    """Return the login that a nonce was used for."""
+    return session.get(LoginRow, nonce)
+
+
+def forget_logins(session: Session, before: int) -> None:
+    """Delete the logins that expired before a time."""
+    session.connection().execute(delete(LoginRow).where(col(LoginRow.expires_at) < before))
+
+
+def answer_row(session: Session, wallet: str, key: str) -> AnswerRow | None:
+    """Return what a wallet's request with this idempotency key was answered."""
+    return session.get(AnswerRow, (wallet, key))
+
+
+def forget_answers(session: Session, epoch: int) -> None:
+    """Delete the answers that were kept for epochs before `epoch`."""
+    session.connection().execute(delete(AnswerRow).where(col(AnswerRow.epoch) < epoch))
+
+
+def ledger_entries(session: Session, epoch: int) -> list[tuple[Hash32, Address]]:
+    """Return digest and wallet of each ranking of an epoch: the entries under its ledger root."""
+    found = select(RankingRow.digest, RankingRow.wallet).where(RankingRow.epoch == epoch)
+    return [(Hash32(d), Address(w)) for d, w in session.exec(found).all()]
 
 
 def next_position(session: Session, epoch: int) -> int:

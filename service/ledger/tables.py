@@ -159,6 +159,30 @@ class SessionRow(SQLModel, table=True):
     signature: str
     token_hash: str = Field(index=True)
     """sha256 of the bearer token: a stolen database logs nobody in."""
+    block: int | None = Field(default=None, sa_type=BigInteger)
+    """Finalized block at which the wallet's own code accepted the signature, where no key of its gave it."""
+
+
+class LoginRow(SQLModel, table=True):
+    """A login by Sign-In with Ethereum; its nonce serves no other."""
+
+    __tablename__ = "login"
+    nonce: str = Field(primary_key=True)
+    wallet: str
+    token_hash: str = Field(index=True)
+    expires_at: int = Field(sa_type=BigInteger, index=True)
+
+
+class AnswerRow(SQLModel, table=True):
+    """What a request with an idempotency key was answered, for as long as its epoch runs."""
+
+    __tablename__ = "answer"
+    wallet: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    epoch: int = Field(index=True)
+    request_hash: str
+    status: int
+    answer: dict[str, Any] = _json()
 
 
 class RankingRow(SQLModel, table=True):
@@ -185,6 +209,8 @@ class RankingRow(SQLModel, table=True):
     received_at: int = Field(sa_type=BigInteger)
     receipt: str
     """The service's signature on the Receipt."""
+    block: int | None = Field(default=None, sa_type=BigInteger)
+    """Finalized block at which the wallet's own code accepted the signature, where no key gave it."""
 
 
 class ScoreRow(SQLModel, table=True):

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import Session as Db
 
 from chain.bundle import SignedSession
 from chain.canonical import text_hash
 from chain.contracts import call
-from chain.errors import RpcError, SignatureError
+from chain.errors import RpcError, SignatureError, UnprovenError
 from chain.messages import Handout, Ranking, Session, checksum, sign
 from chain.types import Address
-from service import auth, feedback, handouts
+from service import auth, feedback, handouts, login
 from service.context import Context
 from service.errors import BadRequestError, ConflictError, UnavailableError
 from service.ledger import queries
 from service.ledger.tables import EpochRow
-from service.routes.depends import MAX_EPOCH, Caller, Ctx, HashPath, Reading, Writing
+from service.routes.depends import MAX_EPOCH, Caller, Ctx, HashPath, Reading, Repeat, Writing
+from service.signatures import accepted_at
 
 NO_STAKE = "This wallet has no stake: the ranking is recorded, but its HapticScore is 0 until you stake."
 router = APIRouter(tags=["contributors"])
 T = TypeVar("T", Session, Ranking)
+BY_WALLET = "hex: 65 bytes by the wallet's key, or what its contract accepts (ERC-1271, ERC-6492)"
 Hash = Annotated[str, Field(pattern="^0x[0-9a-f]{64}$")]
 
 
@@ -38,7 +42,35 @@ class SessionRequest(StrictBody):
     session: dict[str, Any] = Field(
         description="Session {wallet, key, epoch, maxJudgements, notAfter, termsHash}"
     )
-    signature: str = Field(description="65 bytes hex by the wallet")
+    signature: str = Field(description=BY_WALLET)
+
+
+class NonceAnswer(BaseModel):
+    """What a message of Sign-In with Ethereum (EIP-4361) has to say here."""
+
+    nonce: str = Field(description="for one login, within the hour")
+    domain: str
+    chain_id: int
+    statement: str = Field(description="the terms, which the login agrees to")
+    now: int = Field(
+        description="block time, Unix seconds: what Issued At and Expiration Time are compared with"
+    )
+    longest: int = Field(description="seconds from Issued At to Expiration Time, at most")
+
+
+class LoginRequest(StrictBody):
+    """A signed message of Sign-In with Ethereum."""
+
+    message: str = Field(description="to the last character as it was signed")
+    signature: str = Field(description=BY_WALLET)
+
+
+class LoginAnswer(BaseModel):
+    """A bearer token until the login expires."""
+
+    token: str
+    wallet: str
+    expires_at: int = Field(description="block time, Unix seconds")
 
 
 class SessionAnswer(BaseModel):
@@ -89,7 +121,7 @@ class RankingRequest(StrictBody):
         description="Ranking {wallet, epoch, task, method, summary, shown, ranks, likert, flag, commentHash, "
         "revision, signedAt}"
     )
-    signature: str = Field(description="65 bytes hex by the wallet or its session key")
+    signature: str = Field(description=f"{BY_WALLET}; or 65 bytes by its session key")
     comment: str = ""
 
 
@@ -132,9 +164,32 @@ def log_in(ctx: Ctx, db: Writing, body: SessionRequest) -> SessionAnswer:
     if now < ctx.place.start(0):
         raise ConflictError(f"epoch 0 begins at {ctx.place.start(0)}, now is {now}; sign in then")
     signed = SignedSession(session, body.signature)
-    token = auth.log_in(db, signed, ctx.domain, ctx.place.epoch_at(now), now, ctx.settings.master)
+    epoch = ctx.place.epoch_at(now)
+    token = auth.log_in(db, signed, ctx.domain, epoch, now, ctx.settings.master, ctx.wallets)
     db.commit()
     return SessionAnswer(token=token, epoch=session.epoch, not_after=session.not_after)
+
+
+@router.get("/login/nonce")
+def login_nonce(ctx: Ctx) -> NonceAnswer:
+    """A nonce to sign in with, and what the message has to say besides."""
+    now = ctx.clock.now()
+    return NonceAnswer(
+        nonce=login.make_nonce(ctx.settings.master, secrets.token_bytes(login.NONCE_BYTES), now),
+        domain=ctx.settings.authority, chain_id=ctx.deployment.chain_id, statement=auth.TERMS, now=now,
+        longest=login.LONGEST_S,
+    )  # fmt: skip
+
+
+@router.post("/login", status_code=201)
+def sign_in(ctx: Ctx, db: Writing, body: LoginRequest) -> LoginAnswer:
+    """Sign in with Ethereum: as good as a Session for asking and reading back, but without a key that signs."""
+    token, row = login.sign_in(
+        db, body.message, body.signature, domain=ctx.settings.authority, chain_id=ctx.deployment.chain_id,
+        now=ctx.clock.now(), master=ctx.settings.master, wallets=ctx.wallets,
+    )  # fmt: skip
+    db.commit()
+    return LoginAnswer(token=token, wallet=checksum(Address(row.wallet)), expires_at=row.expires_at)
 
 
 @router.get("/tasks/next")
@@ -175,7 +230,7 @@ def _open_epoch(ctx: Context, db: Writing, now: int) -> EpochRow:
 
 
 @router.post("/rankings", status_code=201)
-def rank(ctx: Ctx, db: Writing, body: RankingRequest, response: Response) -> ReceiptAnswer:
+def rank(ctx: Ctx, db: Writing, body: RankingRequest, response: Response, repeat: Repeat) -> ReceiptAnswer:
     """Record a signed ranking; sending the same one again returns its first receipt with status 200."""
     ranking = _parsed(Ranking, body.ranking)
     now = ctx.clock.now()
@@ -183,12 +238,32 @@ def rank(ctx: Ctx, db: Writing, body: RankingRequest, response: Response) -> Rec
     if ranking.epoch != current:
         raise ConflictError(f"the ranking is for epoch {ranking.epoch}, the running one is {current}")
     staked = _staked(ctx, ranking.wallet)
-    accepted = feedback.accept(
-        db, ctx.desk, ctx.place.seed(current), ranking, body.signature, body.comment, now
-    )
-    db.commit()
+    if repeat and (known := repeat.recall(db, ranking.wallet, current)):
+        response.status_code = known.status
+        return ReceiptAnswer(**known.answer)
+    accepted = _accepted(ctx, db, ranking, body, now)
+    answer = _receipt(accepted, staked)
     if accepted.replayed:
         response.status_code = 200
+    if repeat:
+        repeat.keep(db, ranking.wallet, current, response.status_code or 201, answer.model_dump())
+    db.commit()
+    return answer
+
+
+def _accepted(ctx: Context, db: Db, ranking: Ranking, body: RankingRequest, now: int) -> feedback.Accepted:
+    """Take a ranking in; where no key gave its signature, ask the wallet's code, while nothing is locked."""
+    asked = (db, ctx.desk, ctx.place.seed(ranking.epoch), ranking, body.signature, body.comment, now)
+    try:
+        return feedback.accept(*asked)
+    except UnprovenError as error:
+        db.rollback()
+        digest = ranking.digest(ctx.domain)
+        block = accepted_at(ctx.wallets, ranking.wallet, digest, body.signature, now, str(error))
+    return feedback.accept(*asked, block)
+
+
+def _receipt(accepted: feedback.Accepted, staked: int) -> ReceiptAnswer:
     r = accepted.receipt
     return ReceiptAnswer(
         digest=r.digest_of, epoch=r.epoch, position=r.position, received_at=r.received_at, signature=accepted.signature,

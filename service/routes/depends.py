@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -9,11 +10,12 @@ from fastapi import Depends, Header, Path, Request
 from sqlmodel import Session as Db
 
 from chain.errors import SignatureError
-from chain.messages import Session, parse_address
+from chain.messages import parse_address
 from chain.types import Address, Hash32
-from service.auth import who
+from service.auth import Visitor, who
 from service.context import Context
 from service.errors import BadRequestError, UnauthorizedError
+from service.idempotency import Repeatable
 
 MAX_EPOCH = 2**31 - 1
 """Largest epoch that the tables hold."""
@@ -46,19 +48,41 @@ Reading = Annotated[Db, Depends(reading)]
 Writing = Annotated[Db, Depends(writing)]
 
 
-def bearer(ctx: Ctx, authorization: Annotated[str, Header()] = "") -> Session:
-    """Return the signed session behind `Authorization: Bearer …`."""
+def bearer(ctx: Ctx, authorization: Annotated[str, Header()] = "") -> Visitor:
+    """Return who is behind `Authorization: Bearer …`."""
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise UnauthorizedError(
-            "send `Authorization: Bearer <token>`; POST a signed Session to /v1/sessions to get one"
+            "send `Authorization: Bearer <token>`; POST a signed Session to /v1/sessions, or sign in at /v1/login, "
+            "to get one"
         )
     now = ctx.clock.now()
     with ctx.db.read() as db:
         return who(db, token.strip(), ctx.place.epoch_at(now), now)
 
 
-Caller = Annotated[Session, Depends(bearer)]
+Caller = Annotated[Visitor, Depends(bearer)]
+
+
+async def repeatable(
+    request: Request,
+    key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            pattern="^[!-~]{1,200}$",
+            description="Sent again with the same key, a request gets its first answer again; kept for the epoch",
+        ),
+    ] = None,
+) -> Repeatable | None:
+    """Return the request's idempotency key with what it asks; None where it gave none."""
+    if key is None:
+        return None
+    asked = request.method.encode() + b" " + request.url.path.encode() + b"\n" + await request.body()
+    return Repeatable(key, hashlib.sha256(asked).hexdigest())
+
+
+Repeat = Annotated[Repeatable | None, Depends(repeatable)]
 
 
 def wallet_in_path(wallet: str) -> Address:

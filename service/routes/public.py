@@ -6,7 +6,7 @@ import math
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
@@ -16,7 +16,7 @@ from chain.contracts import call
 from chain.ledger import EpochReport
 from chain.messages import checksum
 from chain.reason import why_zero
-from chain.types import Address
+from chain.types import Address, Hash32
 from service import training
 from service.context import Context, Payouts
 from service.errors import NotFoundError
@@ -29,6 +29,7 @@ from trainer.rating import Result, rate
 router = APIRouter(tags=["public"])
 Limit = Annotated[int, Query(ge=1, le=500)]
 """How many wallets are shown at once."""
+DigestPath = Annotated[str, Path(pattern="^0x[0-9a-f]{64}$")]
 
 
 class Info(BaseModel):
@@ -146,6 +147,20 @@ class Proof(BaseModel):
     root: str
 
 
+class Inclusion(BaseModel):
+    """Where a ranking stands, and the proof that it is under its epoch's ledger root."""
+
+    epoch: int
+    digest: str
+    wallet: str
+    position: int
+    received_at: int = Field(description="block time, Unix seconds")
+    ledger_root: str = Field(description="as EpochLedger and RevenueDistributor have it")
+    proof: list[str] = Field(
+        description="of the leaf (bytes32 digest, address wallet) of OpenZeppelin's StandardMerkleTree"
+    )
+
+
 class ModelAnswer(BaseModel):
     """A model in the arena: its rating by people's labels."""
 
@@ -247,6 +262,22 @@ def bundle_by_hash(ctx: Ctx, data_hash: HashPath) -> FileResponse:
         raise NotFoundError(f"no bundle with the hash {data_hash} was published here")
     headers = {"ETag": f'"{data_hash}"', "Cache-Control": "public, max-age=31536000, immutable"}
     return FileResponse(path, media_type="application/jsonl", headers=headers)
+
+
+@router.get("/epochs/{epoch}/rankings/{digest}/proof")
+def inclusion(ctx: Ctx, db: Reading, epoch: EpochPath, digest: DigestPath) -> Inclusion:
+    """That a ranking stands in a closed epoch's log: the proof leads to the ledger root on the chain."""
+    report = chain_ledger.epoch_report(db, epoch)
+    if report is None:
+        raise NotFoundError(f"epoch {epoch} is not closed; what stands in its log is proven then")
+    row = queries.ranking_by_digest(db, epoch, digest)
+    if row is None:
+        raise NotFoundError(f"no ranking {digest} is in the log of epoch {epoch}")
+    tree = ctx.ledgers.find(epoch, report.ledger_root, lambda: queries.ledger_entries(db, epoch))
+    return Inclusion(
+        epoch=epoch, digest=row.digest, wallet=checksum(Address(row.wallet)), position=row.position,
+        received_at=row.received_at, ledger_root=report.ledger_root, proof=list(tree.proof(Hash32(digest))),
+    )  # fmt: skip
 
 
 @router.get("/epochs/{epoch}/scores")

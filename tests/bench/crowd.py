@@ -98,7 +98,7 @@ class Crowd:
             epoch=Epoch(self.epoch), chain_id=DOMAIN.chain_id, vault=DOMAIN.vault, distributor=DISTRIBUTOR,
             genesis=GENESIS, length=LENGTH, snapshot_block=100, snapshot_hash=text_hash("block"),
             seed=Hash32("0x" + self.seed.hex()), gold_root=gold_root(tasks, {}, self.seed), lam=standing({}).lam,
-            rules=RULES, previous=standing({}).previous,
+            rules=RULES, previous=standing({}).previous, receipt_signer=DISTRIBUTOR,
         )  # fmt: skip
         return Evidence(header, tasks, {}, (), tuple(log), (), tuple(handouts))
 

@@ -18,6 +18,7 @@ NAMES = {
     "EpochLedger.json",
     "HapticToken.json",
     "RevenueDistributor.json",
+    "SignatureProbe.json",
     "StakeVault.json",
 }
 
@@ -58,4 +59,4 @@ def test_a_committed_file_names_its_contract_and_can_be_deployed(name: str) -> N
 
     assert exported.keys() == {"contractName", "abi", "bytecode", "errors"}
     assert exported["contractName"] == name.removesuffix(".json")
-    assert len(bytes.fromhex(exported["bytecode"].removeprefix("0x"))) > 1000
+    assert len(bytes.fromhex(exported["bytecode"].removeprefix("0x"))) > 100

@@ -14,7 +14,7 @@ from chain.assignment import display_order, epoch_seed, method_of, seed_commitme
 from chain.bundle import Evidence, SignedRanking, SignedSession
 from chain.canonical import text_hash
 from chain.errors import SignatureError, VerifyError
-from chain.evidence import CLOCK_SKEW_S, check_evidence, check_session, check_signer
+from chain.evidence import CLOCK_SKEW_S, FINAL_WITHIN_S, check_evidence, check_session, check_signer
 from chain.feedback import summary_of
 from chain.gold import Gold
 from chain.keys import address_of
@@ -333,3 +333,66 @@ def test_an_epochs_seed_is_secret_until_it_is_revealed_and_then_fits_its_commitm
     seeds = [epoch_seed(*place) for place in places]
     assert len({seed_commitment(s) for s in seeds}) == len(places)
     assert all(len(s) == 32 and seed_commitment(s) != "0x" + s.hex() for s in seeds)
+
+
+class _Code:
+    """Contract wallets that accept each a signature, from one block on until another."""
+
+    def __init__(self, accepted: dict[Address, tuple[str, range]]) -> None:
+        self.accepted = accepted
+
+    def time(self, block: int) -> int:
+        return GENESIS + block
+
+    def accepts(self, wallet: Address, _digest: Hash32, signature: str, block: int) -> bool:
+        known, blocks = self.accepted.get(wallet, ("", range(0)))
+        return signature == known and block in blocks
+
+
+def _by_code(signature: str, block: int) -> Evidence:
+    """Return the good evidence with its first ranking signed by what is no key's signature."""
+    return _log([replace(GOOD.rankings[0], signature=signature, block=block), *GOOD.rankings[1:]])
+
+
+FIRST = GOOD.rankings[0]
+CAME = FIRST.received_at - GENESIS
+
+
+def test_what_a_wallets_code_accepts_counts_at_the_block_that_is_named() -> None:
+    code = _Code({FIRST.ranking.wallet: ("0xabcd", range(1, CAME + 1))})
+    found = check_evidence(_by_code("0xabcd", CAME), DOMAIN, code)
+    assert found[0] == FIRST.ranking.digest(DOMAIN)
+    for signature, block in (("0xabce", CAME), ("0xabcd", 0)):
+        with pytest.raises(VerifyError, match=r"ranking at position 0 .*(does not accept|expected 65 bytes)"):
+            check_evidence(_by_code(signature, block), DOMAIN, code)
+
+
+@pytest.mark.parametrize("block", [CAME - FINAL_WITHIN_S - 1, CAME + 1])
+def test_code_is_asked_within_two_hours_before_the_ranking_came(block: int) -> None:
+    code = _Code({FIRST.ranking.wallet: ("0xabcd", range(-(10**6), 10**6))})
+    with pytest.raises(VerifyError, match=rf"ranking at position 0 .*block {block} is of .* outside"):
+        check_evidence(_by_code("0xabcd", block), DOMAIN, code)
+    for fine in (CAME - FINAL_WITHIN_S, CAME):
+        assert check_evidence(_by_code("0xabcd", fine), DOMAIN, code)
+
+
+def test_what_a_key_signed_names_no_block() -> None:
+    _named(_by_code(FIRST.signature, 5), "ranking at position 0 .*block is 5, expected 0")
+    session = replace(GOOD.sessions[0], block=5)
+    _named(replace(GOOD, sessions=(session, *GOOD.sessions[1:])), "session of .*block is 5, expected 0")
+
+
+def test_without_a_chain_what_code_accepted_is_not_taken_for_good() -> None:
+    _named(_by_code("0xabcd", CAME), "ranking at position 0 .*there is no chain to ask it at")
+
+
+def test_a_session_by_code_is_of_its_epoch() -> None:
+    signed, others = GOOD.sessions[0], GOOD.sessions[1:]
+    code = _Code({signed.session.wallet: ("0xabcd", range(-(10**6), 10**6))})
+    for block in (-FINAL_WITHIN_S, LENGTH - 1):
+        changed = replace(signed, signature="0xabcd", block=block)
+        assert check_evidence(replace(GOOD, sessions=(changed, *others)), DOMAIN, code)
+    for block in (-FINAL_WITHIN_S - 1, LENGTH):
+        changed = replace(signed, signature="0xabcd", block=block)
+        with pytest.raises(VerifyError, match=f"session of .*block {block} is of .* outside"):
+            check_evidence(replace(GOOD, sessions=(changed, *others)), DOMAIN, code)

@@ -163,3 +163,10 @@ def test_the_key_of_another_chain_is_another_signer() -> None:
     message = Session(address_of(ACCOUNT), "0x" + "b2" * 20, 1, 2, 3, HASH)
     signature = sign(message, DOMAIN, ACCOUNT)
     assert recover(message.digest(Domain(1, DOMAIN.vault)), signature) != address_of(ACCOUNT)
+
+
+def test_a_compact_signature_is_told_to_be_written_out() -> None:
+    digest, raw = _signed()
+    compact = raw[:32] + bytes([raw[32] | (raw[64] - 27) << 7]) + raw[33:64]
+    with pytest.raises(SignatureError, match="the 64 bytes of EIP-2098 have to be written out"):
+        recover(digest, _hex(compact))
