@@ -65,7 +65,7 @@ slither: $(JS_STAMP) .slither/.installed ## static analysis of the contracts, in
 coverage: $(JS_STAMP) ## lines and branches of the contracts that the tests reach
 	@cd contracts && npm run --silent coverage
 
-.PHONY: lint format mutants bench bench-chain clean
+.PHONY: lint format mutants bench bench-chain bench-api clean
 lint: setup ## ruff, mypy --strict, import-linter, forge fmt and lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -82,5 +82,7 @@ bench: setup ## speed and memory, as ratios to named peers in the same run
 bench-chain: setup ## indexing against its floor, score, tree and a whole epoch at scale (a quarter of an hour; ARGS=--small for a look)
 	@$(BIN)/python -m tests.bench.indexing $(ARGS)
 	@$(BIN)/python -m tests.bench.scale $(ARGS)
+bench-api: setup ## rankings accepted per second against their floor, latency, and kill -9 amid 50,000 (ARGS=--small for a look)
+	@$(BIN)/python -m tests.bench.api $(ARGS)
 clean: ## remove what was installed and built
 	rm -rf $(VENV) .slither contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

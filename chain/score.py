@@ -307,7 +307,9 @@ def score(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Param
         L = per_pair(lambda i: x[i] * lw[wallet[i]])
         _fill(
             y,
-            lambda i: np.where(gold[i] != 0, np.int64(ONE) * gold[i], _cons(L[pair[i]] - x[i] * lw[wallet[i]])),
+            lambda i: np.where(
+                gold[i] != 0, np.int64(ONE) * gold[i], _cons(L[pair[i]] - x[i] * lw[wallet[i]])
+            ),
         )
         return L
 

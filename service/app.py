@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from importlib import resources
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from sqlalchemy.exc import InternalError, OperationalError
@@ -16,32 +16,19 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from chain.errors import HapticError, RpcError
 from service import jobs
+from service.clock import Stakes
 from service.context import Context
 from service.errors import ServiceError
+from service.guard import Guard, problem
+from service.intake import Intake
 from service.leader import Leader, clock_lock
 from service.routes import contributor, health, public
 
 log = logging.getLogger(__name__)
-MAX_BODY_BYTES = 256 * 1024
-"""No signed message with its comment is larger."""
 BUSY = (
     "the database is busy, full or away, so this was not recorded for certain; send it again, it counts once"
 )
 """A connection that was lost during a commit leaves open whether it was done."""
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:",
-}
-
-
-def problem(status: int, title: str, detail: str) -> JSONResponse:
-    """Return an error as application/problem+json (RFC 9457)."""
-    # A lone surrogate that somebody sent has no UTF-8 form; escaped, it can be sent back.
-    shown = detail.encode("utf-8", "backslashreplace").decode()
-    body = {"type": "about:blank", "title": title, "status": status, "detail": shown}
-    return JSONResponse(body, status, media_type="application/problem+json")
 
 
 def _title(error: Exception) -> str:
@@ -64,20 +51,6 @@ async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
     return problem(400, "BadRequest", said)
 
 
-async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuse bodies that are too large, and set the security headers."""
-    size = request.headers.get("content-length", "0")
-    if "transfer-encoding" in request.headers:
-        return problem(411, "LengthRequired", "send the body with a Content-Length, not in chunks")
-    if not size.isdecimal() or int(size) > MAX_BODY_BYTES:
-        return problem(413, "TooLarge", f"the body has {size} bytes, at most {MAX_BODY_BYTES} are taken")
-    response = await call_next(request)
-    for name, value in HEADERS.items():
-        if request.url.path not in {"/docs", "/redoc"} or name != "Content-Security-Policy":
-            response.headers.setdefault(name, value)
-    return response
-
-
 def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     """Return the application of a context; with `clock` it runs the jobs while it serves."""
     # eth_account imports py_ecc, which allows 100,000: a body of that many brackets would overflow the C stack.
@@ -87,6 +60,8 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     async def life(_app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as ending:
             ending.callback(ctx.close)
+            intake = app.state.intake = Intake(ctx.db, ctx.desk, ctx.place, ctx.clock)
+            ending.callback(intake.close)
             if clock:
                 leader = ending.enter_context(Leader(clock_lock(ctx.db, ctx.deployment), ctx.pulse))
                 scheduler = jobs.schedule(ctx, leader)
@@ -101,6 +76,7 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
         description="Wallets sign Sessions and Rankings by EIP-712; see /v1/info for the domain.",
     )  # fmt: skip
     app.state.context = ctx
+    app.state.stakes = Stakes(ctx.reader, ctx.deployment)
     app.add_exception_handler(HapticError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     # Locked, full, gone, its disk broken, being restarted, or a standby that only reads.
@@ -110,7 +86,7 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     app.include_router(public.router, prefix="/v1")
     app.include_router(health.router)
 
-    app.middleware("http")(_guard)
+    app.add_middleware(Guard)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def start_page() -> str:

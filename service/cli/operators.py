@@ -135,7 +135,7 @@ def serve(
     logs.configure(settings.log)
     shared.check_port(settings.host, settings.port)
     app = create_app(build(settings), clock=clock)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning")
+    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
 
 
 def worker(

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Body, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chain.bundle import SignedSession
 from chain.canonical import text_hash
 from chain.contracts import call
 from chain.errors import RpcError, SignatureError
-from chain.messages import Ranking, Session, checksum
+from chain.messages import Ranking, Session
 from chain.types import Address
 from service import arena, auth, feedback
 from service.context import Context
 from service.errors import BadRequestError, ConflictError, UnavailableError
 from service.ledger import queries
-from service.routes.depends import MAX_EPOCH, Caller, Ctx, Reading, Writing
+from service.routes.depends import MAX_EPOCH, Caller, Ctx, Reading, Writing, context
 
 NO_STAKE = "This wallet has no stake: the ranking is recorded, but its HapticScore is 0 until you stake."
 router = APIRouter(tags=["contributors"])
@@ -80,7 +81,9 @@ class ReceiptAnswer(BaseModel):
     received_at: int
     signature: str
     signer: str
-    staked: str = Field(description="stake of the wallet now, in wei; null stake earns nothing")
+    staked: str | None = Field(
+        description="stake of the wallet now, in wei; none earns nothing. null while the chain cannot be read"
+    )
     notice: str = Field(description="what the wallet should know, in words; empty when all is well")
 
 
@@ -132,27 +135,41 @@ def next_task(ctx: Ctx, db: Writing, caller: Caller) -> TaskAnswer:
     )  # fmt: skip
 
 
-@router.post("/rankings", status_code=201)
-def rank(ctx: Ctx, db: Writing, body: RankingRequest, response: Response) -> ReceiptAnswer:
-    """Record a signed ranking; sending the same one again returns its first receipt with status 200."""
+RECEIPTS: dict[int | str, dict[str, Any]] = {
+    200: {"model": ReceiptAnswer, "description": "It was there already: its first receipt"},
+    201: {"model": ReceiptAnswer},
+}
+RANKING_BODY = {
+    "required": True, "content": {"application/json": {"schema": RankingRequest.model_json_schema()}},
+}  # fmt: skip
+
+
+@router.post(
+    "/rankings",
+    status_code=201,
+    responses=RECEIPTS,
+    response_model=None,
+    openapi_extra={"requestBody": RANKING_BODY},
+)
+async def rank(request: Request) -> Response:
+    """Record a signed ranking; sending the same one again returns its first receipt with status 200.
+
+    The answer comes once it is committed. Read by hand: this is the route that has to be fast.
+    """
+    ctx, intake, stakes = context(request), request.app.state.intake, request.app.state.stakes
+    try:
+        body = RankingRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise RequestValidationError([e | {"loc": ("body", *e["loc"])} for e in error.errors()]) from error
     ranking = _parsed(Ranking, body.ranking)
-    now = ctx.clock.now()
-    current = ctx.place.epoch_at(now)
-    if ranking.epoch != current:
-        raise ConflictError(f"the ranking is for epoch {ranking.epoch}, the running one is {current}")
-    staked = _staked(ctx, ranking.wallet)
-    accepted = feedback.accept(
-        db, ctx.desk, ctx.place.seed(current), ranking, body.signature, body.comment, now
-    )
-    db.commit()
-    if accepted.replayed:
-        response.status_code = 200
-    r = accepted.receipt
-    return ReceiptAnswer(
+    accepted = await intake.take(feedback.Sent.of(ranking, body.signature, body.comment, ctx.domain))
+    staked, r = await stakes.of(ranking.wallet), accepted.receipt
+    answer = ReceiptAnswer(
         digest=r.digest_of, epoch=r.epoch, position=r.position, received_at=r.received_at, signature=accepted.signature,
-        signer=checksum(accepted.signer), staked=str(staked),
-        notice="" if staked else NO_STAKE,
+        signer=ctx.desk.shown_signer, staked=None if staked is None else str(staked), notice=NO_STAKE if staked == 0 else "",
     )  # fmt: skip
+    status = 200 if accepted.replayed else 201
+    return Response(answer.model_dump_json(), status, media_type="application/json")
 
 
 @router.get("/rankings")
