@@ -65,7 +65,7 @@ slither: $(JS_STAMP) .slither/.installed ## static analysis of the contracts, in
 coverage: $(JS_STAMP) ## lines and branches of the contracts that the tests reach
 	@cd contracts && npm run --silent coverage
 
-.PHONY: lint format mutants bench bench-chain bench-service bench-score clean
+.PHONY: lint format mutants bench bench-chain bench-service bench-score bench-api clean
 lint: setup ## ruff, mypy --strict, import-linter, forge fmt and lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -86,5 +86,7 @@ bench-service: setup ## every page and step of the service with 100,000 wallets,
 	@$(BIN)/python -W ignore -m tests.bench.service $(ARGS)
 bench-score: setup ## crowds that cheat against the score: labels, pay, attacks, bars that must hold (five minutes; ARGS=--small for a look)
 	@$(BIN)/python -m tests.bench.score $(ARGS)
+bench-api: setup ## rankings accepted per second against their floor, latency, and kill -9 amid 50,000 (ARGS=--small for a look)
+	@$(BIN)/python -m tests.bench.api $(ARGS)
 clean: ## remove what was installed and built
 	rm -rf $(VENV) .slither contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

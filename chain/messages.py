@@ -13,9 +13,8 @@ from functools import lru_cache
 from sys import intern
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
-from coincurve import PublicKey
+from coincurve import PrivateKey, PublicKey
 from eth_account.signers.local import LocalAccount
-from eth_typing import Hash32 as EthHash32
 
 from chain.errors import SignatureError
 from chain.hashing import keccak256
@@ -324,5 +323,10 @@ def recover(digest: Hash32, signature: str) -> Address:
 
 def sign(message: Message, domain: Domain, account: LocalAccount) -> str:
     """Return the account's signature of a message: 65 bytes r ‖ s ‖ v in hex, as `recover` takes it."""
-    digest = EthHash32(bytes.fromhex(message.digest(domain)[2:]))
-    return "0x" + bytes(account.unsafe_sign_hash(digest).signature).hex()
+    return sign_with(message, domain, PrivateKey(bytes(account.key)))
+
+
+def sign_with(message: Message, domain: Domain, key: PrivateKey) -> str:
+    """Return a key's signature of a message; deterministic (RFC 6979), low s."""
+    raw = key.sign_recoverable(bytes.fromhex(message.digest(domain)[2:]), hasher=None)
+    return "0x" + raw[:64].hex() + f"{raw[64] + 27:02x}"

@@ -4,66 +4,32 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from http import HTTPStatus
 from importlib import resources
-from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel
 from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from chain.errors import HapticError, RpcError
 from service import jobs
+from service.clock import Stakes
 from service.context import Context
 from service.errors import ServiceError
+from service.guard import PROBLEM, Guard, problem
+from service.intake import Intake
 from service.leader import Leader, clock_lock
 from service.routes import contributor, exports, health, public
 
 log = logging.getLogger(__name__)
-MAX_BODY_BYTES = 256 * 1024
-"""No signed message with its comment is larger."""
 BUSY = (
     "the database is busy, full or away, so this was not recorded for certain; send it again, it counts once"
 )
 """A connection that was lost during a commit leaves open whether it was done."""
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:",
-}
-
-
-class Problem(BaseModel):
-    """An error, as RFC 9457 has it: what the status means, and what was wrong here."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-
-
-PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
-    "4XX": {
-        "description": "What is wrong with the request, in words",
-        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
-    }
-}
-"""What the OpenAPI document says of refusals; every one has this form."""
-
-
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return an error as application/problem+json (RFC 9457)."""
-    # A lone surrogate that somebody sent has no UTF-8 form; escaped, it can be sent back.
-    shown = detail.encode("utf-8", "backslashreplace").decode()
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=shown).model_dump()
-    return JSONResponse(body, status, HEADERS | dict(headers or {}), media_type="application/problem+json")
 
 
 async def _on_service_error(_request: Request, error: Exception) -> JSONResponse:
@@ -101,20 +67,6 @@ async def _on_fault(_request: Request, _error: Exception) -> JSONResponse:
     return problem(500, "this is a fault of the service, and stands in its log; try again later")
 
 
-async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuse bodies that are too large, and set the security headers."""
-    size = request.headers.get("content-length", "0")
-    if "transfer-encoding" in request.headers:
-        return problem(411, "send the body with a Content-Length, not in chunks")
-    if not size.isdecimal() or int(size) > MAX_BODY_BYTES:
-        return problem(413, f"the body has {size} bytes, at most {MAX_BODY_BYTES} are taken")
-    response = await call_next(request)
-    for name, value in HEADERS.items():
-        if request.url.path not in {"/docs", "/redoc"} or name != "Content-Security-Policy":
-            response.headers.setdefault(name, value)
-    return response
-
-
 def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     """Return the application of a context; with `clock` it runs the jobs while it serves."""
     # eth_account imports py_ecc, which allows 100,000: a body of that many brackets would overflow the C stack.
@@ -124,6 +76,8 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     async def life(_app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as ending:
             ending.callback(ctx.close)
+            intake = app.state.intake = Intake(ctx.db, ctx.desk, ctx.place, ctx.clock)
+            ending.callback(intake.close)
             if clock:
                 leader = ending.enter_context(Leader(clock_lock(ctx.db, ctx.deployment), ctx.pulse))
                 scheduler = jobs.schedule(ctx, leader)
@@ -138,6 +92,7 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
         description="Wallets sign Sessions and Rankings by EIP-712; see /v1/info for the domain.",
     )  # fmt: skip
     app.state.context = ctx
+    app.state.stakes = Stakes(ctx.reader, ctx.deployment)
     app.add_exception_handler(HapticError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -150,7 +105,7 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     app.include_router(exports.router, prefix="/v1")
     app.include_router(health.router)
 
-    app.middleware("http")(_guard)
+    app.add_middleware(Guard)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def start_page() -> str:

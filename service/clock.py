@@ -6,6 +6,10 @@ import logging
 import threading
 import time
 
+from anyio import to_thread
+
+from chain.contracts import call
+from chain.deployment import Deployment
 from chain.errors import HapticError, RpcError
 from chain.head import Head
 from chain.rpc import Rpc
@@ -56,3 +60,30 @@ class HeadView:
                     log.info("the head is not followed: %s", error)
                 self._read_at = time.monotonic()
             return self._head.staked().get(account)
+
+
+class Stakes:
+    """What wallets have staked at the chain's head, for show; asks the node for each at most once in `ttl_s` seconds."""
+
+    KEPT = 100_000
+    NONE_S = 2.0
+    """A wallet without stake is asked for again so soon: it may have staked since."""
+
+    def __init__(self, rpc: Rpc, deployment: Deployment, ttl_s: float = 30.0) -> None:
+        self._rpc, self._vault, self._ttl_s = rpc, deployment.stake_vault(), ttl_s
+        self._known: dict[Address, tuple[float, Wei]] = {}
+
+    async def of(self, wallet: Address) -> Wei | None:
+        """Return a wallet's stake; None while the chain cannot be read."""
+        read_at, staked = self._known.get(wallet, (-1.0e9, Wei(0)))
+        if time.monotonic() - read_at < (self._ttl_s if staked else self.NONE_S):
+            return staked
+        try:
+            found = Wei(int(await to_thread.run_sync(call, self._rpc, self._vault, "stakedOf", wallet)))
+        except RpcError as error:
+            log.info("the stake of %s cannot be read: %s", wallet, error)
+            return None
+        if len(self._known) >= self.KEPT:
+            self._known.clear()
+        self._known[wallet] = (time.monotonic(), found)
+        return found

@@ -160,7 +160,7 @@ def serve(
         "serving http://%s:%s for chain %s at %s, data in %s",
         settings.host, settings.port, ctx.deployment.chain_id, ctx.rpc.name, settings.data_dir,
     )  # fmt: skip
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning")
+    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
 
 
 def worker(

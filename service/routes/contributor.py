@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Body, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
-from sqlmodel import Session as Db
+from anyio import to_thread
+from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chain.bundle import SignedSession
 from chain.canonical import text_hash
 from chain.contracts import call
 from chain.errors import RpcError, SignatureError, UnprovenError
-from chain.messages import Handout, Ranking, Session, checksum, sign
+from chain.messages import Handout, Ranking, Session, checksum, sign_with
 from chain.types import Address
 from service import auth, feedback, handouts, login
 from service.context import Context
 from service.errors import BadRequestError, ConflictError, UnavailableError
+from service.idempotency import Repeatable
+from service.intake import Intake
 from service.ledger import queries
-from service.ledger.tables import EpochRow
-from service.routes.depends import MAX_EPOCH, Caller, Ctx, HashPath, Reading, Repeat, Writing
+from service.ledger.tables import AnswerRow, EpochRow
+from service.routes.depends import MAX_EPOCH, Caller, Ctx, HashPath, Reading, Repeat, Writing, context
 from service.signatures import accepted_at
 
 NO_STAKE = "This wallet has no stake: the ranking is recorded, but its HapticScore is 0 until you stake."
@@ -134,7 +139,9 @@ class ReceiptAnswer(BaseModel):
     received_at: int
     signature: str
     signer: str
-    staked: str = Field(description="stake of the wallet now, in wei; null stake earns nothing")
+    staked: str | None = Field(
+        description="stake of the wallet now, in wei; none earns nothing. null while the chain cannot be read"
+    )
     notice: str = Field(description="what the wallet should know, in words; empty when all is well")
 
 
@@ -206,7 +213,7 @@ def next_task(ctx: Ctx, db: Writing, caller: Caller) -> TaskAnswer:
     return TaskAnswer(
         epoch=row.epoch, task=e.task, prompt=handed.prompt, method=handed.method, shown=list(handed.shown),
         shown_hashes=[text_hash(t) for t in handed.shown], expires_at=handed.expires_at, number=e.number, at=e.at,
-        signature=sign(promise, ctx.domain, ctx.desk.receipts), skips_left=left,
+        signature=sign_with(promise, ctx.domain, ctx.desk.key), skips_left=left,
     )  # fmt: skip
 
 
@@ -229,46 +236,78 @@ def _open_epoch(ctx: Context, db: Writing, now: int) -> EpochRow:
     return row
 
 
-@router.post("/rankings", status_code=201)
-def rank(ctx: Ctx, db: Writing, body: RankingRequest, response: Response, repeat: Repeat) -> ReceiptAnswer:
-    """Record a signed ranking; sending the same one again returns its first receipt with status 200."""
-    ranking = _parsed(Ranking, body.ranking)
-    now = ctx.clock.now()
-    current = ctx.place.epoch_at(now)
-    if ranking.epoch != current:
-        raise ConflictError(f"the ranking is for epoch {ranking.epoch}, the running one is {current}")
-    staked = _staked(ctx, ranking.wallet)
-    if repeat and (known := repeat.recall(db, ranking.wallet, current)):
-        response.status_code = known.status
-        return ReceiptAnswer(**known.answer)
-    accepted = _accepted(ctx, db, ranking, body, now)
-    answer = _receipt(accepted, staked)
-    if accepted.replayed:
-        response.status_code = 200
-    if repeat:
-        repeat.keep(db, ranking.wallet, current, response.status_code or 201, answer.model_dump())
-    db.commit()
-    return answer
+RECEIPTS: dict[int | str, dict[str, Any]] = {
+    200: {"model": ReceiptAnswer, "description": "It was there already: its first receipt"},
+    201: {"model": ReceiptAnswer},
+}
+RANKING_BODY = {
+    "required": True, "content": {"application/json": {"schema": RankingRequest.model_json_schema()}},
+}  # fmt: skip
 
 
-def _accepted(ctx: Context, db: Db, ranking: Ranking, body: RankingRequest, now: int) -> feedback.Accepted:
-    """Take a ranking in; where no key gave its signature, ask the wallet's code, while nothing is locked."""
-    asked = (db, ctx.desk, ctx.place.seed(ranking.epoch), ranking, body.signature, body.comment, now)
+@router.post(
+    "/rankings",
+    status_code=201,
+    responses=RECEIPTS,
+    response_model=None,
+    openapi_extra={"requestBody": RANKING_BODY},
+)
+async def rank(request: Request, repeat: Repeat) -> Response:
+    """Record a signed ranking; sending the same one again returns its first receipt with status 200.
+
+    The answer comes once it is committed. Read by hand: this is the route that has to be fast.
+    """
+    ctx = context(request)
     try:
-        return feedback.accept(*asked)
+        body = RankingRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise RequestValidationError([e | {"loc": ("body", *e["loc"])} for e in error.errors()]) from error
+    ranking = _parsed(Ranking, body.ranking)
+    if repeat and (known := await to_thread.run_sync(_recall, ctx, repeat, ranking)):
+        return JSONResponse(known.answer, known.status)
+    sent = feedback.Sent.of(ranking, body.signature, body.comment, ctx.domain)
+    accepted = await _accepted(ctx, request.app.state.intake, sent)
+    answer = _receipt(ctx, accepted, await request.app.state.stakes.of(ranking.wallet))
+    status = 200 if accepted.replayed else 201
+    if repeat:
+        await to_thread.run_sync(_keep, ctx, repeat, ranking, status, answer)
+    return Response(answer.model_dump_json(), status, media_type="application/json")
+
+
+async def _accepted(ctx: Context, intake: Intake, sent: feedback.Sent) -> feedback.Accepted:
+    """Take a ranking in; where no key gave its signature, ask the wallet's code, while nothing is locked."""
+    try:
+        return await intake.take(sent)
     except UnprovenError as error:
-        db.rollback()
-        digest = ranking.digest(ctx.domain)
-        block = accepted_at(ctx.wallets, ranking.wallet, digest, body.signature, now, str(error))
-    return feedback.accept(*asked, block)
+        said = str(error)
+
+    def ask() -> int:
+        wallet = sent.ranking.wallet
+        return accepted_at(ctx.wallets, wallet, sent.digest, sent.signature, ctx.clock.now(), said)
+
+    return await intake.take(replace(sent, block=await to_thread.run_sync(ask)))
 
 
-def _receipt(accepted: feedback.Accepted, staked: int) -> ReceiptAnswer:
+def _recall(ctx: Context, repeat: Repeatable, ranking: Ranking) -> AnswerRow | None:
+    with ctx.db.write() as db:
+        known = repeat.recall(db, ranking.wallet, ranking.epoch)
+        db.commit()
+        return known
+
+
+def _keep(ctx: Context, repeat: Repeatable, ranking: Ranking, status: int, answer: ReceiptAnswer) -> None:
+    """Keep an answer under its key; should that fail, the ranking itself still tells its receipt again."""
+    with ctx.db.write() as db:
+        repeat.keep(db, ranking.wallet, ranking.epoch, status, answer.model_dump())
+        db.commit()
+
+
+def _receipt(ctx: Context, accepted: feedback.Accepted, staked: int | None) -> ReceiptAnswer:
     r = accepted.receipt
     return ReceiptAnswer(
         digest=r.digest_of, epoch=r.epoch, position=r.position, received_at=r.received_at, signature=accepted.signature,
-        signer=checksum(accepted.signer), staked=str(staked),
-        notice="" if staked else NO_STAKE,
+        signer=ctx.desk.shown_signer, staked=None if staked is None else str(staked),
+        notice=NO_STAKE if staked == 0 else "",
     )  # fmt: skip
 
 

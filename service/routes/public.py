@@ -196,7 +196,7 @@ def info(ctx: Ctx) -> Info:
         token_symbol=ctx.token.symbol, token_decimals=ctx.token.decimals, payment_token=checksum(d.payment_token),
         payment_symbol=ctx.payment.symbol, payment_decimals=ctx.payment.decimals, genesis=d.genesis,
         epoch_length=d.epoch_length, challenge_window=d.challenge_window, epoch=ctx.place.epoch_at(now), now=now,
-        receipt_signer=ctx.desk.receipts.address, rules=ctx.rules.to_json(), rules_hash=ctx.rules.hash(),
+        receipt_signer=ctx.desk.shown_signer, rules=ctx.rules.to_json(), rules_hash=ctx.rules.hash(),
     )  # fmt: skip
 
 

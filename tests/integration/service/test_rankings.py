@@ -259,7 +259,6 @@ def test_a_ranking_for_another_epoch_is_refused_with_the_running_one(net: Any, h
         ("revision", True),
         ("revision", 70_000),
         ("summary", 7),
-        ("flag", "\ud800"),
         ("commentHash", None),
     ],
 )
@@ -272,12 +271,20 @@ def test_a_field_of_the_wrong_form_is_refused_by_name(net: Any, held: Any, field
     net.refused(400, f"Ranking.{field}", method="POST", path="/v1/rankings", body=body)
 
 
-def test_unknown_fields_are_refused_by_name_also_when_the_name_is_odd(net: Any, held: Any) -> None:
+def test_half_a_surrogate_pair_is_no_json(net: Any, held: Any) -> None:
+    who, ranking = held
+    body = {
+        "ranking": ranking.to_json() | {"flag": "\ud800"},
+        "signature": sign(ranking, net.ctx.domain, who.signer),
+    }
+    net.refused(400, "body", "Invalid JSON", method="POST", path="/v1/rankings", body=body)
+
+
+def test_unknown_fields_are_refused_by_name(net: Any, held: Any) -> None:
     who, ranking = held
     signature = sign(ranking, net.ctx.domain, who.signer)
-    for name, shown in (("mood", "mood"), ("\ud800", "\\ud800")):
-        body = {"ranking": ranking.to_json() | {name: 1}, "signature": signature}
-        net.refused(400, "unknown field", shown, method="POST", path="/v1/rankings", body=body)
+    body = {"ranking": ranking.to_json() | {"mood": 1}, "signature": signature}
+    net.refused(400, "unknown field", "mood", method="POST", path="/v1/rankings", body=body)
     body = {"ranking": ranking.to_json(), "signature": signature, "stake": "much"}
     net.refused(400, "stake", method="POST", path="/v1/rankings", body=body)
 
