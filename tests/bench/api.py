@@ -369,7 +369,7 @@ def throughput(name: str, database: str, count: int) -> None:
             )
             ours, bare = (count - warm) / used, count / cpu
             print(
-                f"{'':<11}           {ours:8.0f}/s   floor {bare:8.0f}/s   {100 * ours / bare:5.0f} %   by its CPU seconds"
+                f"{'':<11}           {ours:8.0f}/s   floor {bare:8.0f}/s   {100 * ours / bare:5.0f} %   by its CPU"
             )
             rate = (count - warm) / took / 2
             times = asyncio.run(paced(found.port, [r.body() for r in second], rate))

@@ -397,7 +397,8 @@ def test_every_get_route_of_the_document_answers(story: Story) -> None:
         digest = queries.ledger_entries(db, 0)[0][0]
     data_hash = story.net.api.get("/epochs/0")["data_hash"]
     known = {
-        "epoch": 0, "wallet": who.address, "digest": digest, "data_hash": data_hash, "kind": "preference", "form": "jsonl",
+        "epoch": 0, "wallet": who.address, "digest": digest, "data_hash": data_hash,
+        "kind": "preference", "form": "jsonl",
     }  # fmt: skip
     for path, methods in paths.items():
         if "get" in methods and path != "/v1/tasks/next":
