@@ -22,7 +22,7 @@ from tests.integration.service.shell import Shell, holdings, operate, take_walle
 
 @pytest.fixture(scope="module")
 def net(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with network(tmp_path_factory.mktemp("net"), Rules(methods=("ranking",))) as made:
+    with network(tmp_path_factory.mktemp("net"), Rules(methods=("ranking",), overlap_min=5)) as made:
         made.go_to(made.start(0) + 1)
         yield made
 
