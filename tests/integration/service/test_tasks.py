@@ -332,7 +332,7 @@ def test_while_an_epoch_runs_only_counts_and_who_ranked_how_many_are_public(
     _judge_all(net, judge, right)
     held = holder.next_task()
     with net.ctx.db.read() as db:
-        tasks, rankings = queries.tasks(db, epoch), queries.rankings(db, epoch)
+        tasks, rankings = list(queries.tasks(db, epoch)), list(queries.rankings(db, epoch))
         assert len(rankings) == 5
     others = [t for t in tasks if t.task != held.task]
     hidden = [x for t in others for x in (t.prompt, *t.responses, t.task)]
