@@ -307,14 +307,17 @@ def accept_all(
     if epoch is None or epoch.closed_at is not None:
         return [ConflictError(f"epoch {running.epoch} is not open") for _ in sent]
     running.rules = running.rules or Rules.from_json(epoch.rules)
-    batch = _Batch(db, desk, running, running.rules, sent, handouts.later(epoch, now))
+    now = handouts.moment(epoch, now)
+    batch = _Batch(db, desk, running, running.rules, sent, now)
     found: list[Accepted | HapticError] = []
     for item in sent:
         try:
             found.append(batch.take(item))
         except (ServiceError, UnprovenError) as error:
             found.append(error)
-    batch.write()
+    if batch.new:
+        batch.write()
+        epoch.last_at = now
     return found
 
 

@@ -80,12 +80,17 @@ def _listed(names: Sequence[str]) -> str:
     return "".join(f",{n}" for n in names) + "," if names else ""
 
 
-def later(row: EpochRow, now: int) -> int:
-    """Return the block time of the next entry of an epoch's log, which never goes back; the row remembers it.
+def moment(row: EpochRow, now: int) -> int:
+    """Return the block time of the next entry of an epoch's log, which never goes back.
 
     A clock may be half a second behind the block that opened the epoch, and one replica's behind another's.
     """
-    row.last_at = max(now, row.committed_at or 0, row.last_at)
+    return max(now, row.committed_at or 0, row.last_at)
+
+
+def later(row: EpochRow, now: int) -> int:
+    """Return the same, and let the row remember it."""
+    row.last_at = moment(row, now)
     return row.last_at
 
 

@@ -346,7 +346,10 @@ def test_while_an_epoch_runs_only_counts_and_who_ranked_how_many_are_public(
 
 def _paths(net: Any, epoch: int, who: Any) -> list[str]:
     paths = net.ask("GET", "/openapi.json").json()["paths"]
-    values = {"epoch": epoch, "wallet": who.address, "data_hash": "0x" + 64 * "0"}
+    none = "0x" + 64 * "0"
+    values = {
+        "epoch": epoch, "wallet": who.address, "data_hash": none, "digest": none, "kind": "rankings", "form": "jsonl",
+    }  # fmt: skip
     return [path.format(**values) for path, methods in paths.items() if "get" in methods]
 
 
