@@ -25,7 +25,18 @@ from service.idempotency import Repeatable
 from service.intake import Intake
 from service.ledger import queries
 from service.ledger.tables import AnswerRow, EpochRow
-from service.routes.depends import MAX_EPOCH, Caller, Ctx, HashPath, Reading, Repeat, Writing, context
+from service.routes.depends import (
+    MAX_EPOCH,
+    Caller,
+    Ctx,
+    HashPath,
+    Reading,
+    Repeat,
+    Writing,
+    context,
+    idempotency_key,
+    repeatable,
+)  # fmt: skip
 from service.signatures import accepted_at
 
 NO_STAKE = "This wallet has no stake: the ranking is recorded, but its HapticScore is 0 until you stake."
@@ -267,11 +278,19 @@ async def rank(request: Request, repeat: Repeat) -> Response:
         return JSONResponse(known.answer, known.status)
     sent = feedback.Sent.of(ranking, body.signature, body.comment, ctx.domain)
     accepted = await _accepted(ctx, request.app.state.intake, sent)
-    answer = _receipt(ctx, accepted, await request.app.state.stakes.of(ranking.wallet))
+    # A wallet that the index does not know may have staked in a block that is not final yet.
+    staked = accepted.staked or await request.app.state.stakes.of(ranking.wallet)
+    answer = _receipt(ctx, accepted, staked)
     status = 200 if accepted.replayed else 201
     if repeat:
         await to_thread.run_sync(_keep, ctx, repeat, ranking, status, answer)
     return Response(answer.model_dump_json(), status, media_type="application/json")
+
+
+async def rank_at_once(request: Request) -> Response:
+    """Do the same where the framework was passed by, and with it the idempotency key."""
+    key = request.headers.get("idempotency-key")
+    return await rank(request, None if key is None else await repeatable(request, idempotency_key(key)))
 
 
 async def _accepted(ctx: Context, intake: Intake, sent: feedback.Sent) -> feedback.Accepted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -64,13 +65,25 @@ def bearer(ctx: Ctx, authorization: Annotated[str, Header()] = "") -> Visitor:
 Caller = Annotated[Visitor, Depends(bearer)]
 
 
+KEY = re.compile("[!-~]{1,200}")
+
+
+def idempotency_key(key: str) -> str:
+    """Return a key of the form that the document gives; BadRequestError otherwise."""
+    if not KEY.fullmatch(key):
+        raise BadRequestError(
+            f"header.Idempotency-Key: {key[:40]!r} is not 1 to 200 printable ASCII characters without a space"
+        )
+    return key
+
+
 async def repeatable(
     request: Request,
     key: Annotated[
         str | None,
         Header(
             alias="Idempotency-Key",
-            pattern="^[!-~]{1,200}$",
+            pattern=f"^{KEY.pattern}$",
             description="Sent again with the same key, a request gets its first answer again; kept for the epoch",
         ),
     ] = None,
