@@ -302,7 +302,8 @@ def next_position(session: Session, epoch: int) -> int:
 def rankings(session: Session, epoch: int) -> Iterator[Any]:
     """Yield what is published of an epoch's rankings, in the order in which they came."""
     row = RankingRow
-    wanted = columns(*map(col, (row.position, row.wallet, row.message, row.signature, row.received_at)))
+    fields = (row.position, row.wallet, row.message, row.signature, row.received_at, row.block)
+    wanted = columns(*map(col, fields))
     return _streamed(session, wanted.where(col(RankingRow.epoch) == epoch).order_by(col(RankingRow.position)))
 
 
