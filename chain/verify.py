@@ -62,9 +62,9 @@ class Checked:
     @classmethod
     def of(cls, evidence: Evidence, sealed: Sealed | None) -> Checked:
         """Return the counts of evidence that was found right."""
-        signed = (*evidence.sessions, *evidence.rankings)
+        blocks = [*(s.block for s in evidence.sessions), *(r.block for r in evidence.rankings)]
         return cls(
-            len(evidence.tasks), len(evidence.gold), len(signed), sum(s.block > 0 for s in signed),
+            len(evidence.tasks), len(evidence.gold), len(blocks), sum(block > 0 for block in blocks),
             len(evidence.handouts), len(evidence.skips), sealed,
         )  # fmt: skip
 

@@ -34,7 +34,9 @@ OUTSIDE = frozenset({
 TORCH_FREE = ("preferences", "registry", "rating", "corpus", "gold", "config", "errors")
 """What service may import of trainer."""
 SQL = re.compile(r"chain/ledger/|service/ledger/|service/migrations/|service/database\.py")
-COMMITS = re.compile(r"service/(routes/|intake\.py|jobs\.py|worker\.py|cli/|demo/)|chain/(outbox|indexer)\.py")
+COMMITS = re.compile(
+    r"service/(routes/|intake\.py|jobs\.py|worker\.py|cli/|demo/)|chain/(outbox|indexer)\.py"
+)
 """The request, be it many at once, the job, the command; and chain's own steps, whose transactions must not be lost halfway."""
 BROAD = {
     "chain/keys.py": "eth-account raises whatever a strange wallet file leads it to",

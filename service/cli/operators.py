@@ -267,12 +267,10 @@ def _sealed(c: Checked) -> str:
     """Return in words what the operator was held to on the chain."""
     if c.sealed is None:
         return "nothing sealed, for it was given up"
-    first = c.sealed.first_handout
-    before = (
-        "and nobody was asked"
-        if first is None
-        else f"{first - c.sealed.opened_at:,} s before the first hand-out"
-    )
+    if c.sealed.first_handout is None:
+        before = "and nobody was asked"
+    else:
+        before = f"{c.sealed.first_handout - c.sealed.opened_at:,} s before the first hand-out"
     return (
         f"tasks {c.tasks:,} and gold {c.gold:,} committed to {before}; "
         f"bundle {c.sealed.data_hash[:10]}… anchored at the close"

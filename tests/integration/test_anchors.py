@@ -110,6 +110,7 @@ def test_an_epoch_that_was_given_up_pays_nothing_and_carries_its_revenue_on(
         (134, 0, True),
     ]
     assert [len(v.notes) for v in found] == [0, 1, 0]
+    assert [v.checked.sealed is None for v in found] == [False, True, False]
     assert found[1].notes[0].startswith("epoch 1 was abandoned on the chain")
 
 
