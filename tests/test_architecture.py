@@ -23,7 +23,8 @@ PURE = frozenset({
 EDGE = frozenset({
     "attempts", "committer", "confirmed", "contracts", "deploy", "deployment", "devnet", "exchange", "head",
     "indexer", "keys", "ledger", "logs", "memory", "outbox", "pool", "providers", "publisher", "quorum", "quote",
-    "ranges", "record", "rpc", "served", "signer", "step", "transactions", "transport", "verify", "wallets", "watch",
+    "ranges", "record", "rpc", "sealing", "served", "signer", "step", "transactions", "transport", "verify",
+    "wallets", "watch",
 })  # fmt: skip
 """Files of chain that talk to a node, a disk or a database."""
 OUTSIDE = frozenset({
@@ -37,7 +38,7 @@ SQL = re.compile(r"chain/ledger/|service/ledger/|service/migrations/|service/dat
 COMMITS = re.compile(
     r"service/(routes/|intake\.py|jobs\.py|worker\.py|cli/|demo/)|chain/(outbox|indexer)\.py"
 )
-"""The request, be it many at once, the job, the command; and chain's own steps, whose transactions must not be lost halfway."""
+"""The request, or many at once, the job, the command; and chain's steps: their transactions must not be lost halfway."""
 BROAD = {
     "chain/keys.py": "eth-account raises whatever a strange wallet file leads it to",
     "chain/signer.py": "eth-account raises whatever strange bytes of a signer lead it to",

@@ -88,7 +88,10 @@ class ServiceKeeper:
                     receipt="",
                 ),
             )  # fmt: skip
-            handouts.count(db, self.rules, held, ranking, Ranking.parse(before.message) if before else None)
+            tally = queries.tally_row(db, held.epoch, held.task)
+            handouts.count(
+                self.rules, held, tally, ranking, Ranking.parse(before.message) if before else None
+            )
             db.commit()
 
 
@@ -126,7 +129,7 @@ def test_the_service_writes_the_log_that_the_rule_gives_and_counts_what_the_repl
     with database.read() as db:
         given_ = [handouts.handout_entry(h) for h in queries.handouts(db, stored.epoch)]
         skips = [handouts.skip_entry(s) for s in queries.skips(db, stored.epoch)]
-        rankings = queries.rankings(db, stored.epoch)
+        rankings = list(queries.rankings(db, stored.epoch))
     arrivals = [Arrival(r.position, Ranking.parse(r.message), r.received_at) for r in rankings]
     assert (given_, skips, arrivals) == (board.handouts, board.skips, board.arrivals)
     replayed = replay(Board(tasks, rules, SEED), in_order(given_, skips, arrivals))
