@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 from eth_account import Account
+from eth_account.messages import encode_defunct
 from eth_account.signers.local import LocalAccount
 
 from chain.canonical import text_hash
@@ -26,6 +28,7 @@ from chain.messages import (
     recover,
     sign,
 )
+from chain.siwe import SignIn, authority_of
 from chain.types import Address, Hash32
 
 ORDERS = {2: "B > A", 3: "B > A > C", 4: "B > A = C > D", 6: "B > A = C = D = E > F"}
@@ -137,10 +140,17 @@ class Contributor:
     """A wallet logged in for an epoch: asks for tasks and signs rankings, with a session key of its own or itself."""
 
     def __init__(
-        self, api: Api, wallet: LocalAccount, domain: Domain, *, use_session_key: bool = True
+        self,
+        api: Api,
+        wallet: LocalAccount,
+        domain: Domain,
+        *,
+        use_session_key: bool = True,
+        address: Address | None = None,
     ) -> None:
+        """Speak for a wallet by its key; `address` is the wallet's where that is a contract which the key owns."""
         self.api, self.wallet, self.domain = api, wallet, domain
-        self.address: Address = parse_address(wallet.address)
+        self.address = address or parse_address(wallet.address)
         self.signer: LocalAccount = Account.from_key(secrets.token_bytes(32)) if use_session_key else wallet
         self._token, self._receipts = "", Address("")
 
@@ -149,11 +159,37 @@ class Contributor:
     ) -> None:
         """Sign a Session for an epoch and keep its token; `terms` is the text that the person has seen."""
         agreed = text_hash(str(self.api.get("/terms")["terms"]) if terms is None else terms)
-        self._receipts = parse_address(self.api.get("/info")["receipt_signer"])
-        key = parse_address(self.signer.address)
+        key = self.address if self.signer is self.wallet else parse_address(self.signer.address)
         session = Session(self.address, key, epoch, judgements, now + 3600 * hours, agreed)
         body = {"session": session.to_json(), "signature": sign(session, self.domain, self.wallet)}
-        self._token = self.api.request("POST", "/v1/sessions", body=body)["token"]
+        self._enter(self.api.request("POST", "/v1/sessions", body=body)["token"])
+
+    def sign_in(self, *, lasts_s: int = 3600) -> None:
+        """Sign in with Ethereum (EIP-4361) and keep the token; from then on the wallet signs each ranking itself.
+
+        An ApiError, and nothing signed, where the service asks for a login at another place than it is reached by: who
+        signed that would let it in there.
+        """
+        asked = self.api.get("/login/nonce")
+        if asked["domain"] != authority_of(self.api.url):
+            raise ApiError(
+                f"{self.api.url} asks for a login at {asked['domain']!r}, so nothing was signed: reach it by that name, "
+                "or have its operator set HAPTIC_DOMAIN"
+            )
+        times = (_written(asked["now"]), _written(asked["now"] + lasts_s))
+        message = SignIn(
+            asked["domain"], self.address, self.api.url, self.domain.chain_id, asked["nonce"], *times,
+            statement=asked["statement"],
+        ).text()  # fmt: skip
+        signature = "0x" + bytes(self.wallet.sign_message(encode_defunct(text=message)).signature).hex()
+        body = {"message": message, "signature": signature}
+        self._enter(self.api.request("POST", "/v1/login", body=body)["token"])
+        self.signer = self.wallet
+
+    def _enter(self, token: str) -> None:
+        """Keep a token, and by whose signature the service promises from now on."""
+        self._token = token
+        self._receipts = parse_address(self.api.get("/info")["receipt_signer"])
 
     def next_task(self) -> Task | None:
         """Return the next task, or None when there is none for this wallet."""
@@ -217,6 +253,11 @@ class Contributor:
                 "the service's receipt is not for what was sent; keep this answer as evidence: " + str(answer)
             )
         return answer
+
+
+def _written(seconds: int) -> str:
+    """Return Unix seconds as a message of login has them (RFC 3339)."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_order(text: str, count: int) -> tuple[int, ...]:

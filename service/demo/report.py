@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from chain.contracts import Contract, call
-from chain.messages import checksum, parse_address
+from chain.messages import checksum
 from service.demo.cast import Player
 from service.demo.stage import DemoError, Stage
 from service.devnet import COIN, DOLLAR
@@ -35,7 +35,7 @@ def people(stage: Stage, players: Sequence[Player], paid: Mapping[str, int]) -> 
         "HapticScore", "allotted DUSD", "claimed DUSD", "per task",
     )  # fmt: skip
     for p in players:
-        found = stage.api.get(f"/contributors/{parse_address(p.account.address)}")
+        found = stage.api.get(f"/contributors/{p.wallet}")
         score = sum(int(e["score"]) for e in found["epochs"])
         estimated = found["epochs"][-1]["reliability"] if found["epochs"] else 0.0
         allotted = int(found["allotted"])
@@ -93,19 +93,13 @@ def balances(stage: Stage, players: Sequence[Player], revenue: Mapping[int, int]
     distributor, vault = d.revenue_distributor(), d.stake_vault()
     funded, claimed = int(call(rpc, distributor, "funded")), int(call(rpc, distributor, "claimedTotal"))
     _, active_sum, _ = call(rpc, distributor, "active")
-    held = int(call(rpc, Contract("DevnetDollar", d.payment_token), "balanceOf", d.distributor))
+    money_token = Contract("DevnetDollar", d.payment_token)
+    held = int(call(rpc, money_token, "balanceOf", d.distributor))
     staked, vaulted = (
         sum(p.role.stake for p in players) * COIN,
         int(call(rpc, Contract("HapticToken", d.token), "balanceOf", vault.address)),
     )
-    got = sum(
-        int(
-            call(
-                rpc, Contract("DevnetDollar", d.payment_token), "balanceOf", parse_address(p.account.address)
-            )
-        )
-        for p in players
-    )
+    got = sum(int(call(rpc, money_token, "balanceOf", p.wallet)) for p in players)
     shown = table("Balances, to the last unit", "what", "DUSD")
     for name, value in (
         ("paid in by the provider", funded), ("allotted to wallets", active_sum),
