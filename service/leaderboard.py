@@ -96,7 +96,7 @@ class Boards:
         self._lock = threading.Lock()
 
     def find(self, closed: str, first: int, read: Callable[[], Iterable[Merit]]) -> Board:
-        """Return the leaderboard from epoch `first` on to the one with the dataHash `closed`, from `read` if it is new."""
+        """Return the leaderboard from epoch `first` on to the one of the dataHash `closed`, from `read` if it is new."""
         # One puts it together, and those who ask meanwhile wait: it takes a second where there are a hundred thousand.
         with self._lock:
             if (closed, first) not in self._kept:

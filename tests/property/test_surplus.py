@@ -1,4 +1,4 @@
-"""Laws of earned against proven: nothing but the line's own integers, numbers in words add up, the way on is the score's."""
+"""Laws of earned against proven: the integers of the line, words whose numbers add up, the way on as the score has it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_numbers_in_words_are_the_lines_own_and_add_up(
     for exact, shown in ((found.earned, earned), (found.entry, entry), (found.stands, stands)):
         assert 0 <= exact - shown * HUNDREDTH < HUNDREDTH
     # What the three others were rounded down by may add up to two hundredths.
-    assert 0 <= chance
+    assert chance >= 0
     assert -HUNDREDTH < chance * HUNDREDTH - found.chance < 2 * HUNDREDTH
     if len(told) > 4:
         assert 0 <= found.proven - told[4] * HUNDREDTH < HUNDREDTH
@@ -132,7 +132,7 @@ def test_who_has_no_surplus_is_promised_no_payment_and_who_has_one_is_unless_it_
     [
         (
             NEW, 142 * COMPARISON // 10, 4_550**2 * 36,
-            "its surplus is 14.20, twice its standard deviation is 9.10, and 2.00 are the price of entry: 3.10 are proven",
+            "surplus is 14.20, twice its standard deviation is 9.10, and 2.00 are the price of entry: 3.10 are proven",
         ),
         (NEW, COMPARISON, 0, "that leaves -1.00, and nothing is proven until it is above 0"),
         (

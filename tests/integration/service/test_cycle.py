@@ -189,7 +189,7 @@ def test_before_the_close_only_counts_are_public(story: Story) -> None:
     epoch = story.before_close["/epochs/0"]
     assert (epoch["state"], epoch["tasks"], epoch["judgements"], epoch["root"]) == ("open", 24, 120, None)
     assert story.before_close["/epochs/0/scores"] == []
-    assert story.before_close["/leaderboard"] == []
+    assert story.before_close["/leaderboard"]["entries"] == []
     assert story.before_close["/models"] == []
 
 
@@ -297,11 +297,23 @@ def test_who_scored_nothing_is_told_why_and_who_scored_is_not(story: Story) -> N
     assert "no more than a coin does" in wrong["reason"]
 
 
-def test_the_leaderboard_is_that_of_the_last_closed_epoch(story: Story) -> None:
-    board = story.net.api.get("/leaderboard")
-    assert board == story.net.api.get("/epochs/2/scores")
-    assert {e["epoch"] for e in board} == {2}
-    assert len(story.net.api.get("/leaderboard", limit=1)) == 1
+def test_the_leaderboard_by_score_is_that_of_the_last_closed_epoch(story: Story) -> None:
+    board = story.net.api.get("/leaderboard", by="score")
+    scores = [(s["wallet"], s["score"]) for s in story.net.api.get("/epochs/2/scores")]
+    assert [(e["wallet"], e["score"]) for e in board["entries"]] == scores
+    assert board["last"] == 2
+    assert len(story.net.api.get("/leaderboard", limit=1)["entries"]) == 1
+
+
+def test_who_is_always_wrong_stands_behind_all_others_and_epochs_without_rankings_change_nothing(
+    story: Story,
+) -> None:
+    names = {who.address: name for name, who in story.people.items()}
+    board = [names[e["wallet"].lower()] for e in story.net.api.get("/leaderboard")["entries"]]
+    assert (set(board), board[-1]) == (set(story.people), "wrong")
+    assert {
+        e["wallet"].lower(): e["epochs"] for e in story.net.api.get("/leaderboard", epochs=2)["entries"]
+    } == {story.people[n].address: 1 for n in ("ann", "bob", "cem")}
 
 
 def test_the_models_are_rated_by_what_people_said_of_them(story: Story) -> None:
