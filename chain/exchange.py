@@ -50,14 +50,56 @@ class _NoKeys(logging.Filter):
 _NO_KEYS = _NoKeys()
 
 
+class Watchdog:
+    """Cuts exchanges off that take too long as a whole, be it over headers or body. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._lock = threading.Lock()
+
+    def remember(self, event: str, info: Mapping[str, Any]) -> None:
+        """Keep the socket of each connection that httpx opens, for as long as it does: its `trace` extension."""
+        if event.endswith(_OPENED):
+            with self._lock:
+                self._sockets.add(info["return_value"].get_extra_info("socket"))
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Raise a TooSlowError where what is done here is not done in so many seconds."""
+        over = threading.Event()
+
+        def cut() -> None:
+            over.set()
+            with self._lock:
+                connections = list(self._sockets)
+            # Which of them it is does not show; another thread's exchange with this node is tried again.
+            for connection in connections:
+                with suppress(OSError):
+                    # Not what TLS makes of it, which is not for another thread to call.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except httpx.TransportError:
+            if not over.is_set():
+                raise
+        finally:
+            timer.cancel()
+        # What ends with its connection looks whole where it was cut.
+        if over.is_set():
+            raise TooSlowError
+
+
 class Exchange:
     """Kept-alive HTTP to one URL. Safe to share between threads."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url = url
         self._timeout_s = timeout_s
-        self._sockets: WeakSet[socket.socket] = WeakSet()
-        self._lock = threading.Lock()
+        self._watchdog = Watchdog()
         logging.getLogger("httpx").addFilter(_NO_KEYS)
         self._http = httpx.Client(
             timeout=timeout_s,
@@ -76,9 +118,9 @@ class Exchange:
     def post(self, body: bytes) -> tuple[httpx.Response, bytes]:
         """Return the response to a request, and what it holds, at most MAX_ANSWER_BYTES."""
         parts, size = [], 0
-        seen = {"trace": self._remember}
+        seen = {"trace": self._watchdog.remember}
         with (
-            self._deadline(),
+            self._watchdog.within(SLOWEST * self._timeout_s),
             self._http.stream("POST", self._url, content=body, extensions=seen) as response,
         ):
             for part in response.iter_bytes():
@@ -87,38 +129,3 @@ class Exchange:
                     raise OversizeError
                 parts.append(part)
         return response, b"".join(parts)
-
-    @contextmanager
-    def _deadline(self) -> Iterator[None]:
-        """Cut an exchange off that takes too long as a whole, be it over headers or body: httpx limits each read only."""
-        over = threading.Event()
-
-        def cut() -> None:
-            over.set()
-            with self._lock:
-                connections = list(self._sockets)
-            # Which of them it is does not show; another thread's exchange with this node is tried again.
-            for connection in connections:
-                with suppress(OSError):
-                    # Not what TLS makes of it, which is not for another thread to call.
-                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-        timer = threading.Timer(SLOWEST * self._timeout_s, cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except httpx.TransportError:
-            if not over.is_set():
-                raise
-        finally:
-            timer.cancel()
-        # What ends with its connection looks whole where it was cut.
-        if over.is_set():
-            raise TooSlowError
-
-    def _remember(self, event: str, info: Mapping[str, Any]) -> None:
-        """Keep the socket of each connection that httpx opens, for as long as it does."""
-        if event.endswith(_OPENED):
-            with self._lock:
-                self._sockets.add(info["return_value"].get_extra_info("socket"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import count
@@ -16,6 +15,7 @@ import httpx
 
 from chain.canonical import RunningHash
 from chain.errors import BundleError, HapticError
+from chain.exchange import TooSlowError, Watchdog
 from chain.lines import MAX_BUNDLE_BYTES, MAX_LINE_BYTES
 from chain.messages import parse_address
 from chain.types import Hash32, Leaf, Wei
@@ -150,17 +150,23 @@ def _fetch(url: str, timeout_s: float) -> IO[bytes]:
 
 
 def _download(url: str, timeout_s: float, to: IO[bytes]) -> None:
-    deadline = time.monotonic() + SLOWEST * timeout_s
-    with httpx.stream("GET", url, timeout=timeout_s, follow_redirects=False) as response:
-        if response.status_code != httpx.codes.OK:
-            missing = response.status_code == httpx.codes.NOT_FOUND
-            raise (NotPublishedError if missing else BundleError)(
-                f"{url} answered {response.status_code}; is the epoch closed, and the URL right?"
-            )
-        size = 0
-        for part in response.iter_bytes():
-            size += to.write(part)
-            if size > MAX_BUNDLE_BYTES:
-                raise BundleError(f"{url} sends more than {MAX_BUNDLE_BYTES} bytes")
-            if time.monotonic() > deadline:
-                raise BundleError(f"{url} sends too slowly: {size} bytes in {SLOWEST * timeout_s:g} s")
+    watchdog, longest = Watchdog(), SLOWEST * timeout_s
+    seen, size = {"trace": watchdog.remember}, 0
+    try:
+        with (
+            watchdog.within(longest),
+            # A client of its own: a stream without one takes no extensions.
+            httpx.Client(timeout=timeout_s, follow_redirects=False) as http,
+            http.stream("GET", url, extensions=seen) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                missing = response.status_code == httpx.codes.NOT_FOUND
+                raise (NotPublishedError if missing else BundleError)(
+                    f"{url} answered {response.status_code}; is the epoch closed, and the URL right?"
+                )
+            for part in response.iter_bytes():
+                size += to.write(part)
+                if size > MAX_BUNDLE_BYTES:
+                    raise BundleError(f"{url} sends more than {MAX_BUNDLE_BYTES} bytes")
+    except TooSlowError:
+        raise BundleError(f"{url} sends too slowly: {size} bytes in {longest:g} s") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -43,6 +42,7 @@ from chain.wallets import Remembered
 from service.arena import Plan, gold_of, task_of
 from service.database import alone
 from service.errors import ConfigError, ConflictError
+from service.files import link, write_file
 from service.handouts import handout_entry, skip_entry, tally_of
 from service.ledger import queries
 from service.ledger.tables import (
@@ -383,34 +383,6 @@ def _report(item: Draft, place: Place, now: int) -> EpochReport:
     )  # fmt: skip
 
 
-def write_bundle(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file, part by part, so that a crash leaves the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # or a power cut takes the name back
-    finally:
-        os.close(folder)
-
-
-def _keep(path: Path, name: Path) -> None:
-    """Give a file that is never changed a second name, under which it stays when the first is given to another."""
-    name.parent.mkdir(parents=True, exist_ok=True)
-    if name.exists():
-        return
-    try:
-        os.link(path, name)
-    except OSError:  # a file system without links
-        with path.open("rb") as file:
-            write_bundle(name, parts_of(file))
-
-
 def _wallet_lines(bundle: IO[bytes]) -> Iterator[Line]:
     """Yield the lines of a bundle that say what became of a wallet."""
     for number, raw in enumerate(raw_lines(bundle), start=1):
@@ -461,17 +433,36 @@ def _check_current(db: Db, item: Draft, row: EpochRow) -> None:
         )
 
 
+def _files(place: Place, item: Draft) -> list[tuple[Path, Path, IO[bytes]]]:
+    """Return an epoch's files: the name by its number, the one by its hash, and what is in it."""
+    kept = place.bundle_by_hash(item.closed.data_hash)
+    return [
+        (place.bundle_path(item.epoch), kept, item.bundle),
+        (place.preferences_path(item.epoch), kept.with_suffix(".preferences.jsonl"), item.learned),
+    ]
+
+
+def write_files(place: Place, item: Draft) -> None:
+    """Write the files of a closed epoch under names that are only theirs, unless they are there."""
+    for _, kept, file in _files(place, item):
+        if not kept.exists():
+            write_file(kept, parts_of(file))
+
+
 def store(db: Db, place: Place, item: Draft, now: int) -> None:
-    """Write a closed epoch: bundle file first, then all rows; the caller commits once."""
+    """Write a closed epoch: its files first, then all rows; the caller commits once.
+
+    The files may be there already (`write_files`), so that nobody waits for the disk while all is locked.
+    """
     alone(db.connection(), EPOCHS)
     row = queries.epoch_row(db, item.epoch, lock=True)
     if row is None or row.closed_at is not None:
         return
     _check_current(db, item, row)
-    write_bundle(place.bundle_path(item.epoch), parts_of(item.bundle))
-    _keep(place.bundle_path(item.epoch), place.bundle_by_hash(item.closed.data_hash))
+    write_files(place, item)
+    for path, kept, _ in _files(place, item):
+        link(kept, path)
     queries.retire_gold(db, item.epoch, item.closed.retired)
-    write_bundle(place.preferences_path(item.epoch), parts_of(item.learned))
     row.closed_at, row.retired = now, len(item.closed.retired)
     row.style_bias = list(item.closed.result.style_bias)
     row.next_num, row.next_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)

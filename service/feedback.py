@@ -27,8 +27,7 @@ from service import handouts
 from service.errors import ConflictError, ExpiredError, NotFoundError, RejectedError, ServiceError
 from service.ledger import intake as rows
 from service.ledger import queries
-from service.ledger.intake import NewRanking
-from service.ledger.tables import LeaseRow
+from service.ledger.intake import Lease, NewRanking
 
 MAX_COMMENT = 4000
 MAX_REVISIONS = 20
@@ -146,9 +145,9 @@ class _Batch:
         self._load_tasks({s.ranking.task for s in sent})
         self._load_sessions({s.ranking.wallet for s in sent if s.signer != s.ranking.wallet})
         held = {(s.ranking.wallet, s.ranking.task) for s in sent}
-        self._leases = {(x.wallet, x.task): x for x in rows.leases(db, running.epoch, held)}
-        # Kept here, so that the session finds each by its name without asking again.
+        self._leases = rows.leases(db, running.epoch, held)
         self._tallies = rows.tallies(db, running.epoch, {task for _, task in held})
+        self._changed: set[tuple[str, str]] = set()
         self._last: dict[tuple[str, str], int] = rows.revisions(db, running.epoch, held)
 
     def _follow_log(self) -> None:
@@ -187,7 +186,9 @@ class _Batch:
         receipt = Receipt(sent.digest, Epoch(running.epoch), self._position, self._now)
         signature = sign_with(receipt, self._desk.domain, self._desk.key)
         self.new.append(NewRanking(receipt, signer, ranking, sent.signature, sent.comment, signature, block))
-        handouts.count(self._db, self._rules, lease, ranking, self._before(ranking))
+        tally = self._tallies[ranking.task]
+        handouts.count(self._rules, lease, tally, ranking, self._before(ranking))
+        self._changed.add((ranking.wallet, ranking.task))
         self._position += 1
         self._last[ranking.wallet, ranking.task] = ranking.revision
         self._said[ranking.wallet, ranking.task] = ranking
@@ -214,7 +215,7 @@ class _Batch:
         receipt = Receipt(Hash32(row.digest), Epoch(row.epoch), row.position, row.received_at)
         return Accepted(receipt, row.receipt, self._desk.signer, replayed=True)
 
-    def _check_task(self, ranking: Ranking) -> LeaseRow:
+    def _check_task(self, ranking: Ranking) -> Lease:
         """Return the wallet's lease; refuse a ranking unless this wallet holds its task and ranked what it was shown."""
         running = self._running
         task = running.tasks.get(ranking.task)
@@ -275,6 +276,8 @@ class _Batch:
     def write(self) -> None:
         """Store what was accepted; the transaction is the caller's."""
         rows.append(self._db, self.new)
+        leases = [self._leases[place] for place in self._changed]
+        rows.finish(self._db, leases, [self._tallies[task] for task in {x.task for x in leases}])
 
 
 def _check_revision(ranking: Ranking, known: int) -> None:
@@ -304,14 +307,17 @@ def accept_all(
     if epoch is None or epoch.closed_at is not None:
         return [ConflictError(f"epoch {running.epoch} is not open") for _ in sent]
     running.rules = running.rules or Rules.from_json(epoch.rules)
-    batch = _Batch(db, desk, running, running.rules, sent, handouts.later(epoch, now))
+    now = handouts.moment(epoch, now)
+    batch = _Batch(db, desk, running, running.rules, sent, now)
     found: list[Accepted | HapticError] = []
     for item in sent:
         try:
             found.append(batch.take(item))
         except (ServiceError, UnprovenError) as error:
             found.append(error)
-    batch.write()
+    if batch.new:
+        batch.write()
+        epoch.last_at = now
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from sqlmodel import Session as Db
 
@@ -21,6 +22,28 @@ from service.arena import task_of
 from service.errors import BadRequestError, ConflictError, ExpiredError, NotFoundError, RejectedError
 from service.ledger import queries
 from service.ledger.tables import EpochRow, HandoutRow, LeaseRow, SkipRow, TallyRow
+
+
+class Held(Protocol):
+    """A lease, be it a row or what intake read of one."""
+
+    live: bool
+    done: bool
+    skipped: bool
+    staked: bool
+    expires_at: int
+
+
+class Counted(Protocol):
+    """A task's tally, in the same way."""
+
+    taken: int
+    done: int
+    wanted: int
+    votes: list[int]
+
+
+L = TypeVar("L", bound=Held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +80,17 @@ def _listed(names: Sequence[str]) -> str:
     return "".join(f",{n}" for n in names) + "," if names else ""
 
 
-def later(row: EpochRow, now: int) -> int:
-    """Return the block time of the next entry of an epoch's log, which never goes back; the row remembers it.
+def moment(row: EpochRow, now: int) -> int:
+    """Return the block time of the next entry of an epoch's log, which never goes back.
 
     A clock may be half a second behind the block that opened the epoch, and one replica's behind another's.
     """
-    row.last_at = max(now, row.committed_at or 0, row.last_at)
+    return max(now, row.committed_at or 0, row.last_at)
+
+
+def later(row: EpochRow, now: int) -> int:
+    """Return the same, and let the row remember it."""
+    row.last_at = moment(row, now)
     return row.last_at
 
 
@@ -116,17 +144,17 @@ def _hand(db: Db, seed: bytes, lease: LeaseRow, method: str) -> Handed:
 def _expire(db: Db, epoch: int, now: int) -> None:
     """Let all leases end whose time is over."""
     for lease in queries.overdue_leases(db, epoch, now):
-        _end(db, lease)
+        _end(lease, queries.tally_row(db, epoch, lease.task))
 
 
-def _end(db: Db, lease: LeaseRow) -> None:
+def _end(lease: Held, tally: Counted) -> None:
     """Let a lease end, whatever for."""
     if lease.live and lease.staked:
-        queries.tally_row(db, lease.epoch, lease.task).taken -= 1
+        tally.taken -= 1
     lease.live = False
 
 
-def check_held(lease: LeaseRow | None, wallet: str, task: str, now: int) -> LeaseRow:
+def check_held(lease: L | None, wallet: str, task: str, now: int) -> L:
     """Return the lease of a task that a wallet judges or gives back; an error where it is not its to judge."""
     if lease is None:
         raise RejectedError(f"task {task} was not handed to {wallet}; ask for one at /v1/tasks/next")
@@ -137,11 +165,11 @@ def check_held(lease: LeaseRow | None, wallet: str, task: str, now: int) -> Leas
     return lease
 
 
-def count(db: Db, rules: Rules, lease: LeaseRow, ranking: Ranking, before: Ranking | None) -> None:
+def count(rules: Rules, lease: Held, tally: Counted, ranking: Ranking, before: Ranking | None) -> None:
     """Count a ranking that was accepted; `before` is the revision that it replaces."""
-    _end(db, lease)
+    _end(lease, tally)
     if lease.staked:
-        tally, signs = queries.tally_row(db, lease.epoch, lease.task), signs_of(ranking)
+        signs = signs_of(ranking)
         old = signs_of(before) if before else (0,) * len(signs)
         tally.votes = [v + s - o for v, s, o in zip(tally.votes, signs, old, strict=True)]
         if not lease.done:
@@ -177,7 +205,7 @@ def skip(
         after=queries.next_position(db, row.epoch),
     )  # fmt: skip
     row.entries += 1
-    _end(db, lease)
+    _end(lease, queries.tally_row(db, row.epoch, task))
     lease.skipped = True
     queries.add(db, entry)
     return Skipped(skip_entry(entry), left - 1)

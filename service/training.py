@@ -13,8 +13,9 @@ from sqlmodel import Session as Db
 from chain.served import parts_of
 from service.arena import Answer
 from service.database import alone
-from service.epochs import Place, write_bundle
+from service.epochs import Place
 from service.errors import ConfigError, ConflictError
+from service.files import write_file
 from service.ledger import queries
 from service.ledger.tables import JobRow, RunRow
 from service.settings import Settings
@@ -126,7 +127,7 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
     tried = {j.name for j in queries.jobs(db)}
     tag = next(t for t in _tags(number) if f"retrain/{t}" not in tried)
     path = settings.folder("snapshots").resolve() / f"run-{tag}.jsonl"
-    write_bundle(path, _parts(map(place.preferences_path, fresh)))
+    write_file(path, _parts(map(place.preferences_path, fresh)))
     digest = file_sha256(path)
     model = f"policy-{tag}"
     arguments = [
@@ -167,7 +168,7 @@ def ask_answers(
     for model in models:
         asked, answers = answer_files(settings, epoch, model)
         if not asked.exists():
-            write_bundle(asked, (json.dumps({"prompt": p}).encode() + b"\n" for p in prompts))
+            write_file(asked, (json.dumps({"prompt": p}).encode() + b"\n" for p in prompts))
         arguments = [
             "answer",
             "--registry",

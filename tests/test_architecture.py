@@ -34,12 +34,15 @@ OUTSIDE = frozenset({
 TORCH_FREE = ("preferences", "registry", "rating", "corpus", "gold", "config", "errors")
 """What service may import of trainer."""
 SQL = re.compile(r"chain/ledger/|service/ledger/|service/migrations/|service/database\.py")
-COMMITS = re.compile(r"service/(routes/|jobs\.py|worker\.py|cli/|demo/)|chain/(outbox|indexer)\.py")
-"""The request, the job, the command; and chain's own steps, whose transactions must not be lost halfway."""
+COMMITS = re.compile(
+    r"service/(routes/|intake\.py|jobs\.py|worker\.py|cli/|demo/)|chain/(outbox|indexer)\.py"
+)
+"""The request, or many at once, the job, the command; and chain's steps: their transactions must not be lost halfway."""
 BROAD = {
     "chain/keys.py": "eth-account raises whatever a strange wallet file leads it to",
     "chain/signer.py": "eth-account raises whatever strange bytes of a signer lead it to",
     "chain/watch.py": "a bundle that makes the recomputation crash is an alarm; it must not end the watch",
+    "service/intake.py": "what one ranking of a batch leads to is told to its sender, and costs the others nothing",
     "service/jobs.py": "a job that fails is recorded, and the clock goes on",
     "trainer/model.py": "the tokenizers package raises plain Exception",
 }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from sqlalchemy import func, insert, select, tuple_
+from sqlalchemy import TextClause, Update, bindparam, func, insert, select, text, update
 from sqlmodel import Session as Db
-from sqlmodel import col
-from sqlmodel import select as sql
+from sqlmodel import SQLModel, col
 
 from chain.feedback import Task
 from chain.messages import Ranking, Receipt, Session
@@ -18,6 +18,32 @@ from service.ledger.tables import LeaseRow, RankingRow, SessionRow, TallyRow, Ta
 
 Place = tuple[str, str]
 """A wallet and a task."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """A task in a wallet's hands, of LeaseRow."""
+
+    epoch: int
+    wallet: str
+    task: str
+    expires_at: int
+    live: bool
+    done: bool
+    skipped: bool
+    staked: bool
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has come of a task so far, of TallyRow."""
+
+    epoch: int
+    task: str
+    taken: int
+    done: int
+    wanted: int
+    votes: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +71,52 @@ class NewRanking:
         }  # fmt: skip
 
 
-def leases(db: Db, epoch: int, places: Collection[Place]) -> Sequence[LeaseRow]:
-    """Return the leases of these wallets on these tasks, live or not."""
-    held = tuple_(col(LeaseRow.wallet), col(LeaseRow.task)).in_(places)
-    return db.exec(sql(LeaseRow).where(LeaseRow.epoch == epoch, held)).all()
+_HELD = "WITH held(wallet, task) AS (VALUES {}) "
+_LEASES = """SELECT lease.wallet, lease.task, expires_at, live, done, skipped, staked FROM held CROSS JOIN lease
+WHERE lease.epoch = :epoch AND lease.wallet = held.wallet AND lease.task = held.task"""
+_REVISIONS = """SELECT ranking.wallet, ranking.task, max(ranking.revision) FROM held CROSS JOIN ranking
+WHERE ranking.epoch = :epoch AND ranking.wallet = held.wallet AND ranking.task = held.task
+GROUP BY ranking.wallet, ranking.task"""
 
 
-def tallies(db: Db, epoch: int, names: Collection[str]) -> Sequence[TallyRow]:
-    """Return what has come of these tasks so far."""
-    return db.exec(sql(TallyRow).where(TallyRow.epoch == epoch, col(TallyRow.task).in_(names))).all()
+@lru_cache(32)
+def _of_places(wanted: str, size: int) -> TextClause:
+    """Return a statement about so many places; made once, because to make one takes longer than to run it."""
+    return text(_HELD.format(", ".join(f"(:w{i}, :t{i})" for i in range(size))) + wanted)
+
+
+def _asked(wanted: str, epoch: int, places: Collection[Place]) -> tuple[TextClause, dict[str, object]]:
+    """Return a statement about these places and its parameters.
+
+    As a join, from the places on: else SQLite holds every row of the epoch against a list of pairs. The last place
+    stands there as often as it takes to a power of two, so that there are few statements.
+    """
+    listed = list(places)
+    listed += listed[-1:] * ((1 << (len(listed) - 1).bit_length()) - len(listed))
+    given: dict[str, object] = {"epoch": epoch}
+    for i, (wallet, task) in enumerate(listed):
+        given[f"w{i}"], given[f"t{i}"] = wallet, task
+    return _of_places(wanted, len(listed)), given
+
+
+def leases(db: Db, epoch: int, places: Collection[Place]) -> dict[Place, Lease]:
+    """Return the leases of these wallets on these tasks, live or not; there is at least one place."""
+    found = db.execute(*_asked(_LEASES, epoch, places))
+    # SQLite has no booleans of its own.
+    return {(w, t): Lease(epoch, w, t, expires_at, *map(bool, said)) for w, t, expires_at, *said in found}
 
 
 def revisions(db: Db, epoch: int, places: Collection[Place]) -> dict[Place, int]:
-    """Return the last revision of each of these rankings that there is."""
-    wallet, task = col(RankingRow.wallet), col(RankingRow.task)
-    mine = (col(RankingRow.epoch) == epoch, tuple_(wallet, task).in_(places))
-    newest = select(wallet, task, func.max(RankingRow.revision)).where(*mine).group_by(wallet, task)
-    return {(w, t): revision for w, t, revision in db.execute(newest)}
+    """Return the last revision of each of these rankings that there is; there is at least one place."""
+    return {(w, t): revision for w, t, revision in db.execute(*_asked(_REVISIONS, epoch, places))}
+
+
+def tallies(db: Db, epoch: int, names: Collection[str]) -> dict[str, Tally]:
+    """Return what has come of these tasks so far."""
+    of = TallyRow.__table__.c  # type: ignore[attr-defined]  # SQLModel does not tell of it
+    wanted = select(of.epoch, of.task, of.taken, of.done, of.wanted, of.votes)
+    found = db.execute(wanted.where(of.epoch == epoch, of.task.in_(names)))
+    return {row[1]: Tally(*row) for row in found}
 
 
 def tasks(db: Db, epoch: int, names: Collection[str]) -> dict[Hash32, Task]:
@@ -94,3 +149,33 @@ def append(db: Db, new: Sequence[NewRanking]) -> None:
     """Store rankings."""
     if new:
         db.connection().execute(insert(RankingRow), [item.row() for item in new])
+
+
+def _update(table: type[SQLModel], *columns: str) -> Update:
+    """Return the statement that sets these columns of many rows by wallet (of a lease) and task."""
+    of = table.__table__.c  # type: ignore[attr-defined]  # as above
+    names = [c for c in ("epoch", "wallet", "task") if c in of]
+    return (
+        update(table)
+        .where(*(of[name] == bindparam(f"of_{name}") for name in names))
+        .values({name: bindparam(name) for name in columns})
+    )
+
+
+_END = _update(LeaseRow, "live", "done")
+_COUNT = _update(TallyRow, "taken", "done", "wanted", "votes")
+
+
+def finish(db: Db, leases: Iterable[Lease], tallies: Iterable[Tally]) -> None:
+    """Store what became of leases and tallies."""
+    ended = [
+        {"of_epoch": x.epoch, "of_wallet": x.wallet, "of_task": x.task, "live": x.live, "done": x.done}
+        for x in leases
+    ]
+    counted = [
+        {"of_epoch": x.epoch, "of_task": x.task, "taken": x.taken, "done": x.done, "wanted": x.wanted, "votes": x.votes}
+        for x in tallies
+    ]  # fmt: skip
+    for statement, rows in ((_END, ended), (_COUNT, counted)):
+        if rows:
+            db.connection().execute(statement, rows)

@@ -515,7 +515,10 @@ def _hang_up(_calls: list[dict[str, Any]]) -> None:
     raise ConnectionAbortedError
 
 
-def test_a_server_that_drips_bytes_does_not_hold_a_verifier_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["body", "headers"])
+def test_a_server_that_drips_bytes_does_not_hold_a_verifier_up(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     monkeypatch.setattr("chain.served.SLOWEST", 1)
 
     class Dripping(http.server.BaseHTTPRequestHandler):
@@ -523,8 +526,11 @@ def test_a_server_that_drips_bytes_does_not_hold_a_verifier_up(monkeypatch: pyte
             pass
 
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
+            if what == "body":
+                self.send_response(200)
+                self.end_headers()
+            else:
+                self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Long: ")
             with contextlib.suppress(OSError):
                 while True:
                     self.wfile.write(b"x")

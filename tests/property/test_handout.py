@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chain.board import Arrival, Board, Event, in_order, replay
 from chain.errors import VerifyError
-from chain.feedback import Task
+from chain.feedback import Task, signs_of
 from chain.handout import (
     STAKE_AFTER_S,
     STAKE_BEFORE_S,
@@ -177,6 +177,16 @@ def test_a_task_is_never_judged_by_more_with_stake_than_the_bounds_and_those_wit
         if not tasks[name].assignees:
             assert tally.taken <= rules.overlap_max
             assert tally.wanted in {rules.overlap_min, rules.overlap, rules.overlap_max}
+
+
+def test_a_revision_takes_the_place_of_what_was_said_before() -> None:
+    task = Task.of("p", ["a", "b", "c"], ["ranking"])
+    world = {task.hash(): task}, Rules(methods=("ranking",))
+    keeper = _told(world, [("ask", 0, 0, 1), ("rank", 0, 0, 5), ("revise", 0, 0, 3), ("revise", 0, 0, 8)])
+    said = [signs_of(a.ranking) for a in keeper.arrivals]
+    assert len(set(said)) == 3
+    tally = keeper.board.tallies[task.hash()]
+    assert (tally.votes, tally.done, tally.taken) == (list(said[-1]), 1, 1)
 
 
 OVERLAPS = Rules(overlap_min=3, overlap=5, overlap_max=7)

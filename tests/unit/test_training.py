@@ -8,7 +8,7 @@ import pytest
 
 from chain import served
 from service import training
-from service.epochs import write_bundle
+from service.files import write_file
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_files_have_as_many_comparisons_as_lines_and_make_one_file_in_their_orde
 
 def test_an_epoch_that_is_closed_anew_is_counted_anew_though_its_file_is_as_long(tmp_path: Path) -> None:
     path = tmp_path / "epoch-0.preferences.jsonl"
-    write_bundle(path, [b"one\ntwo\n"])
+    write_file(path, [b"one\ntwo\n"])
     assert training._count(path) == 2
-    write_bundle(path, [b"one two\n"])
+    write_file(path, [b"one two\n"])
     assert training._count(path) == 1

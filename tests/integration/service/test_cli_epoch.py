@@ -22,7 +22,7 @@ from tests.integration.service.shell import Shell, holdings, operate, take_walle
 
 @pytest.fixture(scope="module")
 def net(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with network(tmp_path_factory.mktemp("net"), Rules(methods=("ranking",))) as made:
+    with network(tmp_path_factory.mktemp("net"), Rules(methods=("ranking",), overlap_min=5)) as made:
         made.go_to(made.start(0) + 1)
         yield made
 
@@ -187,7 +187,7 @@ def test_an_epoch_whose_secret_is_lost_is_given_up_and_the_next_goes_on(haptic: 
     assert "3 rankings, which earn nothing" in haptic.does("epoch", "abandon", *number, "--dry-run")
     for options, typed in ((("--dry-run",), ""), ((), "n\n")):
         said = haptic.does("epoch", "abandon", *number, *options, typed=typed)
-        assert "othing was changed." in said
+        assert "othing was written." in said
         assert "sen" not in said.lower()
     assert net.rows() == before
     assert "given up" not in haptic.does("score", who.address)
@@ -230,7 +230,7 @@ def test_an_epoch_is_not_reopened_while_the_chain_waits_to_hear_what_followed_fr
     assert f"epochs {epoch} to {epoch} were opened with a price of stake that may follow no more" in said
     refused = haptic.does("epoch", "reopen", "--epoch", epoch - 1, typed="n\n")
     assert "Do it?" in refused
-    assert "Nothing was changed." in refused
+    assert "Nothing was written." in refused
     haptic.does("epoch", "reopen", "--epoch", epoch - 1, "--yes")
     with net.ctx.db.read() as db:
         assert queries.last_closed(db) == epoch - 2

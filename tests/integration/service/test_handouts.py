@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from sqlmodel import Session as Db
 
 from chain.board import Arrival, Board, in_order, replay
-from chain.feedback import Task
+from chain.feedback import Task, signs_of
 from chain.messages import Ranking
 from chain.rules import Rules
 from chain.types import Address, Hash32
@@ -88,7 +88,10 @@ class ServiceKeeper:
                     receipt="",
                 ),
             )  # fmt: skip
-            handouts.count(db, self.rules, held, ranking, Ranking.parse(before.message) if before else None)
+            tally = queries.tally_row(db, held.epoch, held.task)
+            handouts.count(
+                self.rules, held, tally, ranking, Ranking.parse(before.message) if before else None
+            )
             db.commit()
 
 
@@ -126,7 +129,7 @@ def test_the_service_writes_the_log_that_the_rule_gives_and_counts_what_the_repl
     with database.read() as db:
         given_ = [handouts.handout_entry(h) for h in queries.handouts(db, stored.epoch)]
         skips = [handouts.skip_entry(s) for s in queries.skips(db, stored.epoch)]
-        rankings = queries.rankings(db, stored.epoch)
+        rankings = list(queries.rankings(db, stored.epoch))
     arrivals = [Arrival(r.position, Ranking.parse(r.message), r.received_at) for r in rankings]
     assert (given_, skips, arrivals) == (board.handouts, board.skips, board.arrivals)
     replayed = replay(Board(tasks, rules, SEED), in_order(given_, skips, arrivals))
@@ -137,6 +140,18 @@ def test_the_service_writes_the_log_that_the_rule_gives_and_counts_what_the_repl
         handouts._expire(db, stored.epoch, 10**9)
         counted = {t.task: (t.taken, t.done, t.votes, t.wanted) for t in queries.tallies(db, stored.epoch)}
     assert counted == {n: (t.taken, t.done, t.votes, t.wanted) for n, t in replayed.tallies.items()}
+
+
+def test_a_revision_takes_the_place_of_what_was_said_before(database: Database) -> None:
+    rules = Rules(methods=("ranking",))
+    task = Task.of("p", ["a", "b", "c"], ["ranking"])
+    keeper = _open(database, {task.hash(): task}, rules)
+    telling = [("ask", 0, 0, 1), ("rank", 0, 0, 5), ("revise", 0, 0, 3), ("revise", 0, 0, 8)]
+    tell(telling, keeper, {task.hash(): task}, rules)
+    last = ranking_of(WALLETS[0], task, rules, 2, 8)
+    with database.read() as db:
+        (tally,) = queries.tallies(db, keeper.epoch)
+    assert (tally.votes, tally.done, tally.taken) == (list(signs_of(last)), 1, 1)
 
 
 def test_a_clock_that_goes_back_leaves_a_log_that_does_not(database: Database) -> None:

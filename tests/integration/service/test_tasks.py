@@ -332,7 +332,7 @@ def test_while_an_epoch_runs_only_counts_and_who_ranked_how_many_are_public(
     _judge_all(net, judge, right)
     held = holder.next_task()
     with net.ctx.db.read() as db:
-        tasks, rankings = queries.tasks(db, epoch), queries.rankings(db, epoch)
+        tasks, rankings = list(queries.tasks(db, epoch)), list(queries.rankings(db, epoch))
         assert len(rankings) == 5
     others = [t for t in tasks if t.task != held.task]
     hidden = [x for t in others for x in (t.prompt, *t.responses, t.task)]
@@ -346,7 +346,10 @@ def test_while_an_epoch_runs_only_counts_and_who_ranked_how_many_are_public(
 
 def _paths(net: Any, epoch: int, who: Any) -> list[str]:
     paths = net.ask("GET", "/openapi.json").json()["paths"]
-    values = {"epoch": epoch, "wallet": who.address, "data_hash": "0x" + 64 * "0"}
+    none = "0x" + 64 * "0"
+    values = {
+        "epoch": epoch, "wallet": who.address, "data_hash": none, "digest": none, "kind": "rankings", "form": "jsonl",
+    }  # fmt: skip
     return [path.format(**values) for path, methods in paths.items() if "get" in methods]
 
 
