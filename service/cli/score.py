@@ -21,7 +21,7 @@ PAGE = 500
 def score(
     address: Annotated[str, typer.Argument(help="A wallet's address; empty: that of --keyfile")] = "",
     history: Annotated[bool, typer.Option("--history", help="Show how what was earned and proven grew, too")] = False,
-    epoch: Annotated[int | None, typer.Option(min=0, max=MAX_EPOCH, help="Show what came of each ranking of a closed epoch instead")] = None,
+    epoch: Annotated[int | None, typer.Option(min=0, max=shared.MAX_EPOCH, help="Show what came of each ranking of a closed epoch instead")] = None,
     service: ServiceUrl = SERVICE, keyfile: KeyFile = KEYFILE,
 ) -> None:  # fmt: skip
     """Show a wallet's HapticScore: contribution, quality, reputation, what it earned and what of that is proven."""
