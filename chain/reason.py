@@ -51,6 +51,11 @@ def _unproven(wallet: Mapping[str, Any]) -> str:
 
 
 def _comparisons(value: int) -> str:
-    """Return ppm of a sixth of a comparison in comparisons with two decimals, rounded down: 0 is never reached early."""
-    whole, part = divmod(abs(value // HUNDREDTH), 100)
-    return f"{'-' if value < 0 else ''}{whole}.{part:02d}"
+    """Return ppm of a sixth of a comparison in comparisons, rounded down: 0 is never reached early."""
+    return shown(value // HUNDREDTH)
+
+
+def shown(hundredths: int) -> str:
+    """Return hundredths of a comparison with two decimals."""
+    whole, part = divmod(abs(hundredths), 100)
+    return f"{'-' if hundredths < 0 else ''}{whole}.{part:02d}"

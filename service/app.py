@@ -24,7 +24,7 @@ from service.errors import ServiceError
 from service.guard import PROBLEM, Guard, problem
 from service.intake import Intake
 from service.leader import Leader, clock_lock
-from service.routes import contributor, exports, health, public
+from service.routes import contributor, exports, health, merit, public
 
 log = logging.getLogger(__name__)
 BUSY = (
@@ -132,6 +132,7 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
         app.add_exception_handler(busy, _on_busy)
     app.include_router(contributor.router, prefix="/v1")
     app.include_router(public.router, prefix="/v1")
+    app.include_router(merit.router, prefix="/v1")
     app.include_router(exports.router, prefix="/v1")
     app.include_router(health.router)
 

@@ -38,6 +38,7 @@ from service.epochs import Place, check_secret
 from service.errors import ConfigError, ConflictError
 from service.feedback import Desk
 from service.inclusion import LedgerTrees
+from service.leaderboard import Boards
 from service.settings import Settings
 
 
@@ -136,6 +137,7 @@ class Context:
     """The blocks that are not final yet."""
     trees: Trees = field(default_factory=Trees)
     ledgers: LedgerTrees = field(default_factory=LedgerTrees)
+    boards: Boards = field(default_factory=Boards)
     pulse: Pulse = field(default_factory=Pulse)
 
     @property

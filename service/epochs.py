@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import IO
 from weakref import finalize
@@ -36,6 +37,7 @@ from chain.rules import Rules
 from chain.served import parts_of, spool
 from chain.stake import fold, stake_seconds
 from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
+from chain.verdict import Known
 from chain.wallets import Remembered
 from service.arena import Plan, gold_of, task_of
 from service.database import alone
@@ -45,8 +47,10 @@ from service.handouts import handout_entry, skip_entry, tally_of
 from service.ledger import queries
 from service.ledger.tables import (
     EpochRow,
+    LabelRow,
     LeafRow,
     MatchRow,
+    MeritRow,
     PoolRow,
     ScoreRow,
     ShareRow,
@@ -402,6 +406,19 @@ def _matches(db: Db, item: Draft) -> list[MatchRow]:
     return [MatchRow(epoch=item.epoch, winner=w, loser=x, count=n) for (w, x), n in counts.items()]
 
 
+def _labels(db: Db, item: Draft) -> Iterator[tuple[Hash32, list[Known | None]]]:
+    """Yield what came out of each task that anybody ordered: an entry per pair of its responses."""
+    hashes = {t.task: task_of(t).hashes for t in queries.tasks(db, item.epoch)}
+    found = item.closed.comparisons
+    lines = zip(found.keys, found.pairs, item.closed.result.pairs, strict=True)
+    for task, group in groupby(lines, key=lambda line: line[0].task):
+        known = {
+            (key.a, key.b): Known(p.gold, p.bucket, p.longer, r.log_odds, r.label, r.confidence)
+            for key, p, r in group
+        }
+        yield task, [known.get(pair) for pair in combinations(hashes[task], 2)]
+
+
 def _check_current(db: Db, item: Draft, row: EpochRow) -> None:
     """Raise a ConflictError where anything that a draft was made of has changed since."""
     last, report = queries.last_closed(db), chain_ledger.epoch_report(db, item.epoch - 1)
@@ -447,6 +464,7 @@ def store(db: Db, place: Place, item: Draft, now: int) -> None:
         link(kept, path)
     queries.retire_gold(db, item.epoch, item.closed.retired)
     row.closed_at, row.retired = now, len(item.closed.retired)
+    row.style_bias = list(item.closed.result.style_bias)
     row.next_num, row.next_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)
     _store_results(db, item)
     queries.add(db, *_matches(db, item))
@@ -464,6 +482,11 @@ def _store_results(db: Db, item: Draft) -> None:
     lines = ((x["wallet"], x) for x in _wallet_lines(item.bundle))
     scored = ((epoch, wallet, json.dumps(line), places[wallet]) for wallet, line in lines)
     queries.add_many(db, ScoreRow, ("epoch", "wallet", "line", "place"), scored)
+    results = zip(item.closed.comparisons.wallets, item.closed.result.wallets, strict=True)
+    worth = ((wallet, epoch, r.comparisons, r.delta_g, r.delta_v) for wallet, r in results)
+    queries.add_many(db, MeritRow, ("wallet", "epoch", "comparisons", "delta_g", "delta_v"), worth)
+    labels = ((epoch, task, json.dumps(pairs)) for task, pairs in _labels(db, item))
+    queries.add_many(db, LabelRow, ("epoch", "task", "pairs"), labels)
     for pool in item.closed.pools:
         carried = {"carried_in": str(pool.carried_in), "carried_out": str(pool.carried_out)}
         queries.add(db, PoolRow(epoch=epoch, run=pool.run, funded=str(pool.funded), **carried))

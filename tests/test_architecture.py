@@ -17,7 +17,7 @@ PURE = frozenset({
     "assignment", "bloom", "board", "bundle", "canonical", "challenge", "collector", "continuity", "difference",
     "epoch", "errors", "events", "evidence", "feedback", "fees", "gold", "handout", "hashing", "lines", "merkle",
     "messages", "opening", "payout", "reason", "receipts", "refusals", "rules", "score", "siwe", "spec", "stake",
-    "tables", "tree", "types", "wire",
+    "surplus", "tables", "tree", "types", "verdict", "wire",
 })  # fmt: skip
 """Files of chain that compute from their arguments and nothing else."""
 EDGE = frozenset({

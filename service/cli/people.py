@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from chain.contracts import call
 from chain.errors import HapticError
-from chain.keys import create_keyfile, keyfile_address, read_password
+from chain.keys import create_keyfile, read_password
 from chain.messages import checksum, parse_address
 from chain.tree import verify_proof
 from chain.types import Address
-from service.cli import plan, shared
+from service.cli import plan, score, shared
 from service.cli.plan import MAX_FEE, MaxFee, Move
+from service.cli.score import later_of
 from service.cli.shared import (
     KEYFILE,
     RPC,
@@ -32,7 +31,7 @@ from service.cli.shared import (
 )
 from service.cli.sitting import Sitting
 from service.client import Api, ApiError, Proof
-from service.terminal import out, show_date, show_score, show_span, show_wait, show_when
+from service.terminal import out, show_date, show_span, show_when
 
 MAX_RUN = 2**64 - 1
 """Largest run that the distributor takes."""
@@ -181,28 +180,13 @@ def claim(
 def _proof(service: str, me: Address, coin: shared.Coin, now: int) -> tuple[Proof, str]:
     """Return the proof to claim by, and what comes later; a HapticError with when to come back where there is none."""
     with Api(service) as api:
-        later = _later(api.get(f"/contributors/{me}"), coin, now)
+        later = later_of(api.get(f"/contributors/{me}"), coin, now)
         try:
             return Proof.parse(api.get(f"/proofs/{me}")), later
         except ApiError as error:
             if error.status != NOT_FOUND:
                 raise
             raise HapticError(f"{error}. {later or '`haptic score` says what it earned, and why'}") from error
-
-
-def _later(found: Mapping[str, Any], coin: shared.Coin, now: int) -> str:
-    """Return what a wallet was allotted and cannot claim yet, and when it can, in words; nothing where that is all."""
-    pending, claimable = found["pending"], int(found["claimable"])
-    if pending is not None and int(pending["claimable"]) > claimable:
-        active_at = int(pending["active_at"])
-        when = (
-            f"at {show_when(active_at, now)}, after its challenge window"
-            if active_at > now
-            else "any moment now"
-        )
-        return f"The root of epoch {pending['epoch']} becomes active {when}: then {coin.show(int(pending['claimable']))} can be claimed."
-    waits = int(found["allotted"]) - int(found["claimed"]) - claimable
-    return f"{coin.show(waits)} more are allotted by a root that is not posted yet." if waits > 0 else ""
 
 
 def fund(
@@ -245,58 +229,6 @@ def _check_run(service: str, run: int) -> None:
         )
 
 
-def score(
-    address: Annotated[str, typer.Argument(help="A wallet's address; empty: that of --keyfile")] = "",
-    service: ServiceUrl = SERVICE, keyfile: KeyFile = KEYFILE,
-) -> None:  # fmt: skip
-    """Show a wallet's HapticScore: contribution, quality, reputation, and what it earned."""
-    me = parse_address(address) if address else keyfile_address(keyfile)
-    with Api(service) as api:
-        found, info = api.get(f"/contributors/{me}"), api.get("/info")
-    staked, paid = shared.coin_of(info, "token"), shared.coin_of(info, "payment")
-    table = Table(
-        title=f"{found['wallet']} · staked {staked.show(int(found['staked']))}",
-        title_justify="left",
-    )
-    for name in ("epoch", "comparisons", "reliability", "quality", "mean stake", "HapticScore"):
-        table.add_column(name, justify="right")
-    for e in found["epochs"]:
-        row = (
-            f"{e['comparisons']:.1f}",
-            f"{e['reliability']:.3f}",
-            f"{e['quality']:.3f}",
-            f"{int(e['stake']) / 10**staked.decimals:,.2f}",
-            show_score(int(e["score"])),
-        )
-        table.add_row(str(e["epoch"]), *row)
-    out.print(table if found["epochs"] else table.title)
-    allotted, claimed, claimable = (paid.show(int(found[n])) for n in ("allotted", "claimed", "claimable"))
-    for e in found["epochs"]:
-        if e["reason"]:
-            out.print(f"Epoch {e['epoch']} scored 0: {e['reason']}.")
-    for number in found["abandoned"]:
-        out.print(f"Epoch {number} was given up by its operator: no ranking of it counts.")
-    out.print(f"allotted {allotted} · claimed {claimed} · claimable now {claimable}")
-    if later := _later(found, paid, info["now"]):
-        out.print(later)
-    if said := _waiting(found, info["now"]):
-        out.print(said)
-
-
-def _waiting(found: Mapping[str, Any], now: int) -> str:
-    """Return what of a wallet's is not scored yet and when it will be, in words; nothing where there is nothing."""
-    epoch, scored = found["waiting"], bool(found["epochs"])
-    if epoch is None:
-        return "" if scored else "No ranking by this wallet yet, and no epoch is open: look again later."
-    left, count = epoch["ends"] - now, epoch["rankings"]
-    when = f"closes in {show_wait(left)}" if left > 0 else "has ended and is being closed"
-    if count:
-        rankings = "1 ranking" if count == 1 else f"{count} rankings"
-        return f"Waiting for a score: {rankings} in epoch {epoch['epoch']}, which {when}."
-    said = f"No ranking by this wallet yet: `haptic rank` makes the first. Epoch {epoch['epoch']} {when}."
-    return "" if scored else said
-
-
 def rank(
     count: Annotated[int, typer.Option(min=1, max=100_000, help="Stop after so many tasks")] = 1000,
     service: ServiceUrl = SERVICE, keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None,
@@ -309,5 +241,5 @@ def rank(
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    for command in (wallet, stake, unstake, withdraw, rank, score, claim, fund):
+    for command in (wallet, stake, unstake, withdraw, rank, score.score, claim, fund):
         app.command(rich_help_panel="For people with a wallet")(command)

@@ -6,22 +6,28 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Executable, and_, delete, func, or_, update
+from sqlalchemy import Executable, Float, and_, cast, delete, func, or_, update
 from sqlalchemy import select as columns
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, SQLModel, col, select
 
 from chain.bundle import Run
 from chain.ledger.bulk import insert_rows
-from chain.types import Address, Epoch, Hash32, WalletState, Wei
+from chain.lines import Line
+from chain.rules import Rules
+from chain.types import Address, Epoch, Hash32, Params, WalletState, Wei
+from service.leaderboard import Merit
 from service.ledger.tables import (
     AnswerRow,
     EpochRow,
     HandoutRow,
     JobRow,
+    LabelRow,
     LeafRow,
     LeaseRow,
     LoginRow,
     MatchRow,
+    MeritRow,
     PoolRow,
     RankingRow,
     RunRow,
@@ -357,9 +363,71 @@ def scores(session: Session, epoch: int, after: int, limit: int) -> Sequence[Sco
     return session.exec(select(ScoreRow).where(*beyond).order_by(col(ScoreRow.place)).limit(limit)).all()
 
 
-def scores_of(session: Session, wallet: str) -> Sequence[ScoreRow]:
-    """Return a wallet's epochs, ascending."""
-    return session.exec(select(ScoreRow).where(ScoreRow.wallet == wallet).order_by(col(ScoreRow.epoch))).all()
+def score_count(session: Session, epoch: int) -> int:
+    """Return how many wallets have a place in an epoch."""
+    # They are numbered from 1 without a gap: the last number is found at once.
+    return session.exec(select(func.max(ScoreRow.place)).where(ScoreRow.epoch == epoch)).one() or 0
+
+
+def scores_among(session: Session, epoch: int, wallets: Collection[str]) -> dict[str, str]:
+    """Return the HapticScores that some wallets have in an epoch; who took no part has none."""
+    among = select(ScoreRow).where(ScoreRow.epoch == epoch, col(ScoreRow.wallet).in_(wallets))
+    return {row.wallet: row.line["score"] for row in session.exec(among)}
+
+
+def scores_of(session: Session, wallet: str, after: int = -1, limit: int | None = None) -> Sequence[ScoreRow]:
+    """Return a wallet's epochs, ascending: those after one, at most so many."""
+    mine = select(ScoreRow).where(ScoreRow.wallet == wallet, ScoreRow.epoch > after)
+    return session.exec(mine.order_by(col(ScoreRow.epoch)).limit(limit)).all()
+
+
+def line_of(session: Session, epoch: int, wallet: str) -> Line | None:
+    """Return a wallet's bundle line of an epoch."""
+    found = session.get(ScoreRow, (epoch, wallet))
+    return None if found is None else found.line
+
+
+def params_of(session: Session, epochs: Collection[int]) -> dict[int, Params]:
+    """Return the parameters that some epochs were scored by."""
+    found = session.exec(
+        select(EpochRow.epoch, EpochRow.rules_hash, EpochRow.rules).where(col(EpochRow.epoch).in_(epochs))
+    )
+    read: dict[str, Params] = {}
+    known: dict[int, Params] = {}
+    for epoch, name, rules in found:
+        if name not in read:
+            read[name] = Rules.from_json(dict(rules)).params
+        known[epoch] = read[name]
+    return known
+
+
+def merits(session: Session, first: int, wallets: Collection[str] | None = None) -> Iterator[Merit]:
+    """Yield what work came to from an epoch on, of each wallet that took part since, or of some wallets."""
+    # As floating-point numbers: SQLite's integers end at 64 bits, and a leaderboard is for show.
+    sums = (func.sum(cast(c, Float)) for c in (MeritRow.delta_g, MeritRow.delta_v))
+    wanted = select(MeritRow.wallet, func.count(), func.sum(MeritRow.comparisons), *sums)
+    wanted = wanted.where(MeritRow.epoch >= first).group_by(col(MeritRow.wallet))
+    if wallets is not None:
+        wanted = wanted.where(col(MeritRow.wallet).in_(wallets))
+    for wallet, epochs_in, comparisons, surplus, variance in _streamed(session, wanted):
+        yield Merit(wallet, epochs_in, int(comparisons), surplus, variance)
+
+
+def judged_page(
+    session: Session, epoch: int, wallet: str, after: int, limit: int
+) -> list[tuple[RankingRow, TaskRow, LabelRow | None]]:
+    """Return a wallet's last rankings of an epoch's tasks by position, with each task and what came out of it."""
+    later = aliased(RankingRow)
+    revised = select(later.position).where(
+        later.epoch == epoch, later.wallet == wallet, later.task == RankingRow.task,
+        later.revision > RankingRow.revision,
+    )  # fmt: skip
+    mine = (RankingRow.epoch == epoch, RankingRow.wallet == wallet, RankingRow.position > after)
+    task = and_(col(TaskRow.epoch) == RankingRow.epoch, col(TaskRow.task) == RankingRow.task)
+    label = and_(col(LabelRow.epoch) == RankingRow.epoch, col(LabelRow.task) == RankingRow.task)
+    wanted = select(RankingRow, TaskRow, LabelRow).join(TaskRow, task).outerjoin(LabelRow, label)
+    found = wanted.where(*mine, ~revised.exists()).order_by(col(RankingRow.position)).limit(limit)
+    return [(ranking, asked, known) for ranking, asked, known in session.exec(found)]
 
 
 def wallet_states(session: Session) -> dict[Address, WalletState]:
@@ -430,13 +498,13 @@ def forget_results(session: Session, epoch: int) -> None:
     Runs that learned from them and stand in no bundle go too: they learn again from what it comes to.
     """
     run = session.connection().execute
-    for table in (ScoreRow, PoolRow, ShareRow, LeafRow, MatchRow):
+    for table in (ScoreRow, MeritRow, LabelRow, PoolRow, ShareRow, LeafRow, MatchRow):
         run(delete(table).where(col(table.epoch) >= epoch))
     later = col(EpochRow.epoch) >= epoch
     # What was given up here, and is not on the chain, may be taken back.
     run(update(EpochRow).where(later, col(EpochRow.anchored_at).is_(None)).values(abandoned_at=None))
     nothing = dict.fromkeys(("closed_at", "anchored_at", "next_num", "next_den"))
-    run(update(EpochRow).where(later).values(**nothing, retired=0))
+    run(update(EpochRow).where(later).values(**nothing, retired=0, style_bias=None))
     run(update(RunRow).where(col(RunRow.declared_in) >= epoch).values(declared_in=None))
     run(delete(RunRow).where(col(RunRow.declared_in).is_(None), col(RunRow.last) >= epoch))
     run(update(TaskRow).where(col(TaskRow.epoch) >= epoch).values(retired=False))

@@ -51,6 +51,8 @@ class EpochRow(SQLModel, table=True):
     """Responses that were changed before they were shown."""
     retired: int = 0
     """Gold tasks that proved wrong at the close."""
+    style_bias: list[int] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    """Per style bucket, how far the truth leaned to the longer response, ppm; from the close on."""
 
 
 class TaskRow(SQLModel, table=True):
@@ -223,6 +225,28 @@ class ScoreRow(SQLModel, table=True):
     line: dict[str, Any] = _json()
     place: int
     """From 1, the highest HapticScore first, and of equal ones the lower address."""
+
+
+class MeritRow(SQLModel, table=True):
+    """What a wallet's work in an epoch came to, in three numbers; narrow, because a leaderboard reads all of them."""
+
+    __tablename__ = "merit"
+    wallet: str = Field(primary_key=True)
+    epoch: int = Field(primary_key=True)
+    comparisons: int
+    """In sixths."""
+    delta_g: int = Field(sa_type=BigInteger)
+    delta_v: int = Field(sa_type=BigInteger)
+
+
+class LabelRow(SQLModel, table=True):
+    """What came out of a task at the close: a list per pair of its response hashes, null where nobody ordered it."""
+
+    __tablename__ = "label"
+    epoch: int = Field(primary_key=True)
+    task: str = Field(primary_key=True)
+    pairs: list[list[int] | None] = _json()
+    """The fields of `chain.verdict.Known`, which are those of the bundle's `pair` line."""
 
 
 class PoolRow(SQLModel, table=True):

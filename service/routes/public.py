@@ -22,7 +22,9 @@ from service.context import Context, Payouts
 from service.errors import NotFoundError
 from service.ledger import queries
 from service.ledger.tables import EpochRow, ScoreRow
+from service.routes import merit
 from service.routes.depends import MAX_EPOCH, Ctx, EpochPath, HashPath, Reading, WalletPath
+from service.routes.merit import Earned
 from service.status import Status, read_status
 from trainer.rating import Result, rate
 
@@ -94,7 +96,13 @@ class Standing(BaseModel):
     score: str = Field(description="HapticScore")
     proven: str = Field(description="W: surplus proven in this epoch, ppm of a sixth of a comparison")
     comparisons: float = Field(description="Contribution: comparisons judged")
-    quality: float = Field(description="W per comparison judged, 0 to 1 or little more")
+    quality: float = Field(description="Quality: W per comparison judged, 0 to 1 or little more")
+    reputation: float = Field(
+        description="Reputation: S̄/(S̄ + κλW), the part of W that the stake behind it lets count"
+    )
+    earned: str = Field(description="deltaG: surplus of this epoch, before chance and entry are taken off")
+    proven_so_far: str = Field(description="Hmax: all that was paid for up to this epoch")
+    held_back: str = Field(description="what was earned up to this epoch and is not proven")
     reliability: float = Field(description="estimated reliability that weights its labels, .5 to .95")
     stake: str = Field(description="time-weighted mean stake, wei")
     reason: str = Field(description="why the score is 0, in words; empty where it is not")
@@ -126,6 +134,9 @@ class Contributor(BaseModel):
         description="a block that is not final yet changed its stake, and a reorg may undo that"
     )
     epochs: list[Standing]
+    earned: Earned | None = Field(
+        description="over all epochs, against what is proven; null before the first"
+    )
     waiting: Waiting | None = Field(description="null where every opened epoch is closed")
     abandoned: list[int] = Field(
         description="epochs that it ranked in and that were given up: nothing of them counts"
@@ -291,16 +302,10 @@ def scores(
     return [_standing(s) for s in queries.scores(db, epoch, after, limit)]
 
 
-@router.get("/leaderboard")
-def leaderboard(db: Reading, limit: Limit = 100) -> list[Standing]:
-    """The last closed epoch by HapticScore; volume alone earns no place."""
-    return [_standing(s) for s in queries.scores(db, queries.last_closed(db), 0, limit)]
-
-
 @router.get("/contributors/{wallet}")
 def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
     """A wallet: stake, scores by epoch, what it was allotted and what it can claim."""
-    last, active = queries.last_closed(db), _active(db)
+    last, active, scored = queries.last_closed(db), _active(db), list(queries.scores_of(db, wallet))
     allotted = queries.cumulative_of(db, wallet, last)
     payable = queries.cumulative_of(db, wallet, active.epoch) if active else 0
     claimed = int(call(ctx.reader, ctx.deployment.revenue_distributor(), "claimed", wallet))
@@ -309,7 +314,7 @@ def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
     return Contributor(
         wallet=checksum(wallet), staked=str(staked), staked_final=str(chain_ledger.staked_of(db, wallet)),
         unfinalized=unfinalized is not None,
-        epochs=[_standing(s) for s in queries.scores_of(db, wallet)],
+        epochs=[_standing(s) for s in scored], earned=merit.earned(db, scored),
         waiting=_waiting(ctx, db, wallet, last + 1), abandoned=queries.abandoned_of(db, wallet),
         allotted=str(allotted), claimable=str(max(0, payable - claimed)), claimed=str(claimed),
         pending=_pending(ctx, db, wallet, claimed),
@@ -411,9 +416,10 @@ def _payouts(ctx: Context, db: Reading, report: EpochReport) -> Payouts:
 
 def _standing(row: ScoreRow) -> Standing:
     line = row.line
-    comparisons = line["comparisons"]
+    held_back = max(0, int(line["payG"]) - int(line["payHmax"]))
     return Standing(
         epoch=row.epoch, place=row.place, wallet=checksum(Address(line["wallet"])), score=line["score"], proven=line["w"],
-        comparisons=comparisons / 6, quality=int(line["w"]) / (comparisons * 1e6) if comparisons else 0.0,
+        comparisons=line["comparisons"] / 6, quality=merit.quality_of(line), reputation=merit.reputation_of(line),
+        earned=line["deltaG"], proven_so_far=line["payHmax"], held_back=str(held_back),
         reliability=line["a"] / 1e6, stake=line["stake"], reason=why_zero(line),
     )  # fmt: skip

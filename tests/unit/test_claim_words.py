@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chain.contracts import Contract
 from chain.types import Address
-from service.cli.people import _later
+from service.cli.score import later_of
 from service.cli.shared import Coin
 from service.terminal import show_date
 
@@ -43,7 +43,7 @@ def wallet(
     ],
 )  # fmt: skip
 def test_what_waits_for_a_root_is_told_with_its_time_and_amount(found: dict[str, Any], words: str) -> None:
-    said = _later(found, DUSD, NOW)
+    said = later_of(found, DUSD, NOW)
     assert words in said
     assert bool(said) == bool(words)
 
@@ -54,4 +54,4 @@ def test_something_comes_later_exactly_where_more_was_allotted_than_can_be_claim
 ) -> None:
     pending = None if pending is None else min(pending, claimable + more)
     found = wallet(claimed + claimable + more, claimed, claimable, pending)
-    assert bool(_later(found, DUSD, NOW)) == bool(more)
+    assert bool(later_of(found, DUSD, NOW)) == bool(more)

@@ -189,7 +189,7 @@ def test_before_the_close_only_counts_are_public(story: Story) -> None:
     epoch = story.before_close["/epochs/0"]
     assert (epoch["state"], epoch["tasks"], epoch["judgements"], epoch["root"]) == ("open", 24, 120, None)
     assert story.before_close["/epochs/0/scores"] == []
-    assert story.before_close["/leaderboard"] == []
+    assert story.before_close["/leaderboard"]["entries"] == []
     assert story.before_close["/models"] == []
 
 
@@ -297,11 +297,22 @@ def test_who_scored_nothing_is_told_why_and_who_scored_is_not(story: Story) -> N
     assert "no more than a coin does" in wrong["reason"]
 
 
-def test_the_leaderboard_is_that_of_the_last_closed_epoch(story: Story) -> None:
-    board = story.net.api.get("/leaderboard")
-    assert board == story.net.api.get("/epochs/2/scores")
-    assert {e["epoch"] for e in board} == {2}
-    assert len(story.net.api.get("/leaderboard", limit=1)) == 1
+def test_the_leaderboard_by_score_is_that_of_the_last_closed_epoch(story: Story) -> None:
+    board = story.net.api.get("/leaderboard", by="score")
+    scores = [(s["wallet"], s["score"]) for s in story.net.api.get("/epochs/2/scores")]
+    assert [(e["wallet"], e["score"]) for e in board["entries"]] == scores
+    assert board["last"] == 2
+    assert len(story.net.api.get("/leaderboard", limit=1)["entries"]) == 1
+
+
+def test_who_is_always_wrong_stands_last_and_who_did_nothing_lately_is_not_on_a_late_leaderboard(
+    story: Story,
+) -> None:
+    names = {who.address: name for name, who in story.people.items()}
+    whole, late = (story.net.api.get("/leaderboard", epochs=n)["entries"] for n in (0, 2))
+    assert names[whole[-1]["wallet"].lower()] == "wrong"
+    assert {names[e["wallet"].lower()] for e in late} <= {"ann", "bob", "cem"}
+    assert all(e["epochs"] == 1 for e in late)
 
 
 def test_the_models_are_rated_by_what_people_said_of_them(story: Story) -> None:

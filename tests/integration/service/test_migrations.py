@@ -66,6 +66,25 @@ def test_scores_of_an_older_version_are_given_their_places(
     engine.dispose()
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_scores_of_an_older_version_are_on_the_leaderboard(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    sqlite = f"sqlite:///{tmp_path / 'haptic.db'}"
+    engine = open_engine(sqlite if backend == "sqlite" else request.getfixturevalue("postgres").new())
+    numbers = {"comparisons": 60, "deltaG": str(-(2**46)), "deltaV": str(2**54)}
+    with engine.begin() as connection:
+        _upgrade(connection, "0004")
+        for epoch in (0, 1, 2):
+            line = json.dumps({"score": "1"} | numbers)
+            connection.exec_driver_sql(SCORED.format(epoch=epoch, wallet="0xa", line=line))
+    migrate(engine)
+    with Session(engine) as session:
+        assert list(queries.merits(session, 1)) == [("0xa", 2, 120, -(2**47), 2**55)]
+        assert list(queries.merits(session, 0, ["0xb"])) == []
+    engine.dispose()
+
+
 def _upgrade(connection: Connection, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
