@@ -133,7 +133,7 @@ def import_(
     to: Annotated[Target, typer.Option(help="preferences: a data file for the trainer; tasks: for HAPTIC_TASKS_FILE; gold: for HAPTIC_GOLD_FILE")],
     file_out: Annotated[Path | None, typer.Option("--out", help="File to write")] = None,
     form: Annotated[Format | None, typer.Option("--format", help="rankings: responses with judgements, rankings or pairs; dialogues: chosen and rejected (HH-RLHF); pairs: prompt, chosen, rejected. Default: what each line's fields say")] = None,
-    min_people: Annotated[int, typer.Option(min=1, help="Of gold: so many people at least, and all of one mind")] = 3,
+    min_people: Annotated[int, typer.Option(min=1, max=1000, help="Of gold: so many people at least, and all of one mind")] = 3,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out lines that cannot be used, and count them")] = False,
     force: Force = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip

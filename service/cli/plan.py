@@ -31,6 +31,7 @@ MaxFee = Annotated[
         "--max-fee",
         envvar="HAPTIC_MAX_FEE_GWEI",
         min=1,
+        max=1_000_000,
         help="Most that is offered per gas, in gwei, should fees rise while a transaction waits",
     ),
 ]
