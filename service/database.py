@@ -126,7 +126,9 @@ def _open_postgresql(url: URL, lease_s: int = 0, **options: Any) -> Engine:
     # What the URL itself says prevails: of two options of one name the last counts.
     arguments = {name: value for name, value in LIBPQ.items() if name not in url.query}
     arguments["options"] = f"{ours} {url.query.get('options', '')}"
-    engine = create_engine(url, connect_args=arguments, pool_pre_ping=True, hide_parameters=True, **JSON, **options)
+    engine = create_engine(
+        url, connect_args=arguments, pool_pre_ping=True, hide_parameters=True, **JSON, **options
+    )
     event.listen(engine, "handle_error", _tidy)
     return engine
 
