@@ -11,7 +11,8 @@ from pathlib import Path
 def write_file(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file, part by part, so that a crash leaves the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    # Of this process: another replica may be writing the same.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with part.open("wb") as file:
         file.writelines(parts)
         file.flush()
@@ -22,7 +23,7 @@ def write_file(path: Path, parts: Iterable[bytes]) -> None:
 def link(kept: Path, path: Path) -> None:
     """Give a file that is never changed a second name, taking that from the file that had it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".link")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
     try:
         os.link(kept, part)
