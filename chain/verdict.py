@@ -42,6 +42,12 @@ class Verdict(NamedTuple):
     surplus: int
     """What it earned before chance and entry are taken off, ppm of a sixth of a comparison."""
 
+    @property
+    def agreed(self) -> bool | None:
+        """Whether it says what gold says, or where there is none, the label; None where either says nothing."""
+        truth = self.known.gold or self.known.label
+        return self.said == truth if self.said and truth else None
+
 
 def verdicts(
     ranking: Ranking, known: Sequence[Known | None], reliability: int, style_bias: Sequence[int]

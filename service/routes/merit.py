@@ -281,9 +281,8 @@ def _judgement(
 
 def _pair(v: Verdict, letters: Mapping[Hash32, str]) -> PairVerdict:
     names = {0: "", 1: letters[v.a], -1: letters[v.b]}
-    truth = v.known.gold or v.known.label
     return PairVerdict(
         first=names[1], second=names[-1], said=names[v.said], label=names[v.known.label],
         confidence=v.known.confidence / 1e6, gold=names[v.known.gold],
-        agreed=v.said == truth if v.said and truth else None, surplus=str(v.surplus),
+        agreed=v.agreed, surplus=str(v.surplus),
     )  # fmt: skip

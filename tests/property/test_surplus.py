@@ -7,7 +7,7 @@ from math import isqrt
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from chain.reason import HUNDREDTH
@@ -80,6 +80,7 @@ def test_the_numbers_in_words_are_the_lines_own_and_add_up(
 
 
 @given(states, amounts, variances, rules)
+@example(WalletState(pay_g=9 * COMPARISON, pay_hmax=8 * COMPARISON), 0, 0, Params())
 def test_what_is_said_to_be_proven_is_so_and_nothing_else(
     before: WalletState, delta_g: int, delta_v: int, params: Params
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from chain.epoch import FAST, close
 from chain.messages import Ranking
 from chain.spec import div
+from chain.types import Hash32
 from chain.verdict import Known, Verdict, verdicts
 from tests.worlds import DOMAIN, evidence_of, facts_of, first_standing
 
@@ -79,3 +80,18 @@ def test_to_agree_with_gold_earns_and_to_contradict_it_costs_where_length_says_n
     for _, came in _judged(seed):
         for v in (v for _, found in came for v in found if v.said and v.known.gold and not v.known.longer):
             assert v.surplus == v.weight * 1_000_000 * v.said * v.known.gold
+
+
+signs = st.sampled_from([-1, 0, 1])
+
+
+@given(signs, signs, signs)
+def test_who_agrees_does_so_with_gold_first_and_then_with_the_label(said: int, gold: int, label: int) -> None:
+    a, b = Hash32("0xa"), Hash32("0xb")
+    agreed = Verdict(a, b, said, Known(gold, 0, 0, 0, label, 500_000), 6, 0).agreed
+    if not said or not (gold or label):
+        assert agreed is None
+    elif gold:
+        assert agreed is (said == gold)
+    else:
+        assert agreed is (said == label)
