@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlmodel import Session, SQLModel
 
 from chain.assignment import seed_commitment
-from chain.bundle import SignedRanking
+from chain.board import Board
+from chain.bundle import Evidence, SignedRanking
 from chain.canonical import text_hash
 from chain.events import Activated, Staked
+from chain.feedback import Task
+from chain.handout import HandoutEntry
 from chain.ledger import EpochReport, StakeRow
 from chain.ledger.bulk import insert_rows
 from chain.ledger.rows import ReportRow
-from chain.merkle import EMPTY_ROOT
 from chain.tree import SumTree
-from chain.types import Address, Leaf, Wei
+from chain.types import Address, Hash32, Leaf, Wei
 from service.epochs import Place
 from service.ledger.tables import (
     EpochRow,
+    HandoutRow,
     LeafRow,
     LeaseRow,
     MatchRow,
@@ -29,9 +32,10 @@ from service.ledger.tables import (
     ScoreRow,
     SessionRow,
     ShareRow,
+    TallyRow,
     TaskRow,
 )
-from tests.bench.crowd import RULES, Crowd, changes
+from tests.bench.crowd import OVERLAP, PAIRS, RULES, Crowd, changes
 
 CLOSED: Final = 3
 """Epochs that were closed and pay; the one after them runs."""
@@ -42,9 +46,10 @@ _PREFERENCE: Final = {"prompt": 150, "chosen": 240, "rejected": 240}
 
 
 def crowd_of(place: Place, wallets: int, comparisons: int) -> Crowd:
-    """Return who ranks in the running epoch, and how."""
+    """Return who ranks in the running epoch, and how; a tenth of its tasks lacks a judgement or more."""
+    spare = comparisons // PAIRS // OVERLAP // 10 + 1
     return Crowd(
-        wallets, comparisons, CLOSED, place.start(CLOSED), place.seed(CLOSED), place.domain
+        wallets, comparisons, CLOSED, place.start(CLOSED), place.seed(CLOSED), place.domain, spare
     )  # fmt: skip
 
 
@@ -60,7 +65,7 @@ def write_preferences(place: Place, comparisons: int) -> None:
 
 def fill(session: Session, place: Place, crowd: Crowd) -> None:
     """Write all of it, table after table; the caller commits."""
-    found = crowd.evidence()
+    found, board = crowd.work()
     wallets = sorted(a for a, _ in crowd.people)
     log = [(r, json.dumps(r.ranking.to_json())) for r in found.rankings]
     tasks = [
@@ -68,44 +73,56 @@ def fill(session: Session, place: Place, crowd: Crowd) -> None:
     ]  # fmt: skip
     for epoch in range(CLOSED + 1):
         last = epoch == CLOSED
-        _put(session, EpochRow, [_epoch(place, epoch)])
+        earlier = place.start(CLOSED) - place.start(epoch)
+        _put(session, EpochRow, [_epoch(place, epoch, found, earlier)])
         models = json.dumps(["policy-1", "policy-2"] * 2)
-        _put(session, TaskRow, [(epoch, *task, models, "[]", "[]", "") for task in tasks])
-        _put(session, RankingRow, list(_rankings(epoch, log, place)))
+        _put(session, TaskRow, [(epoch, *task, models, "[]", "", "[]", "", False, "[]") for task in tasks])
+        _put(session, RankingRow, list(_rankings(epoch, log, earlier)))
         _put(session, SessionRow, list(_sessions(epoch, wallets)))
+        _put(
+            session,
+            HandoutRow,
+            [(epoch, h.number, h.wallet, h.task, h.at - earlier, h.staked, h.after) for h in found.handouts],
+        )
         if last:
-            free = len(tasks) // 10
-            held = enumerate(r.ranking for r in found.rankings)
-            rows = [
-                (epoch, r.wallet, r.task, place.start(epoch + 1), 1, 1)
-                for n, r in held
-                if n % len(tasks) >= free
-            ]
-            _put(session, LeaseRow, rows)
+            _put(session, TallyRow, list(_tallies(epoch, board, found.tasks)))
+            _put(session, LeaseRow, list(_leases(epoch, found.handouts)))
         else:
             _closed(session, place, epoch, wallets)
-    _put(session, StakeRow, list(_stakes(wallets)))
+    _put(session, StakeRow, list(_stakes(wallets, crowd.start)))
 
 
-def _epoch(place: Place, epoch: int) -> tuple[Any, ...]:
+def _tallies(epoch: int, board: Board, tasks: Mapping[Hash32, Task]) -> Iterator[tuple[Any, ...]]:
+    for name, tally in board.tallies.items():
+        methods = f",{','.join(tasks[name].methods)},"
+        yield epoch, name, methods, "", "", tally.taken, tally.done, tally.wanted, json.dumps(tally.votes)
+
+
+def _leases(epoch: int, handouts: Iterable[HandoutEntry]) -> Iterator[tuple[Any, ...]]:
+    """Yield what became of each hand-out: it was judged."""
+    for h in handouts:
+        yield epoch, h.wallet, h.task, h.number, h.at + RULES.lease_s, False, True, False, h.staked
+
+
+def _epoch(place: Place, epoch: int, found: Evidence, earlier: int) -> tuple[Any, ...]:
     lam, start = RULES.params, place.start(epoch)
     closed = None if epoch == CLOSED else start + 600
     price = str(lam.lambda0_num), str(lam.lambda0_den)
     return (
-        epoch, seed_commitment(place.seed(epoch)), EMPTY_ROOT, RULES.hash(), json.dumps(RULES.to_json()), *price,
-        start, start, None, closed, *((None, None) if closed is None else price), closed,
+        epoch, seed_commitment(place.seed(epoch)), found.header.gold_root, RULES.hash(),
+        json.dumps(RULES.to_json()), *price, start, start, None, closed, *((None, None) if closed is None else price), closed,
+        len(found.handouts), found.rankings[-1].received_at - earlier, 0, 0,
     )  # fmt: skip
 
 
 def _rankings(
-    epoch: int, log: Iterable[tuple[SignedRanking, str]], place: Place
+    epoch: int, log: Iterable[tuple[SignedRanking, str]], earlier: int
 ) -> Iterator[tuple[Any, ...]]:
-    earlier = place.start(CLOSED) - place.start(epoch)
     for found, message in log:
         said, name = found.ranking, text_hash(f"{epoch} {found.position}")
         yield (
             epoch, found.position, name, said.wallet, said.wallet, said.task, 0, message, found.signature, "",
-            found.received_at - earlier, found.signature,
+            found.received_at - earlier, found.signature, None,
         )  # fmt: skip
 
 
@@ -114,7 +131,7 @@ def _sessions(epoch: int, wallets: Iterable[Address]) -> Iterator[tuple[Any, ...
     for wallet in wallets:
         message = {"wallet": wallet, "key": wallet, "epoch": epoch, "maxJudgements": 99, "notAfter": 2**33}
         name = text_hash(f"{epoch} {wallet}")
-        yield name, epoch, wallet[:-1] + "x", json.dumps(message), "0x" + "5" * 130, name[2:]
+        yield name, epoch, wallet[:-1] + "x", json.dumps(message), "0x" + "5" * 130, name[2:], None
 
 
 def _closed(session: Session, place: Place, epoch: int, wallets: Sequence[Address]) -> None:
@@ -159,8 +176,8 @@ def _closed(session: Session, place: Place, epoch: int, wallets: Sequence[Addres
     session.flush()
 
 
-def _stakes(wallets: list[Address]) -> Iterator[tuple[Any, ...]]:
-    for place, change in enumerate(changes(wallets)):
+def _stakes(wallets: list[Address], start: int) -> Iterator[tuple[Any, ...]]:
+    for place, change in enumerate(changes(wallets, start=start)):
         stake = str(change.staked_after)
         yield 0, place, change.timestamp, Staked.__name__, change.account, stake, stake, "0", None
 
