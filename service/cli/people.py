@@ -237,7 +237,7 @@ def fund(
 def _check_run(service: str, run: int) -> None:
     """Raise unless the service knows the run: revenue for one that never comes waits forever."""
     with Api(service) as api:
-        known = [r["run"] for r in api.get("/runs")]
+        known = sorted(r["run"] for r in api.every("/runs"))
     if run not in known:
         raise HapticError(
             f"run {run} is not known to {service} (it knows {known or 'none'}): revenue for a run that never comes "
@@ -253,6 +253,7 @@ def score(
     me = parse_address(address) if address else keyfile_address(keyfile)
     with Api(service) as api:
         found, info = api.get(f"/contributors/{me}"), api.get("/info")
+        epochs = list(api.every(f"/contributors/{me}/epochs"))[::-1]
     staked, paid = shared.coin_of(info, "token"), shared.coin_of(info, "payment")
     table = Table(
         title=f"{found['wallet']} · staked {staked.show(int(found['staked']))}",
@@ -260,7 +261,7 @@ def score(
     )
     for name in ("epoch", "comparisons", "reliability", "quality", "mean stake", "HapticScore"):
         table.add_column(name, justify="right")
-    for e in found["epochs"]:
+    for e in epochs:
         row = (
             f"{e['comparisons']:.1f}",
             f"{e['reliability']:.3f}",
@@ -269,9 +270,9 @@ def score(
             show_score(int(e["score"])),
         )
         table.add_row(str(e["epoch"]), *row)
-    out.print(table if found["epochs"] else table.title)
+    out.print(table if epochs else table.title)
     allotted, claimed, claimable = (paid.show(int(found[n])) for n in ("allotted", "claimed", "claimable"))
-    for e in found["epochs"]:
+    for e in epochs:
         if e["reason"]:
             out.print(f"Epoch {e['epoch']} scored 0: {e['reason']}.")
     for number in found["abandoned"]:
@@ -279,13 +280,12 @@ def score(
     out.print(f"allotted {allotted} · claimed {claimed} · claimable now {claimable}")
     if later := _later(found, paid, info["now"]):
         out.print(later)
-    if said := _waiting(found, info["now"]):
+    if said := _waiting(found["waiting"], info["now"], scored=bool(epochs)):
         out.print(said)
 
 
-def _waiting(found: Mapping[str, Any], now: int) -> str:
+def _waiting(epoch: Mapping[str, Any] | None, now: int, *, scored: bool) -> str:
     """Return what of a wallet's is not scored yet and when it will be, in words; nothing where there is nothing."""
-    epoch, scored = found["waiting"], bool(found["epochs"])
     if epoch is None:
         return "" if scored else "No ranking by this wallet yet, and no epoch is open: look again later."
     left, count = epoch["ends"] - now, epoch["rankings"]

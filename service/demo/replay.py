@@ -144,12 +144,12 @@ def _table(stage: Stage, players: Sequence[Player], paid: dict[str, int]) -> Non
     )  # fmt: skip
     rows = []
     for p in players:
-        epochs = stage.api.get(f"/contributors/{parse_address(p.account.address)}")["epochs"]
+        epochs = list(stage.api.every(f"/contributors/{parse_address(p.account.address)}/epochs"))
         made, proven = sum(e["comparisons"] for e in epochs), sum(int(e["proven"]) for e in epochs)
         score = sum(int(e["score"]) for e in epochs)
         quality = proven / 6e6 / made if made else 0.0
         rows.append(
-            (score, p.role.name, p.judged, made, epochs[-1]["reliability"] if epochs else 0.0, quality)
+            (score, p.role.name, p.judged, made, epochs[0]["reliability"] if epochs else 0.0, quality)
         )
     for score, name, judged, made, reliability, quality in sorted(rows, reverse=True):
         shown.add_row(

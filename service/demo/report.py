@@ -35,9 +35,10 @@ def people(stage: Stage, players: Sequence[Player], paid: Mapping[str, int]) -> 
         "HapticScore", "allotted DUSD", "claimed DUSD", "per task",
     )  # fmt: skip
     for p in players:
-        found = stage.api.get(f"/contributors/{parse_address(p.account.address)}")
-        score = sum(int(e["score"]) for e in found["epochs"])
-        estimated = found["epochs"][-1]["reliability"] if found["epochs"] else 0.0
+        found = stage.api.get(f"/contributors/{(me := parse_address(p.account.address))}")
+        epochs = list(stage.api.every(f"/contributors/{me}/epochs"))
+        score = sum(int(e["score"]) for e in epochs)
+        estimated = epochs[0]["reliability"] if epochs else 0.0
         allotted = int(found["allotted"])
         shown.add_row(
             p.role.name, f"{p.role.stake:,}", str(p.judged), f"{p.reliability:.3f}", f"{estimated:.3f}",
@@ -51,7 +52,7 @@ def people(stage: Stage, players: Sequence[Player], paid: Mapping[str, int]) -> 
 
 def models(stage: Stage) -> None:
     """Print what the retrainings achieved: by measurement, and by the people in the arena."""
-    runs: list[dict[str, Any]] = stage.api.get("/runs")
+    runs: list[dict[str, Any]] = list(stage.api.every("/runs"))[::-1]
     shown = table(
         "Retraining (measured by the gold reward, which training never sees)", "model", "learned from",
         "reward model, held-out pairs", "wins against SFT", "wins against predecessor", "KL, nats",

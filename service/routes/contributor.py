@@ -26,6 +26,7 @@ from service.intake import Intake
 from service.ledger import queries
 from service.ledger.tables import AnswerRow, EpochRow
 from service.routes.depends import MAX_EPOCH, Caller, Ctx, HashPath, Reading, Repeat, Writing, context
+from service.routes.pages import NEXT, Paged
 from service.signatures import accepted_at
 
 NO_STAKE = "This wallet has no stake: the ranking is recorded, but its HapticScore is 0 until you stake."
@@ -311,17 +312,19 @@ def _receipt(ctx: Context, accepted: feedback.Accepted, staked: int | None) -> R
     )  # fmt: skip
 
 
-@router.get("/rankings")
+@router.get("/rankings", responses=NEXT)
 def own_rankings(
-    db: Reading, caller: Caller, epoch: Annotated[int | None, Query(ge=0, le=MAX_EPOCH)] = None
+    db: Reading, caller: Caller, page: Paged, epoch: Annotated[int | None, Query(ge=0, le=MAX_EPOCH)] = None
 ) -> list[RankingAnswer]:
     """Read back what this wallet signed, newest first."""
+    before = page.after(2)
+    found = queries.rankings_of(db, caller.wallet, epoch, before=before, limit=page.wanted)
     return [
         RankingAnswer(
             ranking=r.message, signature=r.signature, comment=r.comment, digest=r.digest,
             position=r.position, received_at=r.received_at, receipt=r.receipt,
         )
-        for r in queries.rankings_of(db, caller.wallet, epoch)
+        for r in page.cut(found, lambda r: (r.epoch, r.position))
     ]  # fmt: skip
 
 

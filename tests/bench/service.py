@@ -138,7 +138,7 @@ def pages(settings: Settings, site: Site, wallet: str) -> None:
     """Measure every page that anybody may ask for, and what a contributor asks for."""
     last = CLOSED - 1
     for path in (
-        "/", "/v1/info", "/v1/status", "/v1/epochs", f"/v1/epochs/{CLOSED}", f"/v1/epochs/{last}/scores",
+        "/", "/v1/info", "/v1/status", "/v1/epochs", f"/v1/epochs/{CLOSED}", f"/v1/epochs/{last}/scores?limit=500",
         "/v1/leaderboard", "/v1/leaderboard?limit=500", f"/v1/contributors/{wallet}", f"/v1/proofs/{wallet}",
         "/v1/models", "/v1/runs", "/v1/jobs", "/healthz", "/readyz", "/metrics",
     ):  # fmt: skip

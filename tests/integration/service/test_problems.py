@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.app import HEADERS, create_app
+from service.app import create_app
+from service.guard import HEADERS
 
 NOWHERE = (
     "/nope",
