@@ -145,8 +145,7 @@ def serve(
     clock: Annotated[bool, typer.Option(help="Run the jobs too: index, payout, retrain, arena")] = True,
 ) -> None:
     """Serve the API and run the clock. Settings come from HAPTIC_* variables; see README."""
-    import uvicorn
-
+    from service import server
     from service.app import create_app
 
     settings = load(host=host, port=port)
@@ -160,7 +159,7 @@ def serve(
         "serving http://%s:%s for chain %s at %s, data in %s",
         settings.host, settings.port, ctx.deployment.chain_id, ctx.rpc.name, settings.data_dir,
     )  # fmt: skip
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
+    server.run(app, settings.host, settings.port)
 
 
 def worker(

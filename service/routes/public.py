@@ -6,8 +6,8 @@ import math
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from chain import ledger as chain_ledger
@@ -20,6 +20,8 @@ from chain.types import Address, Hash32
 from service import training
 from service.context import Context, Payouts
 from service.errors import NotFoundError
+from service.events import Listening
+from service.guard import HEAD
 from service.ledger import queries
 from service.ledger.tables import EpochRow, ScoreRow
 from service.routes.depends import Ctx, EpochPath, HashPath, Reading, WalletPath
@@ -29,6 +31,11 @@ from trainer.rating import Result, rate
 
 router = APIRouter(tags=["public"])
 DigestPath = Annotated[str, Path(pattern="^0x[0-9a-f]{64}$")]
+
+
+LINES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}
+}
 
 
 class Info(BaseModel):
@@ -222,6 +229,21 @@ def status(ctx: Ctx, db: Reading) -> Status:
     return read_status(ctx, db, time.time())
 
 
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def events(request: Request) -> Response:
+    """How far the running epoch is, as server-sent events: `counts`, at most one a second, and `epoch` when it changes.
+
+    `counts` has epoch, rankings, handouts, skips and seconds_left; nothing else is public before the close.
+    """
+    if HEAD in request.scope:
+        return Response(media_type=Listening.media_type)
+    return Listening(request.app.state.events)
+
+
 @router.get("/epochs", responses=NEXT)
 def epochs(ctx: Ctx, db: Reading, page: Paged) -> list[EpochAnswer]:
     """All epochs that were opened, newest first."""
@@ -263,7 +285,7 @@ def _epoch(
     )  # fmt: skip
 
 
-@router.get("/epochs/{epoch}/bundle", response_class=FileResponse)
+@router.get("/epochs/{epoch}/bundle", response_class=FileResponse, responses=LINES)
 def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
     """The epoch's bundle (JSON lines): all that a stranger needs, with the chain, to recompute it."""
     report = chain_ledger.epoch_report(db, epoch)
@@ -273,7 +295,7 @@ def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
     return FileResponse(path, media_type="application/jsonl", headers={"ETag": f'"{report.data_hash}"'})
 
 
-@router.get("/bundles/{data_hash}", response_class=FileResponse)
+@router.get("/bundles/{data_hash}", response_class=FileResponse, responses=LINES)
 def bundle_by_hash(ctx: Ctx, data_hash: HashPath) -> FileResponse:
     """The bundle that has this dataHash, also where its epoch was closed anew since; it never changes."""
     path = ctx.place.bundle_by_hash(data_hash)
