@@ -71,8 +71,8 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         405: f"{request.url.path} does not take {request.method}; /docs lists what it takes",
     }
     headers = dict(error.headers or {})
-    if headers.get("allow") == "GET":
-        headers["allow"] = "GET, HEAD"
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"
     return problem(error.status_code, said.get(error.status_code, error.detail), headers)
 
 

@@ -1,12 +1,13 @@
 """Rate limits: token buckets by address and by wallet, in memory and bounded; the time is an argument.
 
+Times are integers, nanoseconds of a clock that only goes forward.
+
 A bucket is kept as the time at which it will be full again (GCRA), so that a full one needs no place: whoever has not
 asked for a window's length is forgotten, and a flood of addresses costs no more than two generations of them.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from service.errors import ServiceError
 from service.settings import Settings
 
 WINDOW_S: Final = 60
+WINDOW_NS: Final = WINDOW_S * 10**9
 KEPT: Final = 50_000
 """Buckets of one generation; there are two."""
 EXPORTS: Final = ("/exports/", "/bundle", "/bundles/", "/proof")
@@ -41,8 +43,8 @@ class RateError(ServiceError):
 
     status = 429
 
-    def __init__(self, quota: Quota, wait_s: float) -> None:
-        wait = max(1, math.ceil(wait_s))
+    def __init__(self, quota: Quota, wait_ns: int) -> None:
+        wait = -(-wait_ns // 10**9)
         super().__init__(
             f"more than {quota.most} requests of the kind {quota.name!r} by this {quota.whose} in {WINDOW_S} s: nothing "
             f"was done; try again in {wait} s"
@@ -59,58 +61,58 @@ class Buckets:
 
     def __init__(self, quota: Quota, kept: int = KEPT) -> None:
         self.quota, self._kept = quota, kept
-        self._step = WINDOW_S / quota.most if quota.most else 0.0
-        self._young: dict[str, float] = {}
-        self._old: dict[str, float] = {}
-        self._turn = -math.inf
+        self._step = WINDOW_NS // quota.most if quota.most else 0
+        self._young: dict[str, int] = {}
+        self._old: dict[str, int] = {}
+        self._turn = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def spend(self, key: str, now: float) -> int:
+    def spend(self, key: str, now: int) -> int:
         """Take a request from a bucket and return how many are left; a RateError where it is empty."""
         if not self._step:
             return 0
         with self._lock:
             full_at = self._full_at(key, now) + self._step
-            if full_at - now > WINDOW_S:
-                raise RateError(self.quota, full_at - now - WINDOW_S)
+            if full_at - now > WINDOW_NS:
+                raise RateError(self.quota, full_at - now - WINDOW_NS)
             self._keep(key, full_at, now)
-            return int((WINDOW_S - (full_at - now)) / self._step)
+            return (WINDOW_NS - (full_at - now)) // self._step
 
-    def check(self, key: str, now: float) -> None:
+    def check(self, key: str, now: int) -> None:
         """Raise a RateError where a bucket is empty, and take nothing."""
         if self._step:
             with self._lock:
-                over = self._full_at(key, now) + self._step - now - WINDOW_S
+                over = self._full_at(key, now) + self._step - now - WINDOW_NS
             if over > 0:
                 raise RateError(self.quota, over)
 
-    def charge(self, key: str, now: float) -> None:
+    def charge(self, key: str, now: int) -> None:
         """Take a request from a bucket whether it is empty or not: it was done."""
         if self._step:
             with self._lock:
                 self._keep(key, self._full_at(key, now) + self._step, now)
 
-    def _full_at(self, key: str, now: float) -> float:
+    def _full_at(self, key: str, now: int) -> int:
         known = self._young.get(key)
         if known is None:
             known = self._old.get(key, now)
         return max(known, now)
 
-    def _keep(self, key: str, full_at: float, now: float) -> None:
+    def _keep(self, key: str, full_at: int, now: int) -> None:
         if now >= self._turn or len(self._young) >= self._kept:
             # Whoever is only in the old generation has not asked for a window, and its bucket is full.
-            self._old = self._young if now < self._turn + WINDOW_S else {}
-            self._young, self._turn = {}, now + WINDOW_S
+            self._old = self._young if now < self._turn + WINDOW_NS else {}
+            self._young, self._turn = {}, now + WINDOW_NS
         self._young[key] = full_at
 
 
 class Limits:
     """All limits of a service."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock = clock
         self._all = Buckets(Quota("address", settings.rate_address))
         self._login = Buckets(Quota("login", settings.rate_login))
