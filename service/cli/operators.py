@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chain.deploy import Terms, cost_of
@@ -28,6 +27,7 @@ from service.cli.plan import MAX_FEE, MaxFee
 from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
 from service.context import build
 from service.database import open_database
+from service.hostile import plain
 from service.settings import load
 from service.terminal import out, show_date, show_span, show_wait, show_when
 from service.training import ask_bootstrap, requeue
@@ -232,7 +232,7 @@ def verify(
             f"{coin.show(e.sum)} in all{carried}, {state}"
         )
         for note in e.notes:
-            out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+            out.print(f"[yellow]note:[/] {plain(note)}", soft_wrap=True)
     if kept and not _show_receipts(kept, found):
         raise typer.Exit(1)
     out.print("[bold green]verify: OK[/]")
@@ -255,7 +255,7 @@ def _show_receipts(kept: Sequence[KeptReceipt], found: Sequence[Verified]) -> bo
         number, epoch = finding.kept.receipt.position, finding.kept.receipt.epoch
         line = f"receipt in line {finding.kept.line}, epoch {epoch}: "
         if finding.fault:
-            out.print(f"[bold red]{line}{escape(finding.fault)}[/]", soft_wrap=True)
+            out.print(f"[bold red]{line}{plain(finding.fault)}[/]", soft_wrap=True)
         else:
             out.print(f"{line}in the log as number {number}")
     if waiting := len(kept) - len(findings):

@@ -32,6 +32,7 @@ from service.cli.shared import (
 )
 from service.cli.sitting import Sitting
 from service.client import Api, ApiError, Proof
+from service.hostile import plain
 from service.terminal import out, show_date, show_score, show_span, show_wait, show_when
 
 MAX_RUN = 2**64 - 1
@@ -256,7 +257,7 @@ def score(
         epochs = list(api.every(f"/contributors/{me}/epochs"))[::-1]
     staked, paid = shared.coin_of(info, "token"), shared.coin_of(info, "payment")
     table = Table(
-        title=f"{found['wallet']} · staked {staked.show(int(found['staked']))}",
+        title=f"{plain(found['wallet'])} · staked {staked.show(int(found['staked']))}",
         title_justify="left",
     )
     for name in ("epoch", "comparisons", "reliability", "quality", "mean stake", "HapticScore"):
@@ -269,14 +270,14 @@ def score(
             f"{int(e['stake']) / 10**staked.decimals:,.2f}",
             show_score(int(e["score"])),
         )
-        table.add_row(str(e["epoch"]), *row)
+        table.add_row(plain(e["epoch"]), *row)
     out.print(table if epochs else table.title)
     allotted, claimed, claimable = (paid.show(int(found[n])) for n in ("allotted", "claimed", "claimable"))
     for e in epochs:
         if e["reason"]:
-            out.print(f"Epoch {e['epoch']} scored 0: {e['reason']}.")
+            out.print(f"Epoch {plain(e['epoch'])} scored 0: {plain(e['reason'])}.")
     for number in found["abandoned"]:
-        out.print(f"Epoch {number} was given up by its operator: no ranking of it counts.")
+        out.print(f"Epoch {plain(number)} was given up by its operator: no ranking of it counts.")
     out.print(f"allotted {allotted} · claimed {claimed} · claimable now {claimable}")
     if later := _later(found, paid, info["now"]):
         out.print(later)

@@ -26,6 +26,7 @@ from service.demo.stage import DemoError, Stage, bars, close_and_pay, set_up, wa
 from service.demo.stage import open_epoch as is_open
 from service.devnet import COIN, DOLLAR
 from service.epochs import Place, open_epoch
+from service.hostile import plain
 from service.judged import FeedbackFileError, Judged
 from service.judged import read as read_judged
 from service.terminal import out, show_score
@@ -153,7 +154,7 @@ def _table(stage: Stage, players: Sequence[Player], paid: dict[str, int]) -> Non
         )
     for score, name, judged, made, reliability, quality in sorted(rows, reverse=True):
         shown.add_row(
-            name,
+            plain(name),
             str(judged),
             f"{made:.0f}",
             f"{reliability:.3f}",

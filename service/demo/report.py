@@ -12,6 +12,7 @@ from chain.messages import checksum, parse_address
 from service.demo.cast import Player
 from service.demo.stage import DemoError, Stage
 from service.devnet import COIN, DOLLAR
+from service.hostile import plain
 from service.terminal import out, show_score
 
 
@@ -61,7 +62,7 @@ def models(stage: Stage) -> None:
         if r["state"] == "done":
             m = r["metrics"]
             shown.add_row(
-                r["model"], f"epochs {r['first_epoch']}-{r['last_epoch']}", _interval(m, "reward_accuracy"),
+                plain(r["model"]), f"epochs {r['first_epoch']}-{r['last_epoch']}", _interval(m, "reward_accuracy"),
                 _interval(m, "win_rate_sft"), _interval(m, "win_rate_parent"), f"{m['kl']:.1f}",
             )  # fmt: skip
     out.print(shown)
@@ -75,7 +76,7 @@ def models(stage: Stage) -> None:
     )
     for a in stage.api.get("/models"):
         arena.add_row(
-            a["model"],
+            plain(a["model"]),
             f"{a['rating']:.0f}",
             f"{a['low']:.0f} to {a['high']:.0f}",
             str(a["wins"]),
