@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chain.errors import HapticError, RpcError
@@ -21,10 +22,15 @@ from service import jobs
 from service.clock import Stakes
 from service.context import Context
 from service.errors import ServiceError
+from service.events import Events, read_counts
 from service.guard import PROBLEM, Guard, problem
+from service.headers import Readers
 from service.intake import Intake
 from service.leader import Leader, clock_lock
+from service.origin import Origins, read_networks
+from service.rates import Limits, RateError
 from service.routes import contributor, exports, health, merit, public
+from service.squeeze import Squeeze
 
 log = logging.getLogger(__name__)
 BUSY = (
@@ -37,7 +43,12 @@ BUSY_ERRORS = (OperationalError, InternalError, PoolTimeoutError)
 
 async def _on_service_error(_request: Request, error: Exception) -> JSONResponse:
     status = error.status if isinstance(error, ServiceError) else 503 if isinstance(error, RpcError) else 500
-    return problem(status, str(error))
+    return problem(status, str(error), error.headers if isinstance(error, RateError) else None)
+
+
+async def _on_gone(_request: Request, _error: Exception) -> JSONResponse:
+    """Who sends half a body and goes is nobody's fault here; no line of the log, and no thread, is spent on it."""
+    return problem(408, "the body did not come whole")
 
 
 async def _on_busy(_request: Request, error: Exception) -> JSONResponse:
@@ -62,7 +73,10 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         404: f"there is nothing at {request.url.path}; /docs lists what there is",
         405: f"{request.url.path} does not take {request.method}; /docs lists what it takes",
     }
-    return problem(error.status_code, said.get(error.status_code, error.detail), error.headers)
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"
+    return problem(error.status_code, said.get(error.status_code, error.detail), headers)
 
 
 async def _on_fault(_request: Request, _error: Exception) -> JSONResponse:
@@ -93,6 +107,8 @@ class Lane:
             response = await _on_service_error(request, error)
         except RequestValidationError as error:
             response = await _on_invalid(request, error)
+        except ClientDisconnect as error:
+            response = await _on_gone(request, error)
         except BUSY_ERRORS as error:
             response = await _on_busy(request, error)
         await response(scope, receive, send)
@@ -123,10 +139,13 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
         description="Wallets sign Sessions and Rankings by EIP-712; see /v1/info for the domain.",
     )  # fmt: skip
     app.state.context = ctx
+    app.state.events = Events(lambda: read_counts(ctx))
+    limits = app.state.limits = Limits(ctx.settings)
     app.state.stakes = Stakes(ctx.reader, ctx.deployment)
     app.add_exception_handler(HapticError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_gone)
     app.add_exception_handler(Exception, _on_fault)
     for busy in BUSY_ERRORS:
         app.add_exception_handler(busy, _on_busy)
@@ -136,8 +155,10 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     app.include_router(exports.router, prefix="/v1")
     app.include_router(health.router)
 
+    app.add_middleware(Squeeze)
     app.add_middleware(Lane, method="POST", path="/v1/rankings", handle=contributor.rank_at_once)
-    app.add_middleware(Guard)
+    origins = Origins(read_networks(ctx.settings.trusted_proxies))
+    app.add_middleware(Guard, limits=limits, origins=origins, readers=Readers(ctx.settings.cors_origins))
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def start_page() -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 from eth_account import Account
@@ -33,6 +35,11 @@ from chain.types import Address, Hash32
 
 ORDERS = {2: "B > A", 3: "B > A > C", 4: "B > A = C > D", 6: "B > A = C = D = E > F"}
 """An order as it is typed, by the number of responses; each fits every method."""
+
+
+PATIENCE: Final = 10
+"""How often a request is sent again that the service's limits put off."""
+LONGEST_WAIT_S: Final = 60
 
 
 class ApiError(HapticError):
@@ -110,13 +117,25 @@ class Api:
         self, method: str, path: str, *, token: str = "", body: Any = None, params: Any = None
     ) -> Any:
         """Return the JSON answer; ApiError with the service's own words otherwise."""
+        return self._read(self._send(method, path, token, body, params))
+
+    def _send(self, method: str, path: str, token: str, body: Any, params: Any) -> httpx.Response:
+        """Return the answer, sending again what was put off (429) when the service said to."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            answer = self._http.request(method, path, json=body, params=params, headers=headers)
+            for _ in range(PATIENCE):
+                answer = self._http.request(method, path, json=body, params=params, headers=headers)
+                wait = answer.headers.get("retry-after", "")
+                if answer.status_code != httpx.codes.TOO_MANY_REQUESTS or not _is_wait(wait):
+                    break
+                time.sleep(int(wait))
         except httpx.HTTPError as error:
             raise ApiError(
                 f"no service answers at {self.url} ({error}); start one with `haptic serve`, or set --service"
             ) from error
+        return answer
+
+    def _read(self, answer: httpx.Response) -> Any:
         try:
             found = answer.json()
             if answer.is_success:
@@ -130,10 +149,37 @@ class Api:
         """GET a public path under /v1."""
         return self.request("GET", f"/v1{path}", params=params or None)
 
+    def every(self, path: str, *, token: str = "", **params: Any) -> Iterator[Any]:
+        """Yield the rows of a list under /v1, asking for one page after the other."""
+        for page in self.pages(path, token=token, **params):
+            yield from page
+
+    def pages(self, path: str, *, token: str = "", **params: Any) -> Iterator[Any]:
+        """Yield one page after the other of what is under /v1."""
+        seen = {""}
+        while True:
+            answer = self._send("GET", f"/v1{path}", token, None, params or None)
+            yield self._read(answer)
+            link = answer.links.get("next", {}).get("url")
+            if link is None:
+                return
+            try:
+                # Only the query is taken: whatever a service says, no other place than this list is asked.
+                params = dict(parse_qsl(urlsplit(link).query))
+            except ValueError:
+                params = {}
+            if (cursor := params.get("cursor", "")) in seen:
+                raise ApiError(f"{self.url} does not say where the next page of {path} is: {link!r}")
+            seen.add(cursor)
+
     def domain(self) -> Domain:
         """Return the EIP-712 domain that the service signs and checks for."""
         found = self.get("/info")
         return Domain(int(found["chain_id"]), parse_address(found["vault"]))
+
+
+def _is_wait(seconds: str) -> bool:
+    return seconds.isascii() and seconds.isdecimal() and int(seconds[:9]) <= LONGEST_WAIT_S
 
 
 class Contributor:

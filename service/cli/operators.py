@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chain.deploy import Terms, cost_of
@@ -28,6 +27,7 @@ from service.cli.plan import MAX_FEE, MaxFee
 from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
 from service.context import build
 from service.database import open_database
+from service.hostile import plain
 from service.settings import load
 from service.terminal import out, show_date, show_span, show_wait, show_when
 from service.training import ask_bootstrap, requeue
@@ -145,8 +145,7 @@ def serve(
     clock: Annotated[bool, typer.Option(help="Run the jobs too: index, payout, retrain, arena")] = True,
 ) -> None:
     """Serve the API and run the clock. Settings come from HAPTIC_* variables; see README."""
-    import uvicorn
-
+    from service import server
     from service.app import create_app
 
     settings = load(host=host, port=port)
@@ -160,7 +159,7 @@ def serve(
         "serving http://%s:%s for chain %s at %s, data in %s",
         settings.host, settings.port, ctx.deployment.chain_id, ctx.rpc.name, settings.data_dir,
     )  # fmt: skip
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
+    server.run(app, settings.host, settings.port)
 
 
 def worker(
@@ -234,7 +233,7 @@ def verify(
         )
         out.print(f"  checked: {_checked(e, receipts=bool(kept))}", soft_wrap=True)
         for note in e.notes:
-            out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+            out.print(f"[yellow]note:[/] {plain(note)}", soft_wrap=True)
     if kept and not _show_faults(kept, found):
         raise typer.Exit(1)
     out.print("[bold green]verify: OK[/]")
@@ -282,7 +281,7 @@ def _show_faults(kept: Sequence[KeptReceipt], found: Sequence[Verified]) -> bool
     findings = [f for e in found for f in e.receipts]
     for finding in (f for f in findings if f.fault):
         line = f"receipt in line {finding.kept.line}, epoch {finding.kept.receipt.epoch}: "
-        out.print(f"[bold red]{line}{escape(finding.fault)}[/]", soft_wrap=True)
+        out.print(f"[bold red]{line}{plain(finding.fault)}[/]", soft_wrap=True)
     if waiting := len(kept) - len(findings):
         out.print(
             f"[yellow]note:[/] {waiting} receipts are for epochs that were not verified here: not posted yet?"

@@ -131,7 +131,9 @@ def wait_for_run(stage: Stage, run: int) -> dict[str, Any]:
         bar = progress.add_task(f"run {run}: waiting for the worker", total=1)
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
-            found: dict[str, Any] | None = next((r for r in stage.api.get("/runs") if r["run"] == run), None)
+            found: dict[str, Any] | None = next(
+                (r for r in stage.api.every("/runs") if r["run"] == run), None
+            )
             if found and found["state"] == "failed":
                 raise DemoError(f"run {run} failed: {found['error']}")
             if found and found["state"] == "done":

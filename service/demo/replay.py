@@ -26,6 +26,7 @@ from service.demo.stage import Stage, bars, close_and_pay, set_up, wait_for
 from service.demo.stage import open_epoch as is_open
 from service.devnet import COIN, DOLLAR
 from service.epochs import Place, open_epoch
+from service.hostile import plain
 from service.judged import FeedbackFileError, Judged
 from service.judged import read as read_judged
 from service.terminal import out, show_score
@@ -145,16 +146,16 @@ def _table(stage: Stage, players: Sequence[Player], paid: dict[str, int]) -> Non
     )  # fmt: skip
     rows = []
     for p in players:
-        epochs = stage.api.get(f"/contributors/{p.wallet}")["epochs"]
+        epochs = list(stage.api.every(f"/contributors/{p.wallet}/epochs"))
         made, proven = sum(e["comparisons"] for e in epochs), sum(int(e["proven"]) for e in epochs)
         score = sum(int(e["score"]) for e in epochs)
         quality = proven / 6e6 / made if made else 0.0
         rows.append(
-            (score, p.role.name, p.judged, made, epochs[-1]["reliability"] if epochs else 0.0, quality)
+            (score, p.role.name, p.judged, made, epochs[0]["reliability"] if epochs else 0.0, quality)
         )
     for score, name, judged, made, reliability, quality in sorted(rows, reverse=True):
         shown.add_row(
-            name,
+            plain(name),
             str(judged),
             f"{made:.0f}",
             f"{reliability:.3f}",

@@ -12,6 +12,7 @@ from chain.messages import checksum
 from service.demo.cast import Player
 from service.demo.stage import DemoError, Stage
 from service.devnet import COIN, DOLLAR
+from service.hostile import plain
 from service.terminal import out, show_score
 
 
@@ -36,8 +37,9 @@ def people(stage: Stage, players: Sequence[Player], paid: Mapping[str, int]) -> 
     )  # fmt: skip
     for p in players:
         found = stage.api.get(f"/contributors/{p.wallet}")
-        score = sum(int(e["score"]) for e in found["epochs"])
-        estimated = found["epochs"][-1]["reliability"] if found["epochs"] else 0.0
+        epochs = list(stage.api.every(f"/contributors/{p.wallet}/epochs"))
+        score = sum(int(e["score"]) for e in epochs)
+        estimated = epochs[0]["reliability"] if epochs else 0.0
         allotted = int(found["allotted"])
         shown.add_row(
             p.role.name, f"{p.role.stake:,}", str(p.judged), f"{p.reliability:.3f}", f"{estimated:.3f}",
@@ -51,7 +53,7 @@ def people(stage: Stage, players: Sequence[Player], paid: Mapping[str, int]) -> 
 
 def models(stage: Stage) -> None:
     """Print what the retrainings achieved: by measurement, and by the people in the arena."""
-    runs: list[dict[str, Any]] = stage.api.get("/runs")
+    runs: list[dict[str, Any]] = list(stage.api.every("/runs"))[::-1]
     shown = table(
         "Retraining (measured by the gold reward, which training never sees)", "model", "learned from",
         "reward model, held-out pairs", "wins against SFT", "wins against predecessor", "KL, nats",
@@ -60,7 +62,7 @@ def models(stage: Stage) -> None:
         if r["state"] == "done":
             m = r["metrics"]
             shown.add_row(
-                r["model"], f"epochs {r['first_epoch']}-{r['last_epoch']}", _interval(m, "reward_accuracy"),
+                plain(r["model"]), f"epochs {r['first_epoch']}-{r['last_epoch']}", _interval(m, "reward_accuracy"),
                 _interval(m, "win_rate_sft"), _interval(m, "win_rate_parent"), f"{m['kl']:.1f}",
             )  # fmt: skip
     out.print(shown)
@@ -74,7 +76,7 @@ def models(stage: Stage) -> None:
     )
     for a in stage.api.get("/models"):
         arena.add_row(
-            a["model"],
+            plain(a["model"]),
             f"{a['rating']:.0f}",
             f"{a['low']:.0f} to {a['high']:.0f}",
             str(a["wins"]),

@@ -128,7 +128,7 @@ def wait_for(what: str, ready: Callable[[], Any], stage: Stage, timeout_s: float
 
 def open_epoch(stage: Stage, epoch: int) -> dict[str, Any] | None:
     """Return an epoch once it is open: its tasks are made, and the chain knows what it was opened with."""
-    known = (e for e in stage.api.get("/epochs") if e["epoch"] == epoch and e["state"] != "opening")
+    known = (e for e in stage.api.every("/epochs") if e["epoch"] == epoch and e["state"] != "opening")
     return next(known, None)
 
 

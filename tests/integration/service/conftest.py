@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from sqlmodel import SQLModel, select
 
 from chain.contracts import Contract, call
@@ -38,6 +37,7 @@ from service.context import Context, build
 from service.devnet import COIN, Site, prepare
 from service.epochs import open_epoch
 from service.ledger import queries
+from service.server import Server
 from service.settings import Settings
 from tests.integration.service.shell import ZYGOTE, Shell, open_shell
 
@@ -205,7 +205,7 @@ def _bound() -> socket.socket:
 def _served(ctx: Context, listening: socket.socket) -> Iterator[str]:
     """Serve a context over HTTP in a thread, without the clock, and yield its URL."""
     app = create_app(ctx, clock=False)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
+    server = Server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
