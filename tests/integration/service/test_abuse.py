@@ -273,3 +273,20 @@ def test_a_replay_of_all_that_a_wallet_sent_adds_nothing(net: Any, right: Callab
         for body, receipt in sent * 3:
             again = net.ask("POST", "/v1/rankings", body)
             assert (again.status_code, again.json()["signature"]) == (200, receipt["signature"])
+
+
+def test_who_is_answered_slowly_is_not_cut_off(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_S", 1.0)
+    with _connect(net) as connection:
+        connection.sendall(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        connection.sendall(
+            b"GET /v1/terms HTTP/1.1\r\n"
+        )  # the next request, sent while the first is answered
+        connection.settimeout(0.2)
+        began = time.monotonic()
+        while time.monotonic() - began < 1.5:
+            try:
+                assert connection.recv(65_536)
+            except TimeoutError:
+                continue
