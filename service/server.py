@@ -26,6 +26,10 @@ BACKLOG: Final = 2048
 class Protocol(HttpToolsProtocol):
     """One connection, watched: since when its request has been incomplete, and how long its head is."""
 
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def connection_made(self, transport: Any) -> None:
         """Begin."""
         super().connection_made(transport)
@@ -50,7 +54,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read; a head that does not end is refused before it costs memory."""
-        if self.since is None and (self.cycle is None or self.cycle.response_complete):
+        if self.since is None and not self._answering:
             self.since = self.loop.time()  # also of what never becomes a request, such as empty lines
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
@@ -66,6 +70,8 @@ class Protocol(HttpToolsProtocol):
         """Close the connection where its request has not come whole in time."""
         if self.since is None or now - self.since < REQUEST_S or self.transport.is_closing():
             return
+        if self._in_head and self._answering:
+            return  # the next request's head came early: it is waited for once this one is answered
         if self._in_head and self._head:
             self._refuse(408, f"the request did not come whole within {REQUEST_S:.0f} s")
         else:
@@ -78,7 +84,8 @@ class Protocol(HttpToolsProtocol):
             f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n"
             f"x-content-type-options: nosniff\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
-        self.transport.write((head + body).encode())
+        if not self._answering:  # else it would stand in the middle of another answer
+            self.transport.write((head + body).encode())
         self.transport.close()
 
 
