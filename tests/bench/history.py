@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from sqlmodel import Session, SQLModel
 
 from chain.assignment import seed_commitment
-from chain.bundle import SignedRanking
+from chain.bundle import Evidence, SignedRanking
 from chain.canonical import text_hash
 from chain.events import Activated, Staked
 from chain.ledger import EpochReport, StakeRow
@@ -21,17 +22,22 @@ from chain.types import Address, Leaf, Wei
 from service.epochs import Place
 from service.ledger.tables import (
     EpochRow,
+    HandoutRow,
+    LabelRow,
     LeafRow,
     LeaseRow,
     MatchRow,
+    MeritRow,
     PoolRow,
     RankingRow,
     ScoreRow,
     SessionRow,
     ShareRow,
+    TallyRow,
     TaskRow,
 )
 from tests.bench.crowd import RULES, Crowd, changes
+from tests.worlds import GENESIS
 
 CLOSED: Final = 3
 """Epochs that were closed and pay; the one after them runs."""
@@ -68,32 +74,53 @@ def fill(session: Session, place: Place, crowd: Crowd) -> None:
     ]  # fmt: skip
     for epoch in range(CLOSED + 1):
         last = epoch == CLOSED
-        _put(session, EpochRow, [_epoch(place, epoch)])
+        _put(session, EpochRow, [_epoch(place, epoch, len(found.handouts))])
         models = json.dumps(["policy-1", "policy-2"] * 2)
-        _put(session, TaskRow, [(epoch, *task, models, "[]", "[]", "") for task in tasks])
-        _put(session, RankingRow, list(_rankings(epoch, log, place)))
-        _put(session, SessionRow, list(_sessions(epoch, wallets)))
+        rest = {
+            "origins": models,
+            "assignees": "[]",
+            "author": "",
+            "gold_ranks": "[]",
+            "gold_salt": "",
+            "redacted": "[]",
+        }
+        _put(session, TaskRow, [(epoch, *task) for task in tasks], retired=False, **rest)
+        _put(session, RankingRow, list(_rankings(epoch, log, place)), block=None)
+        _put(session, SessionRow, list(_sessions(epoch, wallets)), block=None)
         if last:
-            free = len(tasks) // 10
-            held = enumerate(r.ranking for r in found.rankings)
-            rows = [
-                (epoch, r.wallet, r.task, place.start(epoch + 1), 1, 1)
-                for n, r in held
-                if n % len(tasks) >= free
-            ]
-            _put(session, LeaseRow, rows)
+            _running(session, place, found)
         else:
             _closed(session, place, epoch, wallets)
-    _put(session, StakeRow, list(_stakes(wallets)))
+            known = json.dumps([[0, 1, 1, 2_000_000, 1, 880_000]] * 6)
+            _put(session, LabelRow, [(epoch, name, known) for name in found.tasks])
+    _put(session, StakeRow, list(_stakes(place, wallets)))
 
 
-def _epoch(place: Place, epoch: int) -> tuple[Any, ...]:
+def _running(session: Session, place: Place, found: Evidence) -> None:
+    """Write who was handed what; of a tenth of the tasks, as if nobody had been: those are left for newcomers."""
+    end, free = place.start(CLOSED + 1), set(list(found.tasks)[: len(found.tasks) // 10])
+    handed = [(CLOSED, h.number, h.wallet, h.task, h.at, h.staked, h.after) for h in found.handouts]
+    _put(session, HandoutRow, handed)
+    leases = [(CLOSED, h.wallet, h.task, h.number, end) for h in found.handouts if h.task not in free]
+    _put(session, LeaseRow, leases, live=False, done=True, skipped=False, staked=True)
+    taken = Counter(task for _, _, task, *_ in leases)
+    tallies = [
+        (CLOSED, name, f",{','.join(task.methods)},", taken[name], taken[name], RULES.overlap)
+        for name, task in found.tasks.items()
+    ]  # fmt: skip
+    names = ("epoch", "task", "methods", "taken", "done", "wanted")
+    given = {"author": "", "assignees": "", "votes": json.dumps([0] * 6)}
+    _put(session, TallyRow, tallies, names, **given)
+
+
+def _epoch(place: Place, epoch: int, entries: int) -> tuple[Any, ...]:
     lam, start = RULES.params, place.start(epoch)
     closed = None if epoch == CLOSED else start + 600
     price = str(lam.lambda0_num), str(lam.lambda0_den)
     return (
         epoch, seed_commitment(place.seed(epoch)), EMPTY_ROOT, RULES.hash(), json.dumps(RULES.to_json()), *price,
         start, start, None, closed, *((None, None) if closed is None else price), closed,
+        0 if closed else entries, 0, 0, 0, "[0, 0, 0, 0, 0]" if closed else "null",
     )  # fmt: skip
 
 
@@ -126,7 +153,7 @@ def _closed(session: Session, place: Place, epoch: int, wallets: Sequence[Addres
         w: json.dumps({
             "kind": "wallet", "wallet": w, "stakeStart": str(10**21), "stakeEnd": str(10**23), "stake": str(10**20),
             "n": "3000000", "d": "6000000", "a": 900_000, "deltaG": "123456", "deltaV": "654321", "h": "77777",
-            "w": str(int(w[-5:], 16) * 37), "comparisons": 66, "labelN": "3000000", "labelD": "6000000",
+            "w": str(int(w[-5:], 16) * 37), "comparisons": 132, "labelN": "3000000", "labelD": "6000000",
             "payG": "9000000", "payV": "12000000", "payHmax": "1000000", "score": scores[w],
         })
         for w in wallets
@@ -135,6 +162,8 @@ def _closed(session: Session, place: Place, epoch: int, wallets: Sequence[Addres
     places = {w: n for n, w in enumerate(ranked, start=1)}
     rows = [{"epoch": epoch, "wallet": w, "line": lines[w], "place": places[w]} for w in wallets]
     insert_rows(session, ScoreRow, names, [tuple(row[n] for n in names) for row in rows])
+    worth = [(w, epoch, 132, int(w[-6:], 16) * 10, int(w[-4:], 16) * 10_000) for w in wallets]
+    _put(session, MeritRow, worth)
     total = UNITS * (epoch + 1)
     _put(session, PoolRow, [(epoch, 0, str(UNITS * len(wallets)), "0", "0")])
     _put(session, ShareRow, [(epoch, 0, w, str(UNITS)) for w in wallets])
@@ -159,15 +188,24 @@ def _closed(session: Session, place: Place, epoch: int, wallets: Sequence[Addres
     session.flush()
 
 
-def _stakes(wallets: list[Address]) -> Iterator[tuple[Any, ...]]:
-    for place, change in enumerate(changes(wallets)):
+def _stakes(place: Place, wallets: list[Address]) -> Iterator[tuple[Any, ...]]:
+    later = place.deployment.genesis - GENESIS
+    for index, change in enumerate(changes(wallets)):
         stake = str(change.staked_after)
-        yield 0, place, change.timestamp, Staked.__name__, change.account, stake, stake, "0", None
+        yield 0, index, change.timestamp + later, Staked.__name__, change.account, stake, stake, "0", None
 
 
 def _names(table: type[SQLModel]) -> list[str]:
     return [c.name for c in SQLModel.metadata.tables[str(table.__tablename__)].columns]
 
 
-def _put(session: Session, table: type[SQLModel], rows: list[tuple[Any, ...]]) -> None:
-    insert_rows(session, table, _names(table), rows)
+def _put(
+    session: Session,
+    table: type[SQLModel],
+    rows: list[tuple[Any, ...]],
+    names: Sequence[str] = (),
+    **same: Any,
+) -> None:
+    """Append rows, whose values are in the order of `names`, or of the table without those that are the `same` in all."""
+    first = names or [name for name in _names(table) if name not in same]
+    insert_rows(session, table, [*first, *same], [(*row, *same.values()) for row in rows])

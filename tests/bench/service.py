@@ -139,7 +139,9 @@ def pages(settings: Settings, site: Site, wallet: str) -> None:
     last = CLOSED - 1
     for path in (
         "/", "/v1/info", "/v1/status", "/v1/epochs", f"/v1/epochs/{CLOSED}", f"/v1/epochs/{last}/scores",
-        "/v1/leaderboard", "/v1/leaderboard?limit=500", f"/v1/contributors/{wallet}", f"/v1/proofs/{wallet}",
+        "/v1/leaderboard", "/v1/leaderboard?limit=500", "/v1/leaderboard?epochs=1", "/v1/leaderboard?by=score",
+        f"/v1/contributors/{wallet}", f"/v1/contributors/{wallet}/history", f"/v1/contributors/{wallet}/epochs/{last}",
+        f"/v1/proofs/{wallet}",
         "/v1/models", "/v1/runs", "/v1/jobs", "/healthz", "/readyz", "/metrics",
     ):  # fmt: skip
         page(settings, path, path.replace(wallet, "0x…"))
