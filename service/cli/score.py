@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -80,7 +81,7 @@ def _sentence(earned: Mapping[str, Any]) -> str:
     said = (
         "going on like this, it is not paid again"
         if more is None
-        else f"going on like this, it is paid again after about {max(1, round(more))} more comparisons"
+        else f"going on like this, it is paid again after about {max(1, round(more)):,} more"
     )
     return f"Over all epochs {earned['words']}; {said}."
 
@@ -122,13 +123,17 @@ def _show_judgements(pages: list[Mapping[str, Any]]) -> None:
 
 
 def _came_out(pairs: list[Mapping[str, Any]]) -> str:
-    """Return the labels as "B > A (91 %)", the least certain three at most: a task of six has fifteen."""
-    known = sorted((p for p in pairs if p["label"]), key=lambda p: p["confidence"])
-    said = [
-        f"{p['label']} > {p['second'] if p['label'] == p['first'] else p['first']} ({p['confidence']:.0%})"
-        for p in known[:3]
-    ]
-    return ", ".join(said) + (f" and {len(known) - 3} more" if len(known) > 3 else "")
+    """Return the labels as one order with the least confidence in it, or pair by pair where they are none."""
+    won = Counter(p["label"] for p in pairs)
+    letters = sorted({p[side] for p in pairs for side in ("first", "second")}, key=lambda x: (-won[x], x))
+    if [won[x] for x in letters] == list(reversed(range(len(letters)))):
+        least = min((p["confidence"] for p in pairs), default=0)
+        return f"{' > '.join(letters)} ({int(100 * least)} %)" if letters else ""
+    return ", ".join(
+        f"{p['label']} > {p['second'] if p['label'] == p['first'] else p['first']} ({int(100 * p['confidence'])} %)"
+        for p in pairs
+        if p["label"]
+    )
 
 
 def later_of(found: Mapping[str, Any], coin: shared.Coin, now: int) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 from sqlmodel import Session as Db
 
 from chain.collector import paused
@@ -38,7 +39,6 @@ from service.devnet import Site, prepare
 from service.epochs import Place
 from service.ledger import queries
 from service.ledger.tables import EpochRow
-from service.server import Server
 from service.settings import Settings
 from tests.bench import crowd as crowds
 from tests.bench.history import CLOSED, crowd_of, fill, write_preferences
@@ -89,7 +89,9 @@ def say(
 
 def _serve(settings: Settings, port: Any) -> None:
     ctx = build(settings)
-    server = Server(create_app(ctx, clock=False))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(ctx, clock=False), log_level="error", ws="none", port=0)
+    )
     config = server.config
     listening = config.bind_socket()
     listening.listen(16)
@@ -136,8 +138,10 @@ def pages(settings: Settings, site: Site, wallet: str) -> None:
     """Measure every page that anybody may ask for, and what a contributor asks for."""
     last = CLOSED - 1
     for path in (
-        "/", "/v1/info", "/v1/status", "/v1/epochs", f"/v1/epochs/{CLOSED}", f"/v1/epochs/{last}/scores?limit=500",
-        "/v1/leaderboard", "/v1/leaderboard?limit=500", f"/v1/contributors/{wallet}", f"/v1/proofs/{wallet}",
+        "/", "/v1/info", "/v1/status", "/v1/epochs", f"/v1/epochs/{CLOSED}", f"/v1/epochs/{last}/scores",
+        "/v1/leaderboard", "/v1/leaderboard?limit=500", "/v1/leaderboard?epochs=1", "/v1/leaderboard?by=score",
+        f"/v1/contributors/{wallet}", f"/v1/contributors/{wallet}/history", f"/v1/contributors/{wallet}/epochs/{last}",
+        f"/v1/proofs/{wallet}",
         "/v1/models", "/v1/runs", "/v1/jobs", "/healthz", "/readyz", "/metrics",
     ):  # fmt: skip
         page(settings, path, path.replace(wallet, "0x…"))

@@ -65,9 +65,14 @@ def _rank(net: Any, who: Any, luck: Random, error: float, count: int) -> None:
     for n in range(count):
         task = who.next_task()
         assert task is not None
-        marks = [quality(t) + (luck.randint(-2, 2) if luck.random() < error else 0) for t in task.shown]
-        flag = "unsafe" if n == 3 else ""
-        ranks = [1] * 4 if flag or n == 4 else dense_ranks(marks)
+        # Of the gold with a wrong key nobody is in doubt, whenever it comes: it has to prove wrong.
+        sure = task.prompt == "prompt 2"
+        marks = [
+            quality(t) + (luck.randint(-2, 2) if not sure and luck.random() < error else 0)
+            for t in task.shown
+        ]
+        flag = "unsafe" if n == 3 and not sure else ""
+        ranks = [1] * 4 if flag or (n == 4 and not sure) else dense_ranks(marks)
         if n == 5:
             who.send(who.ranking(task, [1, 2, 3, 4], now=net.now()))
         who.send(who.ranking(task, ranks, now=net.now(), flag=flag, revision=int(n == 5)))

@@ -37,6 +37,10 @@ def _score(epoch: int, place: int, wallet: str) -> ScoreRow:
         "w": "0",
         "stake": "0",
         "wallet": wallet,
+        "deltaG": "0",
+        "deltaV": "0",
+        "payG": "0",
+        "payHmax": "0",
     }
     return ScoreRow(epoch=epoch, wallet=wallet, place=place, line=line)
 
