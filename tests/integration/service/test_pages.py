@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from service.ledger import queries
-from service.ledger.tables import EpochRow, JobRow, RankingRow, RunRow, ScoreRow
+from service.ledger.tables import EpochRow, JobRow, MeritRow, RankingRow, RunRow, ScoreRow
 from tests.integration.service.conftest import RANKING_ONLY
 
 COUNT = 7
@@ -45,6 +45,10 @@ def _score(epoch: int, place: int, wallet: str) -> ScoreRow:
     return ScoreRow(epoch=epoch, wallet=wallet, place=place, line=line)
 
 
+def _merit(epoch: int, wallet: str) -> MeritRow:
+    return MeritRow(epoch=epoch, wallet=wallet, comparisons=6, delta_g=0, delta_v=0)
+
+
 def _add(net: Any, *rows: Any) -> None:
     with net.ctx.db.write() as db:
         queries.add(db, *rows)
@@ -61,6 +65,7 @@ def full(network: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) 
             wallet = f"0x{n + 1:040x}"
             _add(net, _epoch(n), _ranking(n, net.me.address), JobRow(name=f"retrain/{n}", arguments=[]))
             _add(net, _score(n, 1, ME), _score(COUNT - 1, n + 2, wallet))
+            _add(net, _merit(n, ME), _merit(COUNT - 1, wallet))
             _add(net, RunRow(run=n + 1, first=n, last=n, snapshot="", model=f"policy-{n}", job=n + 1))
         yield net
 
@@ -107,7 +112,7 @@ def test_what_is_added_between_two_pages_moves_nothing(full: Any) -> None:
 
 def test_a_leaderboard_stays_with_the_epoch_of_its_first_page(full: Any) -> None:
     first = full.ask("GET", "/v1/leaderboard?limit=2&by=score")
-    _add(full, _epoch(COUNT), _score(COUNT, 1, ME))
+    _add(full, _epoch(COUNT), _score(COUNT, 1, ME), _merit(COUNT, ME))
     second = full.ask("GET", _next(first))
     assert second.json()["last"] == COUNT - 1
     assert [row["place"] for row in second.json()["entries"]] == [3, 4]
