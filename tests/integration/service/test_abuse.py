@@ -285,7 +285,7 @@ def test_who_is_answered_slowly_is_not_cut_off(net: Any, monkeypatch: pytest.Mon
         )  # the next request, sent while the first is answered
         connection.settimeout(0.2)
         began = time.monotonic()
-        while time.monotonic() - began < 1.5:
+        while time.monotonic() - began < 3.5:
             try:
                 assert connection.recv(65_536)
             except TimeoutError:
