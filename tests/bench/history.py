@@ -74,7 +74,7 @@ def fill(session: Session, place: Place, crowd: Crowd) -> None:
     ]  # fmt: skip
     for epoch in range(CLOSED + 1):
         last = epoch == CLOSED
-        _put(session, EpochRow, [_epoch(place, epoch, len(found.handouts))])
+        _put(session, EpochRow, [_epoch(place, epoch, found)])
         models = json.dumps(["policy-1", "policy-2"] * 2)
         rest = {
             "origins": models,
@@ -113,14 +113,15 @@ def _running(session: Session, place: Place, found: Evidence) -> None:
     _put(session, TallyRow, tallies, names, **given)
 
 
-def _epoch(place: Place, epoch: int, entries: int) -> tuple[Any, ...]:
+def _epoch(place: Place, epoch: int, found: Evidence) -> tuple[Any, ...]:
     lam, start = RULES.params, place.start(epoch)
     closed = None if epoch == CLOSED else start + 600
+    entries, root = (0, EMPTY_ROOT) if closed else (len(found.handouts), found.header.gold_root)
     price = str(lam.lambda0_num), str(lam.lambda0_den)
     return (
-        epoch, seed_commitment(place.seed(epoch)), EMPTY_ROOT, RULES.hash(), json.dumps(RULES.to_json()), *price,
+        epoch, seed_commitment(place.seed(epoch)), root, RULES.hash(), json.dumps(RULES.to_json()), *price,
         start, start, None, closed, *((None, None) if closed is None else price), closed,
-        0 if closed else entries, 0, 0, 0, "[0, 0, 0, 0, 0]" if closed else "null",
+        entries, 0, 0, 0, "[0, 0, 0, 0, 0]" if closed else "null",
     )  # fmt: skip
 
 
