@@ -110,8 +110,8 @@ def _epoch(place: Place, epoch: int, found: Evidence, earlier: int) -> tuple[Any
     price = str(lam.lambda0_num), str(lam.lambda0_den)
     return (
         epoch, seed_commitment(place.seed(epoch)), found.header.gold_root, RULES.hash(),
-        json.dumps(RULES.to_json()), *price, start, start, None, closed, *((None, None) if closed is None else price), closed,
-        len(found.handouts), found.rankings[-1].received_at - earlier, 0, 0,
+        json.dumps(RULES.to_json()), *price, start, start, None, closed, *((None, None) if closed is None else price),
+        closed, len(found.handouts), found.rankings[-1].received_at - earlier, 0, 0,
     )  # fmt: skip
 
 
