@@ -269,7 +269,7 @@ def _sealed(c: Checked) -> str:
     if c.sealed.first_handout is None:
         before = "and nobody was asked"
     else:
-        before = f"{c.sealed.first_handout - c.sealed.opened_at:,} s before the first hand-out"
+        before = f"before the first hand-out ({c.sealed.first_handout - c.sealed.opened_at:,} s)"
     return (
         f"tasks {c.tasks:,} and gold {c.gold:,} committed to {before}; "
         f"bundle {c.sealed.data_hash[:10]}… anchored at the close"

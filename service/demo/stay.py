@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import time
@@ -13,6 +14,7 @@ from chain.devnet import Devnet
 from chain.errors import HapticError
 from chain.keys import address_of
 from chain.rpc import Rpc
+from chain.rules import Rules
 from chain.transactions import transact
 from service.cli.shared import check_port
 from service.client import Api, ApiError
@@ -23,6 +25,12 @@ NAMES = ("alice", "bob", "carol")
 BLOCK_TIME_S = 1
 WINDOW_S = 30
 OPERATOR = "operator.env"
+RULES = Rules(methods=("ranking", "likert"))
+"""Each method fits every task: three people who share none prove nothing about each other."""
+TASKS = 24
+"""Tasks of an epoch: so few that three people rank all of them, for what only one says proves nothing."""
+RETRAIN_AFTER = 100
+"""Labelled comparisons that start a retraining: what an epoch that they rank through gives."""
 
 
 def _opening(site: Site, url: str) -> str:
@@ -48,6 +56,7 @@ Logs in {site.folder}: serve.log (API and clock), worker.log (which job runs), l
 [bold]rank[/] needs a model. The first is being made, in about a minute ({site.folder / "logs" / "bootstrap.log"}),
 unless an earlier devnet left one;
 it is ready when this terminal says so, and {url}/v1/jobs says "epoch … is open".
+Rank with all three, until no task is left ({TASKS} each): what one wallet says alone proves nothing, and earns nothing.
 [bold]score[/], [bold]verify[/] and [bold]claim[/] need an epoch to pass: epoch 0 ends at {show_time(d.epoch_end(0))}.
 Its root is posted some seconds later; then verify reads it.
 It pays claims {d.challenge_window} s after that, when its challenge window is over.
@@ -92,12 +101,17 @@ def run(folder: Path, port: int, rpc_port: int, epoch_length: int) -> None:
             out.print(
                 f"Cleared what an earlier devnet left in {folder}; its first model stays.", soft_wrap=True
             )
+        rules_file = folder / "rules.json"
+        rules_file.write_text(json.dumps(RULES.to_json()), encoding="utf-8")
         chain = stack.enter_context(Devnet(port=rpc_port, block_time=BLOCK_TIME_S))
         rpc = stack.enter_context(Rpc(chain.url))
         genesis = rpc.block("latest").timestamp + 20
         site = prepare(
             rpc, folder, genesis=genesis, epoch_length=epoch_length, window=WINDOW_S, cooldown=epoch_length,
-            extra={"HAPTIC_PORT": str(port)},
+            extra={
+                "HAPTIC_PORT": str(port), "HAPTIC_RULES_FILE": str(rules_file), "HAPTIC_TASKS_PER_EPOCH": str(TASKS),
+                "HAPTIC_RETRAIN_AFTER": str(RETRAIN_AFTER),
+            },
         )  # fmt: skip
         dollar = Contract("DevnetDollar", site.deployment.payment_token)
         for name in NAMES:

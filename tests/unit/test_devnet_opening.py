@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from chain.deployment import Deployment
+from chain.rules import SIZES
 from chain.types import Address
+from service.arena import methods_for
 from service.client import ApiError
 from service.demo import stay
 from service.terminal import show_time
@@ -26,9 +28,17 @@ def test_the_opening_says_what_works_at_once_and_what_waits_for_what() -> None:
     said = stay._opening(_site(Path("/tmp/devnet")), "http://127.0.0.1:8000")  # noqa: S108
     _, _, after = said.partition("work at once")
     assert "rank[/] needs a model" in after
+    assert f"with all three, until no task is left ({stay.TASKS} each)" in after
     assert 'http://127.0.0.1:8000/v1/jobs says "epoch … is open"' in after
     assert f"claim[/] need an epoch to pass: epoch 0 ends at {show_time(1_900_000_600)}" in after
     assert "pays claims 30 s after" in after
+
+
+def test_whatever_methods_the_three_are_given_they_are_asked_about_the_same_tasks() -> None:
+    """What only one of them ranks proves nothing, and so would earn nothing."""
+    for size in SIZES:
+        assert methods_for(size, stay.RULES.methods) == stay.RULES.methods
+    assert stay.RULES.overlap_min == len(stay.NAMES)
 
 
 @dataclass
