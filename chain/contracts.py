@@ -25,6 +25,7 @@ NAMES: Final = (
     "EpochLedger",
     "HapticToken",
     "DevnetDollar",
+    "DevnetWallet",
     "SignatureProbe",
 )
 PANICS: Final[Mapping[int, str]] = {

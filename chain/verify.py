@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from chain.assignment import seed_commitment
-from chain.bundle import ZERO_HASH, Evidence, read_evidence
-from chain.committer import EpochRecord, committed_lambda, epoch_record
+from chain.bundle import Evidence, read_evidence
 from chain.confirmed import Before, Confirmed, Learned
 from chain.deployment import Deployment, check_deployment, read_deployment
 from chain.difference import Comparison
@@ -26,12 +24,12 @@ from chain.gold import gold_root
 from chain.handout import check_staked
 from chain.lines import raw_lines, read_lines
 from chain.messages import Domain
-from chain.opening import Opening
 from chain.receipts import Finding, KeptReceipt, check_receipts
 from chain.record import Record, facts_of, read_record
 from chain.rpc import Rpc
+from chain.sealing import Sealed, check_sealed, written
 from chain.served import Source, bundle_source
-from chain.types import BlockRef, Hash32, Ratio, Wei
+from chain.types import BlockRef, Hash32, Wei
 from chain.wallets import Asked
 
 __all__ = ["NothingPostedError", "Source", "Verified", "bundle_source", "verify", "verify_at"]
@@ -42,6 +40,33 @@ Progress = Callable[[str, float], None]
 
 class NothingPostedError(VerifyError):
     """No epoch has been posted yet: there is nothing that could be right or wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """How much of an epoch's evidence was held against keys, code, the rule of hand-outs and the chain."""
+
+    tasks: int = 0
+    gold: int = 0
+    signatures: int = 0
+    """Of sessions and rankings, by whoever gave them."""
+    contract_signatures: int = 0
+    """Those of them about which a wallet's code was asked."""
+    handouts: int = 0
+    """Each the task that the rule names at that moment."""
+    skips: int = 0
+    """Each of what its wallet held, and within its budget."""
+    sealed: Sealed | None = None
+    """None where the epoch was given up."""
+
+    @classmethod
+    def of(cls, evidence: Evidence, sealed: Sealed | None) -> Checked:
+        """Return the counts of evidence that was found right."""
+        blocks = [*(s.block for s in evidence.sessions), *(r.block for r in evidence.rankings)]
+        return cls(
+            len(evidence.tasks), len(evidence.gold), len(blocks), sum(block > 0 for block in blocks),
+            len(evidence.handouts), len(evidence.skips), sealed,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +87,8 @@ class Verified:
     """What is no fault, and whoever relies on the epoch should know, in words."""
     receipts: tuple[Finding, ...] = ()
     """What became of the rankings whose receipts were given."""
+    checked: Checked = Checked()
+    """How much of what was held against what."""
 
 
 def _check_header(
@@ -73,7 +100,7 @@ def _check_header(
         ("epoch", h.epoch, posted.epoch), ("chainId", h.chain_id, d.chain_id), ("vault", h.vault, d.vault),
         ("distributor", h.distributor, d.distributor), ("genesis", h.genesis, d.genesis),
         ("length", h.length, d.epoch_length), ("previous", h.previous, standing.previous),
-        ("lambda", _said(h.lam), _said(standing.lam)),
+        ("lambda", written(h.lam), written(standing.lam)),
         ("goldRoot", h.gold_root, gold_root(evidence.tasks, evidence.gold, bytes.fromhex(h.seed[2:]))),
         ("rulesHash", h.rules.hash(), posted.rules_hash),
         ("snapshotBlock", h.snapshot_block, posted.snapshot_block),
@@ -121,90 +148,6 @@ def _check_posted(posted: Posted, closed: Closed) -> None:
     ):  # fmt: skip
         if found != expected:
             raise VerifyError(f"epoch {posted.epoch}, on the chain: {name} is {found}, recomputed {expected}")
-
-
-def _check_anchored(rpc: Rpc, deployment: Deployment, evidence: Evidence, posted: Posted) -> tuple[str, ...]:
-    """Raise unless the chain knew seed, gold, rules and λ before the first ranking, and this bundle at the close.
-
-    Returns what is no fault and should be known.
-    """
-    epoch = posted.epoch
-    known = epoch_record(rpc, deployment, epoch)
-    where = f"epoch {epoch}, on the chain"
-    if not known.closed_at:
-        raise VerifyError(
-            f"{where}: it was never {'closed' if known.opened_at else 'opened'} in the EpochLedger"
-        )
-    for name, found, expected in (
-        ("ledgerRoot", known.ledger_root, posted.ledger_root), ("dataHash", known.data_hash, posted.data_hash),
-    ):  # fmt: skip
-        if found != expected:
-            raise VerifyError(f"{where}: closed with {name} {found}, posted with {expected}")
-    if known.abandoned:
-        return _check_abandoned(evidence)
-    h = evidence.header
-    opening = Opening(seed_commitment(bytes.fromhex(h.seed[2:])), h.gold_root, h.rules.hash(), h.lam)
-    note = "" if known.opening == opening.hash() else _overtaken(rpc, deployment, evidence, opening, known)
-    if known.opening != opening.hash() and not note:
-        raise VerifyError(
-            f"{where}: opened with {known.opening}; seed, gold, rules and lambda of the bundle hash to {opening.hash()}"
-        )
-    first = min(evidence.rankings, key=lambda r: r.received_at, default=None)
-    if first is not None and first.received_at < known.opened_at:
-        raise VerifyError(
-            f"{where}: opened at {known.opened_at}, but the ranking at position {first.position} had come in at "
-            f"{first.received_at}: it was committed to after people had begun to answer"
-        )
-    asked = min((h.at for h in evidence.handouts), default=known.opened_at)
-    if asked < known.opened_at:
-        raise VerifyError(
-            f"{where}: opened at {known.opened_at}, but a task was handed out at {asked}, before it"
-        )
-    return tuple(filter(None, (note, _reserved(evidence))))
-
-
-def _reserved(evidence: Evidence) -> str:
-    """Return in words that the operator chose who was asked about some tasks; nothing where it did not."""
-    count = sum(bool(task.assignees) for task in evidence.tasks.values())
-    of = f"epoch {evidence.header.epoch}: {count} of {len(evidence.tasks)} tasks"
-    return f"{of} were only for wallets that the operator had named before" if count else ""
-
-
-def _check_abandoned(evidence: Evidence) -> tuple[str, ...]:
-    """Raise unless the bundle says nothing but what follows without an opening: no task, no ranking, no seed."""
-    h = evidence.header
-    where = f"epoch {h.epoch} was abandoned on the chain"
-    for name, found in (
-        ("task", evidence.tasks), ("gold", evidence.gold), ("session", evidence.sessions),
-        ("handout", evidence.handouts), ("skip", evidence.skips), ("ranking", evidence.rankings),
-    ):  # fmt: skip
-        if found:
-            raise VerifyError(f"{where}, but its bundle has a {name} line: nothing of it can be checked")
-    if h.seed != ZERO_HASH:
-        raise VerifyError(f"{where}: its bundle has seed {h.seed}, expected {ZERO_HASH}")
-    return (f"{where}: no ranking of it counts, and revenue that named no run is carried on",)
-
-
-def _overtaken(
-    rpc: Rpc, deployment: Deployment, evidence: Evidence, opening: Opening, known: EpochRecord
-) -> str:
-    """Return in words that λ was committed to before the epoch before was corrected, if that is all that differs.
-
-    By which λ an epoch is scored follows from the epoch before as it is, so that neither is of the operator's choice.
-    """
-    epoch = evidence.header.epoch
-    if epoch and epoch_record(rpc, deployment, epoch - 1).amended_at > known.opened_at:
-        committed = committed_lambda(rpc, deployment, epoch, known.opening)
-        if replace(opening, lam=committed).hash() == known.opening:
-            return (
-                f"epoch {epoch}: lambda was committed to as {_said(committed)}, before epoch {epoch - 1} was corrected; "
-                f"it is scored by {_said(opening.lam)}, which follows from the correction"
-            )
-    return ""
-
-
-def _said(ratio: Ratio) -> str:
-    return f"{ratio.num}/{ratio.den}"
 
 
 def _check_conservation(epoch: int, closed: Closed, record: Record, until: int) -> None:
@@ -263,14 +206,14 @@ def _recompute(
     closed = close(evidence, facts, before.standing, SPEC, digests, given.expect)
     given.expect_end()
     _check_posted(posted, closed)
-    notes = _check_anchored(rpc, deployment, evidence, posted)
+    notes, sealed = check_sealed(rpc, deployment, evidence, posted)
     _check_conservation(epoch, closed, record, snapshot.number)
     learned.add(epoch, preference_lines(evidence.tasks, closed.comparisons, closed.result, epoch))
     found = Verified(
         epoch=epoch, rankings=len(evidence.rankings), wallets=len(closed.scores),
         paid_to=len(closed.standing.cumulative), sum=Wei(closed.tree.sum),
         carried=Wei(sum(closed.standing.carried.values())), active=epoch in record.active, notes=notes,
-        receipts=check_receipts(receipts, evidence, digests, domain),
+        receipts=check_receipts(receipts, evidence, digests, domain), checked=Checked.of(evidence, sealed),
     )  # fmt: skip
     return found, Before(closed.standing, snapshot.number)
 

@@ -4,37 +4,51 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from importlib import resources
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chain.errors import HapticError, RpcError
 from service import jobs
 from service.clock import Stakes
 from service.context import Context
 from service.errors import ServiceError
+from service.events import Events, read_counts
 from service.guard import PROBLEM, Guard, problem
+from service.headers import Readers
 from service.intake import Intake
 from service.leader import Leader, clock_lock
+from service.origin import Origins, read_networks
+from service.rates import Limits, RateError
 from service.routes import contributor, exports, health, merit, public
+from service.squeeze import Squeeze
 
 log = logging.getLogger(__name__)
 BUSY = (
     "the database is busy, full or away, so this was not recorded for certain; send it again, it counts once"
 )
 """A connection that was lost during a commit leaves open whether it was done."""
+BUSY_ERRORS = (OperationalError, InternalError, PoolTimeoutError)
+"""The database is locked, full, gone, its disk broken, being restarted, or a standby that only reads."""
 
 
 async def _on_service_error(_request: Request, error: Exception) -> JSONResponse:
     status = error.status if isinstance(error, ServiceError) else 503 if isinstance(error, RpcError) else 500
-    return problem(status, str(error))
+    return problem(status, str(error), error.headers if isinstance(error, RateError) else None)
+
+
+async def _on_gone(_request: Request, _error: Exception) -> JSONResponse:
+    """Who sends half a body and goes is nobody's fault here; no line of the log, and no thread, is spent on it."""
+    return problem(408, "the body did not come whole")
 
 
 async def _on_busy(_request: Request, error: Exception) -> JSONResponse:
@@ -59,12 +73,45 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         404: f"there is nothing at {request.url.path}; /docs lists what there is",
         405: f"{request.url.path} does not take {request.method}; /docs lists what it takes",
     }
-    return problem(error.status_code, said.get(error.status_code, error.detail), error.headers)
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"
+    return problem(error.status_code, said.get(error.status_code, error.detail), headers)
 
 
 async def _on_fault(_request: Request, _error: Exception) -> JSONResponse:
     """Answer where this program is at fault; the server logs the error with its traceback."""
     return problem(500, "this is a fault of the service, and stands in its log; try again later")
+
+
+class Lane:
+    """Takes one route past the framework: what it does for any route takes longer than all that a ranking needs.
+
+    The route stands among the others too, so that it is documented; this answers it in the same words.
+    """
+
+    def __init__(
+        self, app: ASGIApp, method: str, path: str, handle: Callable[[Request], Awaitable[Response]]
+    ) -> None:
+        self._app, self._method, self._path, self._handle = app, method, path, handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http" or (scope["path"], scope["method"]) != (self._path, self._method):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self._handle(request)
+        except HapticError as error:
+            response = await _on_service_error(request, error)
+        except RequestValidationError as error:
+            response = await _on_invalid(request, error)
+        except ClientDisconnect as error:
+            response = await _on_gone(request, error)
+        except BUSY_ERRORS as error:
+            response = await _on_busy(request, error)
+        await response(scope, receive, send)
 
 
 def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
@@ -92,13 +139,15 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
         description="Wallets sign Sessions and Rankings by EIP-712; see /v1/info for the domain.",
     )  # fmt: skip
     app.state.context = ctx
+    app.state.events = Events(lambda: read_counts(ctx))
+    limits = app.state.limits = Limits(ctx.settings)
     app.state.stakes = Stakes(ctx.reader, ctx.deployment)
     app.add_exception_handler(HapticError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_gone)
     app.add_exception_handler(Exception, _on_fault)
-    # Locked, full, gone, its disk broken, being restarted, or a standby that only reads.
-    for busy in (OperationalError, InternalError, PoolTimeoutError):
+    for busy in BUSY_ERRORS:
         app.add_exception_handler(busy, _on_busy)
     app.include_router(contributor.router, prefix="/v1")
     app.include_router(public.router, prefix="/v1")
@@ -106,7 +155,10 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     app.include_router(exports.router, prefix="/v1")
     app.include_router(health.router)
 
-    app.add_middleware(Guard)
+    app.add_middleware(Squeeze)
+    app.add_middleware(Lane, method="POST", path="/v1/rankings", handle=contributor.rank_at_once)
+    origins = Origins(read_networks(ctx.settings.trusted_proxies))
+    app.add_middleware(Guard, limits=limits, origins=origins, readers=Readers(ctx.settings.cors_origins))
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def start_page() -> str:

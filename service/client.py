@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 from eth_account import Account
+from eth_account.messages import encode_defunct
 from eth_account.signers.local import LocalAccount
 
 from chain.canonical import text_hash
@@ -26,10 +30,16 @@ from chain.messages import (
     recover,
     sign,
 )
+from chain.siwe import SignIn, authority_of
 from chain.types import Address, Hash32
 
 ORDERS = {2: "B > A", 3: "B > A > C", 4: "B > A = C > D", 6: "B > A = C = D = E > F"}
 """An order as it is typed, by the number of responses; each fits every method."""
+
+
+PATIENCE: Final = 10
+"""How often a request is sent again that the service's limits put off."""
+LONGEST_WAIT_S: Final = 60
 
 
 class ApiError(HapticError):
@@ -107,13 +117,25 @@ class Api:
         self, method: str, path: str, *, token: str = "", body: Any = None, params: Any = None
     ) -> Any:
         """Return the JSON answer; ApiError with the service's own words otherwise."""
+        return self._read(self._send(method, path, token, body, params))
+
+    def _send(self, method: str, path: str, token: str, body: Any, params: Any) -> httpx.Response:
+        """Return the answer, sending again what was put off (429) when the service said to."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            answer = self._http.request(method, path, json=body, params=params, headers=headers)
+            for _ in range(PATIENCE):
+                answer = self._http.request(method, path, json=body, params=params, headers=headers)
+                wait = answer.headers.get("retry-after", "")
+                if answer.status_code != httpx.codes.TOO_MANY_REQUESTS or not _is_wait(wait):
+                    break
+                time.sleep(int(wait))
         except httpx.HTTPError as error:
             raise ApiError(
                 f"no service answers at {self.url} ({error}); start one with `haptic serve`, or set --service"
             ) from error
+        return answer
+
+    def _read(self, answer: httpx.Response) -> Any:
         try:
             found = answer.json()
             if answer.is_success:
@@ -127,20 +149,54 @@ class Api:
         """GET a public path under /v1."""
         return self.request("GET", f"/v1{path}", params=params or None)
 
+    def every(self, path: str, *, token: str = "", **params: Any) -> Iterator[Any]:
+        """Yield the rows of a list under /v1, asking for one page after the other."""
+        for page in self.pages(path, token=token, **params):
+            yield from page
+
+    def pages(self, path: str, *, token: str = "", **params: Any) -> Iterator[Any]:
+        """Yield one page after the other of what is under /v1."""
+        seen = {""}
+        while True:
+            answer = self._send("GET", f"/v1{path}", token, None, params or None)
+            yield self._read(answer)
+            link = answer.links.get("next", {}).get("url")
+            if link is None:
+                return
+            try:
+                # Only the query is taken: whatever a service says, no other place than this list is asked.
+                params = dict(parse_qsl(urlsplit(link).query))
+            except ValueError:
+                params = {}
+            if (cursor := params.get("cursor", "")) in seen:
+                raise ApiError(f"{self.url} does not say where the next page of {path} is: {link!r}")
+            seen.add(cursor)
+
     def domain(self) -> Domain:
         """Return the EIP-712 domain that the service signs and checks for."""
         found = self.get("/info")
         return Domain(int(found["chain_id"]), parse_address(found["vault"]))
 
 
+def _is_wait(seconds: str) -> bool:
+    return seconds.isascii() and seconds.isdecimal() and int(seconds[:9]) <= LONGEST_WAIT_S
+
+
 class Contributor:
     """A wallet logged in for an epoch: asks for tasks and signs rankings, with a session key of its own or itself."""
 
     def __init__(
-        self, api: Api, wallet: LocalAccount, domain: Domain, *, use_session_key: bool = True
+        self,
+        api: Api,
+        wallet: LocalAccount,
+        domain: Domain,
+        *,
+        use_session_key: bool = True,
+        address: Address | None = None,
     ) -> None:
+        """Speak for a wallet by its key; `address` is the wallet's where that is a contract which the key owns."""
         self.api, self.wallet, self.domain = api, wallet, domain
-        self.address: Address = parse_address(wallet.address)
+        self.address = address or parse_address(wallet.address)
         self.signer: LocalAccount = Account.from_key(secrets.token_bytes(32)) if use_session_key else wallet
         self._token, self._receipts = "", Address("")
 
@@ -149,11 +205,37 @@ class Contributor:
     ) -> None:
         """Sign a Session for an epoch and keep its token; `terms` is the text that the person has seen."""
         agreed = text_hash(str(self.api.get("/terms")["terms"]) if terms is None else terms)
-        self._receipts = parse_address(self.api.get("/info")["receipt_signer"])
-        key = parse_address(self.signer.address)
+        key = self.address if self.signer is self.wallet else parse_address(self.signer.address)
         session = Session(self.address, key, epoch, judgements, now + 3600 * hours, agreed)
         body = {"session": session.to_json(), "signature": sign(session, self.domain, self.wallet)}
-        self._token = self.api.request("POST", "/v1/sessions", body=body)["token"]
+        self._enter(self.api.request("POST", "/v1/sessions", body=body)["token"])
+
+    def sign_in(self, *, lasts_s: int = 3600) -> None:
+        """Sign in with Ethereum (EIP-4361) and keep the token; from then on the wallet signs each ranking itself.
+
+        An ApiError, and nothing signed, where the service asks for a login at another place than it is reached by: who
+        signed that would let it in there.
+        """
+        asked = self.api.get("/login/nonce")
+        if asked["domain"] != authority_of(self.api.url):
+            raise ApiError(
+                f"{self.api.url} asks for a login at {asked['domain']!r}, so nothing was signed: reach it by that name, "
+                "or have its operator set HAPTIC_DOMAIN"
+            )
+        times = (_written(asked["now"]), _written(asked["now"] + lasts_s))
+        message = SignIn(
+            asked["domain"], self.address, self.api.url, self.domain.chain_id, asked["nonce"], *times,
+            statement=asked["statement"],
+        ).text()  # fmt: skip
+        signature = "0x" + bytes(self.wallet.sign_message(encode_defunct(text=message)).signature).hex()
+        body = {"message": message, "signature": signature}
+        self._enter(self.api.request("POST", "/v1/login", body=body)["token"])
+        self.signer = self.wallet
+
+    def _enter(self, token: str) -> None:
+        """Keep a token, and by whose signature the service promises from now on."""
+        self._token = token
+        self._receipts = parse_address(self.api.get("/info")["receipt_signer"])
 
     def next_task(self) -> Task | None:
         """Return the next task, or None when there is none for this wallet."""
@@ -217,6 +299,11 @@ class Contributor:
                 "the service's receipt is not for what was sent; keep this answer as evidence: " + str(answer)
             )
         return answer
+
+
+def _written(seconds: int) -> str:
+    """Return Unix seconds as a message of login has them (RFC 3339)."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_order(text: str, count: int) -> tuple[int, ...]:

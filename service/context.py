@@ -31,7 +31,6 @@ from chain.rules import Rules
 from chain.signer import KeySigner, RemoteSigner, Signer
 from chain.tree import SumTree
 from chain.types import Address, Leaf, Wei
-from chain.wallets import Asked
 from service.clock import ChainClock, HeadView
 from service.database import Database, open_database
 from service.epochs import Place, check_secret
@@ -144,11 +143,6 @@ class Context:
     def domain(self) -> Domain:
         """The EIP-712 domain of all signed messages."""
         return self.place.domain
-
-    @property
-    def wallets(self) -> Asked:
-        """The wallets that are contracts, as requests ask them."""
-        return Asked(self.reader)
 
     def close(self) -> None:
         """Let go of the node, the signer and the database."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, NullPool, event, func, make_url, select
@@ -27,6 +28,10 @@ KEPT, AT_MOST = 10, 30
 """Connections to PostgreSQL, kept open and in all: three replicas find room in the 100 that it allows by default."""
 LEASE_S = 12
 """A session that holds a SessionLock and is silent for so long is ended by PostgreSQL, and the lock is free."""
+JSON: Mapping[str, Any] = {
+    "json_serializer": lambda value: msgspec.json.encode(value).decode(), "json_deserializer": msgspec.json.decode,
+}  # fmt: skip
+"""Five times as fast as the standard library's, and every ranking has a message."""
 LIBPQ: Mapping[str, Any] = {
     "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
@@ -96,7 +101,7 @@ def _open_sqlite(url: URL) -> Engine:
     """Return an engine whose transactions take the write lock at their start and wait for it."""
     locked = {"timeout": LOCK_TIMEOUT_S, "check_same_thread": False}
     # Parameters stay out of errors: they reach public routes, and may hold gold answers or origins.
-    engine = create_engine(url, connect_args=locked, pool_size=THREADS, hide_parameters=True)
+    engine = create_engine(url, connect_args=locked, pool_size=THREADS, hide_parameters=True, **JSON)
 
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions by itself
@@ -121,7 +126,9 @@ def _open_postgresql(url: URL, lease_s: int = 0, **options: Any) -> Engine:
     # What the URL itself says prevails: of two options of one name the last counts.
     arguments = {name: value for name, value in LIBPQ.items() if name not in url.query}
     arguments["options"] = f"{ours} {url.query.get('options', '')}"
-    engine = create_engine(url, connect_args=arguments, pool_pre_ping=True, hide_parameters=True, **options)
+    engine = create_engine(
+        url, connect_args=arguments, pool_pre_ping=True, hide_parameters=True, **JSON, **options
+    )
     event.listen(engine, "handle_error", _tidy)
     return engine
 

@@ -7,6 +7,7 @@ ServiceError
 ├── ConflictError        409  the same revision twice, or an epoch that is not open
 ├── ExpiredError         410  a lease that ran out
 ├── RejectedError        422  a ranking that says something wrong
+├── RateError            429  more than is taken (service.rates)
 ├── UnavailableError     503  the chain cannot be reached; nothing was recorded
 └── ConfigError               settings that cannot work; the program does not start
 """

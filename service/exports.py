@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import combinations, groupby
+from math import ceil
 from sys import intern
 from typing import IO, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
@@ -85,7 +86,8 @@ def rows(kind: Kind, bundle: IO[bytes], confidence: float = 0.5) -> Iterator[Row
     """
     if not 0.5 <= confidence <= 1:
         raise BadRequestError(f"confidence {confidence} is not from 0.5 (a coin) to 1 (certain)")
-    return _READERS[kind](bundle, round(confidence * ONE))
+    # Upwards: what is a hair below what was asked for is below it.
+    return _READERS[kind](bundle, ceil(round(confidence * ONE, 3)))
 
 
 def preferences(bundle: IO[bytes], least: int) -> Iterator[Row]:

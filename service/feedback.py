@@ -15,6 +15,7 @@ from coincurve import PrivateKey
 from eth_account.signers.local import LocalAccount
 from sqlmodel import Session as Db
 
+from chain import ledger as chain_ledger
 from chain.assignment import display_order, method_of
 from chain.canonical import text_hash
 from chain.errors import HapticError, SignatureError, UnprovenError
@@ -22,7 +23,7 @@ from chain.evidence import CLOCK_SKEW_S, check_signer
 from chain.feedback import Task, check_ranking
 from chain.messages import Domain, Ranking, Receipt, Session, parse_signature, recover, sign_with
 from chain.rules import Rules
-from chain.types import Address, Epoch, Hash32
+from chain.types import Address, Epoch, Hash32, Wei
 from service import handouts
 from service.errors import ConflictError, ExpiredError, NotFoundError, RejectedError, ServiceError
 from service.ledger import intake as rows
@@ -106,6 +107,8 @@ class Accepted:
     signer: Address
     replayed: bool
     """The very same ranking was there already; this is its first receipt again."""
+    staked: Wei
+    """The wallet's stake as of the last indexed, final block."""
 
 
 @dataclass(slots=True)
@@ -149,6 +152,7 @@ class _Batch:
         self._tallies = rows.tallies(db, running.epoch, {task for _, task in held})
         self._changed: set[tuple[str, str]] = set()
         self._last: dict[tuple[str, str], int] = rows.revisions(db, running.epoch, held)
+        self._stakes = chain_ledger.stakes_of(db, {s.ranking.wallet for s in sent})
 
     def _follow_log(self) -> None:
         """Count what other replicas took in meanwhile."""
@@ -193,7 +197,10 @@ class _Batch:
         self._last[ranking.wallet, ranking.task] = ranking.revision
         self._said[ranking.wallet, ranking.task] = ranking
         self.signed[ranking.wallet, signer] += 1
-        return Accepted(receipt, signature, self._desk.signer, replayed=False)
+        return self._accepted(receipt, signature, ranking.wallet, replayed=False)
+
+    def _accepted(self, receipt: Receipt, signature: str, wallet: Address, *, replayed: bool) -> Accepted:
+        return Accepted(receipt, signature, self._desk.signer, replayed, self._stakes.get(wallet, Wei(0)))
 
     def _before(self, ranking: Ranking) -> Ranking | None:
         """Return the revision that a ranking replaces."""
@@ -208,12 +215,12 @@ class _Batch:
         """Return the first receipt of a ranking that is there already, if it is the very same."""
         for item in self.new:
             if item.receipt.digest_of == sent.digest and item.signature == sent.signature:
-                return Accepted(item.receipt, item.proof, self._desk.signer, replayed=True)
+                return self._accepted(item.receipt, item.proof, sent.ranking.wallet, replayed=True)
         row = queries.ranking_by_digest(self._db, self._running.epoch, sent.digest)
         if row is None or row.signature != sent.signature:
             return None
         receipt = Receipt(Hash32(row.digest), Epoch(row.epoch), row.position, row.received_at)
-        return Accepted(receipt, row.receipt, self._desk.signer, replayed=True)
+        return self._accepted(receipt, row.receipt, sent.ranking.wallet, replayed=True)
 
     def _check_task(self, ranking: Ranking) -> Lease:
         """Return the wallet's lease; refuse a ranking unless this wallet holds its task and ranked what it was shown."""

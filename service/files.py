@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 def write_file(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file, part by part, so that a crash leaves the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = _part(path)
     with part.open("wb") as file:
         file.writelines(parts)
         file.flush()
@@ -22,8 +23,7 @@ def write_file(path: Path, parts: Iterable[bytes]) -> None:
 def link(kept: Path, path: Path) -> None:
     """Give a file that is never changed a second name, taking that from the file that had it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".link")
-    part.unlink(missing_ok=True)
+    part = _part(path)
     try:
         os.link(kept, part)
     except OSError:  # a file system without links
@@ -31,6 +31,11 @@ def link(kept: Path, path: Path) -> None:
         with part.open("rb") as file:
             os.fsync(file.fileno())
     _rename(part, path)
+
+
+def _part(path: Path) -> Path:
+    """Return a name for what is not whole yet: nobody else's, for another replica may be writing the same."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
 
 
 def _rename(part: Path, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ DEVNET_CHAIN_ID = 31337
 PYDANTIC = "Value error, "
 """What pydantic puts before the words of a validator."""
 _URL = re.compile(r"[a-z0-9+]+://\S+", re.IGNORECASE)
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
 DEVNET_SECRET = "devnet"  # noqa: S105  # public on purpose, and refused anywhere but on a devnet
 
 
@@ -53,6 +55,20 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     domain: str = ""
     """Host (and port, where it is not the scheme's own) by which people reach the service; default: host:port."""
+    trusted_proxies: str = ""
+    """Addresses or networks of the proxies in front, whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    cors_origins: str = ""
+    """Web pages that may read answers, by their origins, such as https://app.example; *: all."""
+    rate_address: Annotated[int, Field(ge=0)] = 60_000
+    """Requests of one address in a minute (an IPv6 network of 64 bits counts as one); 0: no limit, as below."""
+    rate_wallet: Annotated[int, Field(ge=0)] = 6_000
+    """Requests of one wallet in a minute, by its token or its signature."""
+    rate_login: Annotated[int, Field(ge=0)] = 1_200
+    """Sessions and logins that one address sends in a minute."""
+    rate_exports: Annotated[int, Field(ge=0)] = 600
+    """Bundles, exports and proofs that one address asks for in a minute."""
+    rate_contracts: Annotated[int, Field(ge=0)] = 300
+    """Signatures of one address in a minute that no key gave: for each, the chain is asked."""
     password: SecretStr = SecretStr("")
     """Password of the key files."""
     password_file: Path | None = None
@@ -104,6 +120,21 @@ class Settings(BaseSettings):
         if wanted > 1 and wanted > urls:
             raise ValueError(f"{wanted} nodes cannot agree, HAPTIC_RPC_URL has {urls}")
         return wanted
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for part in text.replace(",", " ").split():
+            ip_network(part)
+        return text
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        for part in text.replace(",", " ").split():
+            if part != "*" and not _ORIGIN.fullmatch(part):
+                raise ValueError(f"{part!r} is no origin, such as https://app.example, without a path")
+        return text
 
     @property
     def database(self) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
-from rich.console import Console
+from service.hostile import SafeConsole
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+out = SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def show_score(score: int) -> str:

@@ -23,7 +23,8 @@ PURE = frozenset({
 EDGE = frozenset({
     "attempts", "committer", "confirmed", "contracts", "deploy", "deployment", "devnet", "exchange", "head",
     "indexer", "keys", "ledger", "logs", "memory", "outbox", "pool", "providers", "publisher", "quorum", "quote",
-    "ranges", "record", "rpc", "served", "signer", "step", "transactions", "transport", "verify", "wallets", "watch",
+    "ranges", "record", "rpc", "sealing", "served", "signer", "step", "transactions", "transport", "verify",
+    "wallets", "watch",
 })  # fmt: skip
 """Files of chain that talk to a node, a disk or a database."""
 OUTSIDE = frozenset({

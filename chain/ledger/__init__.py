@@ -90,6 +90,7 @@ __all__ = [
     "save_epoch_report",
     "stake_changes",
     "staked_of",
+    "stakes_of",
     "store",
     "take",
     "take_back",
@@ -403,6 +404,12 @@ def staked_of(session: Session, account: Address) -> Wei:
     """Return an account's stake as of the last indexed, final block."""
     found = session.get(AccountRow, account)
     return Wei(0) if found is None else Wei(found.staked)
+
+
+def stakes_of(session: Session, accounts: Iterable[Address]) -> dict[Address, Wei]:
+    """Return the stake of these accounts, at most CHUNK, as of the last indexed, final block, where they have any."""
+    wanted = select(AccountRow.account, AccountRow.staked).where(col(AccountRow.account).in_(accounts))
+    return {Address(account): Wei(staked) for account, staked in session.exec(wanted) if staked}
 
 
 def epoch_report(session: Session, epoch: int) -> EpochReport | None:

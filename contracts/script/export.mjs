@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const CONTRACTS = ["DevnetDollar", "EpochLedger", "HapticToken", "RevenueDistributor", "SignatureProbe", "StakeVault"];
+const CONTRACTS = ["DevnetDollar", "DevnetWallet", "EpochLedger", "HapticToken", "RevenueDistributor", "SignatureProbe", "StakeVault"];
 const here = dirname(fileURLToPath(import.meta.url));
 
 function sorted(value) {

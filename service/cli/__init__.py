@@ -6,10 +6,10 @@ import signal
 import sys
 
 import typer
-from rich.console import Console
 
 from chain.errors import HapticError, VerifyError
 from service.cli import exchange, operators, people, roles, status, watch
+from service.hostile import SafeConsole, visible
 
 app = typer.Typer(
     name="haptic",
@@ -38,8 +38,9 @@ def main() -> None:
         app()
     except HapticError as error:
         title = "verify: FAILED" if isinstance(error, VerifyError) else "error"
-        Console(stderr=True, highlight=False).print(f"[bold red]{title}:[/] ", end="")
-        print(error, file=sys.stderr)  # noqa: T201  # as it is: an error may hold brackets that rich would read
+        SafeConsole(stderr=True, highlight=False).print(f"[bold red]{title}:[/] ", end="")
+        # Past rich, which would break its lines; it may hold what a service or a node said.
+        print(visible(str(error)), file=sys.stderr)  # noqa: T201
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

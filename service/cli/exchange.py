@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from chain.served import bundles
@@ -23,6 +21,7 @@ from service.cli import shared
 from service.cli.shared import DryRun
 from service.errors import BadRequestError
 from service.exports import Kind, Row
+from service.hostile import SafeConsole, plain
 from service.imports import Tally, Target
 from service.judged import FeedbackFileError, Format, Judged
 from service.outfile import check_absent, write_whole
@@ -54,7 +53,7 @@ def export(
     if file is not None and not dry_run:
         check_absent(file, force=force)
     first, last = _range(epochs)
-    told = Console(stderr=True, highlight=False)
+    told = SafeConsole(stderr=True, highlight=False)
     columns = TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=told, transient=True, disable=not told.is_terminal) as bars:
         counted = _Counted(bars)
@@ -71,7 +70,7 @@ def export(
             out.print(f"epoch {epoch}: {count:,} rows")
     where = "Dry run: nothing was written." if dry_run else f"written to {file or 'standard output'}"
     told.print(
-        f"{sum(counted.by_epoch.values()):,} rows; epochs: {len(counted.by_epoch)}. {escape(where)}",
+        f"{sum(counted.by_epoch.values()):,} rows; epochs: {len(counted.by_epoch)}. {plain(where)}",
         soft_wrap=True,
     )
 
@@ -133,7 +132,7 @@ def import_(
     to: Annotated[Target, typer.Option(help="preferences: a data file for the trainer; tasks: for HAPTIC_TASKS_FILE; gold: for HAPTIC_GOLD_FILE")],
     file_out: Annotated[Path | None, typer.Option("--out", help="File to write")] = None,
     form: Annotated[Format | None, typer.Option("--format", help="rankings: responses with judgements, rankings or pairs; dialogues: chosen and rejected (HH-RLHF); pairs: prompt, chosen, rejected. Default: what each line's fields say")] = None,
-    min_people: Annotated[int, typer.Option(min=1, help="Of gold: so many people at least, and all of one mind")] = 3,
+    min_people: Annotated[int, typer.Option(min=1, max=1000, help="Of gold: so many people at least, and all of one mind")] = 3,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out lines that cannot be used, and count them")] = False,
     force: Force = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -161,7 +160,7 @@ def import_(
     if dry_run or file_out is None:
         out.print("Dry run: nothing was written.")
         return
-    out.print(f"[green]✓[/] {escape(str(file_out))}, sha256 {digest.hexdigest()}", soft_wrap=True)
+    out.print(f"[green]✓[/] {plain(str(file_out))}, sha256 {digest.hexdigest()}", soft_wrap=True)
     out.print("Nobody's wallet signed this: it is paid for in no epoch.")
 
 
@@ -188,7 +187,7 @@ def _hashed(parts: Iterable[bytes], update: Callable[[bytes], object], when_none
 def _report(tally: Tally, bad: list[FeedbackFileError], to: Target) -> None:
     """Say what became of the file's lines."""
     for error in bad[:SHOWN_BAD]:
-        out.print(f"[yellow]skipped:[/] {escape(str(error))}", soft_wrap=True)
+        out.print(f"[yellow]skipped:[/] {plain(str(error))}", soft_wrap=True)
     if len(bad) > SHOWN_BAD:
         out.print(f"[yellow]skipped:[/] {len(bad) - SHOWN_BAD} more lines")
     out.print(f"{tally.records + len(bad):,} lines, {len(bad):,} of them bad; {tally.made:,} {to} made")

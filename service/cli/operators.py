@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chain.deploy import Terms, cost_of
@@ -19,7 +18,7 @@ from chain.errors import HapticError
 from chain.messages import checksum, parse_address
 from chain.receipts import KeptReceipt, read_receipts
 from chain.rpc import Rpc
-from chain.verify import NothingPostedError, Verified, bundle_source
+from chain.verify import Checked, NothingPostedError, Verified, bundle_source
 from chain.verify import verify as verify_epochs
 from service import logs
 from service.cli import plan, shared
@@ -28,6 +27,7 @@ from service.cli.plan import MAX_FEE, MaxFee
 from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
 from service.context import build
 from service.database import open_database
+from service.hostile import plain
 from service.settings import load
 from service.terminal import out, show_date, show_span, show_wait, show_when
 from service.training import ask_bootstrap, requeue
@@ -145,8 +145,7 @@ def serve(
     clock: Annotated[bool, typer.Option(help="Run the jobs too: index, payout, retrain, arena")] = True,
 ) -> None:
     """Serve the API and run the clock. Settings come from HAPTIC_* variables; see README."""
-    import uvicorn
-
+    from service import server
     from service.app import create_app
 
     settings = load(host=host, port=port)
@@ -160,7 +159,7 @@ def serve(
         "serving http://%s:%s for chain %s at %s, data in %s",
         settings.host, settings.port, ctx.deployment.chain_id, ctx.rpc.name, settings.data_dir,
     )  # fmt: skip
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
+    server.run(app, settings.host, settings.port)
 
 
 def worker(
@@ -232,9 +231,10 @@ def verify(
             f"epoch {e.epoch}: {e.rankings} rankings, {e.wallets} wallets, {e.paid_to} paid, "
             f"{coin.show(e.sum)} in all{carried}, {state}"
         )
+        out.print(f"  checked: {_checked(e, receipts=bool(kept))}", soft_wrap=True)
         for note in e.notes:
-            out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
-    if kept and not _show_receipts(kept, found):
+            out.print(f"[yellow]note:[/] {plain(note)}", soft_wrap=True)
+    if kept and not _show_faults(kept, found):
         raise typer.Exit(1)
     out.print("[bold green]verify: OK[/]")
 
@@ -249,16 +249,39 @@ def _read_receipts(path: Path | None) -> list[KeptReceipt]:
         raise HapticError(f"{path} cannot be read as text: {error}") from error
 
 
-def _show_receipts(kept: Sequence[KeptReceipt], found: Sequence[Verified]) -> bool:
-    """Say of each receipt whether its ranking is in the log as promised; return whether all are that could be checked."""
+def _checked(e: Verified, *, receipts: bool) -> str:
+    """Return in words how much of what was held against what."""
+    c, right = e.checked, sum(not f.fault for f in e.receipts)
+    parts = [
+        f"signatures {c.signatures:,} (of contract wallets, by their code {c.contract_signatures:,})",
+        f"hand-outs replayed {c.handouts:,}, skips {c.skips:,}",
+        _sealed(c),
+    ]
+    if receipts:
+        parts.append(f"receipts {len(e.receipts):,}, in the log as they promise {right:,}")
+    return "; ".join(parts)
+
+
+def _sealed(c: Checked) -> str:
+    """Return in words what the operator was held to on the chain."""
+    if c.sealed is None:
+        return "nothing sealed, for it was given up"
+    if c.sealed.first_handout is None:
+        before = "and nobody was asked"
+    else:
+        before = f"{c.sealed.first_handout - c.sealed.opened_at:,} s before the first hand-out"
+    return (
+        f"tasks {c.tasks:,} and gold {c.gold:,} committed to {before}; "
+        f"bundle {c.sealed.data_hash[:10]}… anchored at the close"
+    )
+
+
+def _show_faults(kept: Sequence[KeptReceipt], found: Sequence[Verified]) -> bool:
+    """Say of each receipt whose ranking is not in the log as promised what is wrong; return whether there is none."""
     findings = [f for e in found for f in e.receipts]
-    for finding in findings:
-        number, epoch = finding.kept.receipt.position, finding.kept.receipt.epoch
-        line = f"receipt in line {finding.kept.line}, epoch {epoch}: "
-        if finding.fault:
-            out.print(f"[bold red]{line}{escape(finding.fault)}[/]", soft_wrap=True)
-        else:
-            out.print(f"{line}in the log as number {number}")
+    for finding in (f for f in findings if f.fault):
+        line = f"receipt in line {finding.kept.line}, epoch {finding.kept.receipt.epoch}: "
+        out.print(f"[bold red]{line}{plain(finding.fault)}[/]", soft_wrap=True)
     if waiting := len(kept) - len(findings):
         out.print(
             f"[yellow]note:[/] {waiting} receipts are for epochs that were not verified here: not posted yet?"

@@ -221,7 +221,7 @@ def fund(
 def _check_run(service: str, run: int) -> None:
     """Raise unless the service knows the run: revenue for one that never comes waits forever."""
     with Api(service) as api:
-        known = [r["run"] for r in api.get("/runs")]
+        known = sorted(r["run"] for r in api.every("/runs"))
     if run not in known:
         raise HapticError(
             f"run {run} is not known to {service} (it knows {known or 'none'}): revenue for a run that never comes "

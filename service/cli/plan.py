@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 from eth_account.signers.local import LocalAccount
-from rich.markup import escape
 from rich.prompt import Confirm
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from chain.transactions import Courier
 from chain.types import Address, Wei
 from chain.wire import Receipt
 from service.cli.shared import Coin, show_native
+from service.hostile import plain
 from service.terminal import out
 
 MAX_FEE: Final = 500
@@ -31,6 +31,7 @@ MaxFee = Annotated[
         "--max-fee",
         envvar="HAPTIC_MAX_FEE_GWEI",
         min=1,
+        max=1_000_000,
         help="Most that is offered per gas, in gwei, should fees rise while a transaction waits",
     ),
 ]
@@ -103,9 +104,9 @@ def agree(
     `cost` None costs nothing. Whatever keeps it from being known, such as a contract that would refuse, is raised
     after the rest was shown; that the account could not pay is said in a dry run, and raised before anybody is asked.
     """
-    table = Table(title=escape(title), show_header=False, title_justify="left", title_style="bold")
+    table = Table(title=plain(title), show_header=False, title_justify="left", title_style="bold")
     for name, value in rows.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, plain(value))
     try:
         found = None if cost is None else cost()
     except ChainError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -29,17 +29,18 @@ def score(
     me = parse_address(address) if address else keyfile_address(keyfile)
     with Api(service) as api:
         if epoch is not None:
-            _show_judgements(list(_pages(api, f"/contributors/{me}/epochs/{epoch}")))
+            _show_judgements(list(api.pages(f"/contributors/{me}/epochs/{epoch}", limit=PAGE)))
             return
         found, info = api.get(f"/contributors/{me}"), api.get("/info")
-        points = _points(api, me) if history else []
+        points = list(api.every(f"/contributors/{me}/history", limit=PAGE)) if history else []
+        epochs = list(api.every(f"/contributors/{me}/epochs", limit=PAGE))[::-1]
     staked, paid = shared.coin_of(info, "token"), shared.coin_of(info, "payment")
-    _show_epochs(found, staked)
+    _show_epochs(found, epochs, staked)
     if points:
         out.print(_history(points, paid))
     if found["earned"]:
         out.print(_sentence(found["earned"]))
-    for e in found["epochs"]:
+    for e in epochs:
         if e["reason"]:
             out.print(f"Epoch {e['epoch']} scored 0: {e['reason']}.")
     for number in found["abandoned"]:
@@ -48,7 +49,7 @@ def score(
     out.print(f"allotted {allotted} · claimed {claimed} · claimable now {claimable}")
     if later := later_of(found, paid, info["now"]):
         out.print(later)
-    if said := _waiting(found, info["now"]):
+    if said := _waiting(found["waiting"], info["now"], scored=bool(epochs)):
         out.print(said)
 
 
@@ -59,19 +60,19 @@ def _table(title: str, *names: str) -> Table:
     return table
 
 
-def _show_epochs(found: Mapping[str, Any], staked: shared.Coin) -> None:
+def _show_epochs(found: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]], staked: shared.Coin) -> None:
     """Print a row per epoch: contribution x quality x reputation is the score."""
     table = _table(
         f"{found['wallet']} · staked {staked.show(int(found['staked']))}", "epoch", "comparisons", "reliability",
         "earned", "quality", "mean stake", "reputation", "HapticScore",
     )  # fmt: skip
-    for e in found["epochs"]:
+    for e in epochs:
         table.add_row(
             str(e["epoch"]), f"{e['comparisons']:.1f}", f"{e['reliability']:.3f}", show_score(int(e["earned"])),
             f"{e['quality']:.3f}", f"{int(e['stake']) / 10**staked.decimals:,.2f}", f"{e['reputation']:.3f}",
             show_score(int(e["score"])),
         )  # fmt: skip
-    out.print(table if found["epochs"] else table.title)
+    out.print(table if epochs else table.title)
 
 
 def _sentence(earned: Mapping[str, Any]) -> str:
@@ -85,18 +86,6 @@ def _sentence(earned: Mapping[str, Any]) -> str:
     return f"Over all epochs {earned['words']}; {said}."
 
 
-def _points(api: Api, me: str) -> list[Mapping[str, Any]]:
-    """Return a wallet's history, page by page."""
-    points: list[Mapping[str, Any]] = []
-    while page := api.get(
-        f"/contributors/{me}/history", after=points[-1]["epoch"] if points else -1, limit=PAGE
-    ):
-        points += page
-        if len(page) < PAGE:
-            break
-    return points
-
-
 def _history(points: list[Mapping[str, Any]], paid: shared.Coin) -> Table:
     """Return what grew from epoch to epoch, in comparisons."""
     table = _table(
@@ -108,17 +97,6 @@ def _history(points: list[Mapping[str, Any]], paid: shared.Coin) -> Table:
         quality = f"{p['quality']:.2f} ({p['low']:.2f} to {p['high']:.2f})"
         table.add_row(str(p["epoch"]), str(p["place"]), quality, *numbers, paid.show(int(p["allotted"])))
     return table
-
-
-def _pages(api: Api, path: str) -> Iterator[Mapping[str, Any]]:
-    """Yield what came of a wallet's judgements, page by page."""
-    after = -1
-    while True:
-        page = api.get(path, after=after, limit=PAGE)
-        yield page
-        if len(page["judgements"]) < PAGE:
-            return
-        after = page["judgements"][-1]["position"]
 
 
 def _show_judgements(pages: list[Mapping[str, Any]]) -> None:
@@ -173,9 +151,8 @@ def later_of(found: Mapping[str, Any], coin: shared.Coin, now: int) -> str:
     return f"{coin.show(waits)} more are allotted by a root that is not posted yet." if waits > 0 else ""
 
 
-def _waiting(found: Mapping[str, Any], now: int) -> str:
+def _waiting(epoch: Mapping[str, Any] | None, now: int, *, scored: bool) -> str:
     """Return what of a wallet's is not scored yet and when it will be, in words; nothing where there is nothing."""
-    epoch, scored = found["waiting"], bool(found["epochs"])
     if epoch is None:
         return "" if scored else "No ranking by this wallet yet, and no epoch is open: look again later."
     left, count = epoch["ends"] - now, epoch["rankings"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,17 +106,22 @@ class Coin:
         return f"{show_amount(units, self.decimals)} {self.symbol}"
 
 
+def _symbol(said: object) -> str:
+    """Return a token's symbol where it is a word; a contract may say anything."""
+    return str(said) if re.fullmatch(r"[\w.$-]{1,20}", str(said)) else "tokens"
+
+
 def read_coin(rpc: Rpc, address: Address) -> Coin:
     """Return a token with its symbol and decimals as the chain says them."""
     contract = Contract("HapticToken", address)
-    return Coin(contract, str(call(rpc, contract, "symbol")), int(call(rpc, contract, "decimals")))
+    return Coin(contract, _symbol(call(rpc, contract, "symbol")), int(call(rpc, contract, "decimals")))
 
 
 def coin_of(info: Mapping[str, Any], kind: str) -> Coin:
     """Return the staked token ("token") or the payment token ("payment") as a service's /v1/info names it."""
     address = info["token" if kind == "token" else "payment_token"]
     contract = Contract("HapticToken", parse_address(address, kind))
-    return Coin(contract, str(info[f"{kind}_symbol"]), int(info[f"{kind}_decimals"]))
+    return Coin(contract, _symbol(info[f"{kind}_symbol"]), int(info[f"{kind}_decimals"]))
 
 
 def connect(rpc_url: str, deployment: Path) -> tuple[Rpc, Deployment]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from eth_account.signers.local import LocalAccount
-from rich.markup import escape
 from rich.panel import Panel
 from rich.prompt import Confirm, Prompt
 
 from chain.errors import HapticError
 from chain.messages import Ranking
 from service.client import ORDERS, Api, ApiError, Contributor, Task, parse_marks, parse_order
+from service.hostile import plain
 from service.terminal import out, show_time, show_wait
 
 REASONS = {"u": "unclear", "o": "offensive", "l": "not_my_language", "t": "too_long", "x": "other"}
@@ -67,7 +67,7 @@ class Sitting:
 
     def _agreed(self) -> bool:
         """Show the terms and ask; an input that ends is a no."""
-        out.print(f"[dim]{escape(self.terms)}[/]")
+        out.print(f"[dim]{plain(self.terms)}[/]")
         asked = "Do you agree, and sign in for this epoch and those that begin while you rank?"
         try:
             return Confirm.ask(asked, console=out, default=True)
@@ -115,10 +115,10 @@ class Sitting:
 
     def _rank(self, task: Task) -> bool:
         """Show a task and ask until an order of it is recorded or its time is over; False to stop."""
-        out.rule(f"epoch {task.epoch} · {task.method}")
-        out.print(Panel(escape(task.prompt), title="prompt", title_align="left"))
+        out.rule(plain(f"epoch {task.epoch} · {task.method}"))
+        out.print(Panel(plain(task.prompt), title="prompt", title_align="left"))
         for letter, text in zip("ABCDEF", task.shown, strict=False):
-            out.print(Panel(escape(text), title=letter, title_align="left", border_style="cyan"))
+            out.print(Panel(plain(text), title=letter, title_align="left", border_style="cyan"))
         out.print(
             f"[dim]This task is yours until {self._until(task)}, also if you stop (q) and come back.[/]"
         )
@@ -135,7 +135,7 @@ class Sitting:
                 ranking = self._read(task, said)
                 answer = self.me.send(ranking)
             except HapticError as error:
-                out.print("[yellow]not sent:[/] " + escape(str(error)))
+                out.print("[yellow]not sent:[/] " + plain(str(error)))
                 if isinstance(error, ApiError) and error.status in OVER:
                     return True
                 continue
@@ -168,9 +168,11 @@ class Sitting:
             kept.write(json.dumps({"ranking": ranking.to_json(), "receipt": answer}) + "\n")
         self.done += 1
         number = answer["position"]
-        out.print(f"[green]✓[/] recorded as number {number}: {ranking.summary} · ranked {self.done} so far")
+        out.print(
+            f"[green]✓[/] recorded as number {plain(number)}: {ranking.summary} · ranked {self.done} so far"
+        )
         if answer["notice"]:
-            out.print(f"[yellow]{escape(answer['notice'])}[/]")
+            out.print(f"[yellow]{plain(answer['notice'])}[/]")
 
     def _until(self, task: Task) -> str:
         """Return the time of day at which a task is taken back: at the end of its lease, or of its epoch."""

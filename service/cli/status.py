@@ -6,7 +6,6 @@ import time
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from service.client import Api
 from service.context import Pulse
 from service.database import Database, open_database
 from service.epochs import Place
+from service.hostile import plain
 from service.settings import Settings, load
 from service.status import Status, status_of
 from service.terminal import out, show_wait, show_when
@@ -81,11 +81,11 @@ def _show(s: Status, token: shared.Coin, payment: shared.Coin) -> None:
     }
     table = Table(show_header=False, box=None)
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/]", escape(value))
+        table.add_row(f"[bold]{name}[/]", plain(value))
     if s.stalled:
-        table.add_row("[bold red]Stalled[/]", escape(s.stalled))
+        table.add_row("[bold red]Stalled[/]", plain(s.stalled))
     for name, said in s.errors.items():
-        table.add_row(f"[bold red]{escape(name)}[/]", escape(f"FAILED: {said}"))
+        table.add_row(f"[bold red]{plain(name)}[/]", plain(f"FAILED: {said}"))
     out.print(table)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
-from rich.markup import escape
 
 from chain.deployment import Deployment
 from chain.errors import HapticError
@@ -20,6 +19,7 @@ from chain.watch import Finding, Verdict, Watcher
 from service.cli import plan, shared
 from service.cli.plan import MAX_FEE, MaxFee
 from service.cli.shared import RPC, DeploymentFile, PasswordFile, RpcUrl
+from service.hostile import plain
 from service.terminal import out, show_date, show_time, show_wait
 
 STYLES: Final = {
@@ -83,7 +83,7 @@ def _follow(watcher: Watcher, interval: int) -> NoReturn:
 def _begin(d: Deployment, bundle: str, watcher: Watcher) -> None:
     who = "without a key" if watcher.sender is None else f"as {checksum(watcher.sender)}"
     out.print(
-        f"Watching the distributor {checksum(d.distributor)} on chain {d.chain_id} {who}, by the bundles of {escape(bundle)}",
+        f"Watching the distributor {checksum(d.distributor)} on chain {d.chain_id} {who}, by the bundles of {plain(bundle)}",
         soft_wrap=True,
     )
 
@@ -91,9 +91,9 @@ def _begin(d: Deployment, bundle: str, watcher: Watcher) -> None:
 def _tell(found: Finding) -> None:
     """Print what a look came to, with the time that is left and the money that moved."""
     label = "" if found.verdict in {Verdict.IDLE, Verdict.RIGHT} else f"{found.verdict.upper()}: "
-    parts = [f"[{STYLES[found.verdict]}]{label}{escape(found.said)}[/]"]
+    parts = [f"[{STYLES[found.verdict]}]{label}{plain(found.said)}[/]"]
     if found.warning:
-        parts.append(f"[bold yellow]WARNING: {escape(found.warning)}[/]")
+        parts.append(f"[bold yellow]WARNING: {plain(found.warning)}[/]")
     if found.verdict is Verdict.PLANNED and found.reward and not found.cost:
         parts.append(f"The bond is {shared.show_native(found.reward)}. {WITHOUT_KEY}")
     elif found.reward or found.cost:

@@ -12,20 +12,21 @@ from pathlib import Path
 from chain.canonical import text_hash
 from chain.contracts import Contract
 from chain.feedback import Task
-from chain.messages import parse_address
+from chain.keys import address_of
 from chain.rules import SIZES, Rules
 from chain.transactions import transact
 from chain.types import Address
 from service.arena import Plan
 from service.client import Contributor
 from service.database import open_database
-from service.demo import report
+from service.demo import report, stranger
 from service.demo.cast import Player, Role
-from service.demo.play import claim_all, fund, verify_as_stranger
-from service.demo.stage import DemoError, Stage, bars, close_and_pay, set_up, wait_for
+from service.demo.play import claim_all, fund
+from service.demo.stage import Stage, bars, close_and_pay, set_up, wait_for
 from service.demo.stage import open_epoch as is_open
 from service.devnet import COIN, DOLLAR
 from service.epochs import Place, open_epoch
+from service.hostile import plain
 from service.judged import FeedbackFileError, Judged
 from service.judged import read as read_judged
 from service.terminal import out, show_score
@@ -87,7 +88,8 @@ def _stake(stage: Stage, names: Sequence[str]) -> list[Player]:
             account = stage.site.wallet(name, staking=STAKE * COIN)
             transact(rpc, account, token, "approve", vault.address, STAKE * COIN)
             transact(rpc, account, vault, "stake", STAKE * COIN)
-            players.append(Player(Role(name, 0.0, 0, STAKE), account, random.Random(name)))  # noqa: S311  # unused here
+            luck = random.Random(name)  # noqa: S311  # unused here
+            players.append(Player(Role(name, 0.0, 0, STAKE), account, address_of(account), luck))
     return players
 
 
@@ -106,7 +108,7 @@ def _speak(
         by_hash = dict(
             zip(sorted(text_hash(t) for t in task.shown), said[task.task][player.role.name], strict=True)
         )
-        me.send(me.ranking(task, [by_hash[text_hash(t)] for t in task.shown], now=now))
+        player.send(me, me.ranking(task, [by_hash[text_hash(t)] for t in task.shown], now=now))
         player.judged += 1
         advance()
 
@@ -116,7 +118,7 @@ def _one_epoch(
 ) -> None:
     """Open an epoch with these tasks, let everybody answer, fund it, close it and activate its root."""
     site = stage.site
-    found = script(part, {p.role.name: parse_address(p.account.address) for p in players}, rules.methods[0])
+    found = script(part, {p.role.name: p.wallet for p in players}, rules.methods[0])
     place = Place(site.deployment, site.environ["HAPTIC_SECRET"].encode(), site.folder / "bundles")
     with open_database(f"sqlite:///{site.folder / 'haptic.db'}").write() as db:
         open_epoch(db, place, epoch, found.plans, rules, stage.now())
@@ -144,16 +146,16 @@ def _table(stage: Stage, players: Sequence[Player], paid: dict[str, int]) -> Non
     )  # fmt: skip
     rows = []
     for p in players:
-        epochs = stage.api.get(f"/contributors/{parse_address(p.account.address)}")["epochs"]
+        epochs = list(stage.api.every(f"/contributors/{p.wallet}/epochs"))
         made, proven = sum(e["comparisons"] for e in epochs), sum(int(e["proven"]) for e in epochs)
         score = sum(int(e["score"]) for e in epochs)
         quality = proven / 6e6 / made if made else 0.0
         rows.append(
-            (score, p.role.name, p.judged, made, epochs[-1]["reliability"] if epochs else 0.0, quality)
+            (score, p.role.name, p.judged, made, epochs[0]["reliability"] if epochs else 0.0, quality)
         )
     for score, name, judged, made, reliability, quality in sorted(rows, reverse=True):
         shown.add_row(
-            name,
+            plain(name),
             str(judged),
             f"{made:.0f}",
             f"{reliability:.3f}",
@@ -191,6 +193,7 @@ def run(folder: Path, rankings: Path) -> None:
         paid = claim_all(stage, players)
         _table(stage, players, paid)
         report.balances(stage, players, {0: REVENUE * EPOCHS})
-        if not verify_as_stranger(stage, EPOCHS - 1):
-            raise DemoError("haptic verify found a difference; see above")
+        stranger.check_inclusion(stage, players[0])
+        stranger.export(stage)
+        stranger.verify(stage, players, EPOCHS - 1)
     out.print(f"[bold]Done[/] in {time.monotonic() - began:.0f} s. Everything it made is in {folder}.")

@@ -8,10 +8,11 @@ from typing import Any
 from rich.table import Table
 
 from chain.contracts import Contract, call
-from chain.messages import checksum, parse_address
+from chain.messages import checksum
 from service.demo.cast import Player
 from service.demo.stage import DemoError, Stage
 from service.devnet import COIN, DOLLAR
+from service.hostile import plain
 from service.terminal import out, show_score
 
 
@@ -35,9 +36,10 @@ def people(stage: Stage, players: Sequence[Player], paid: Mapping[str, int]) -> 
         "HapticScore", "allotted DUSD", "claimed DUSD", "per task",
     )  # fmt: skip
     for p in players:
-        found = stage.api.get(f"/contributors/{parse_address(p.account.address)}")
-        score = sum(int(e["score"]) for e in found["epochs"])
-        estimated = found["epochs"][-1]["reliability"] if found["epochs"] else 0.0
+        found = stage.api.get(f"/contributors/{p.wallet}")
+        epochs = list(stage.api.every(f"/contributors/{p.wallet}/epochs"))
+        score = sum(int(e["score"]) for e in epochs)
+        estimated = epochs[0]["reliability"] if epochs else 0.0
         allotted = int(found["allotted"])
         shown.add_row(
             p.role.name, f"{p.role.stake:,}", str(p.judged), f"{p.reliability:.3f}", f"{estimated:.3f}",
@@ -51,7 +53,7 @@ def people(stage: Stage, players: Sequence[Player], paid: Mapping[str, int]) -> 
 
 def models(stage: Stage) -> None:
     """Print what the retrainings achieved: by measurement, and by the people in the arena."""
-    runs: list[dict[str, Any]] = stage.api.get("/runs")
+    runs: list[dict[str, Any]] = list(stage.api.every("/runs"))[::-1]
     shown = table(
         "Retraining (measured by the gold reward, which training never sees)", "model", "learned from",
         "reward model, held-out pairs", "wins against SFT", "wins against predecessor", "KL, nats",
@@ -60,7 +62,7 @@ def models(stage: Stage) -> None:
         if r["state"] == "done":
             m = r["metrics"]
             shown.add_row(
-                r["model"], f"epochs {r['first_epoch']}-{r['last_epoch']}", _interval(m, "reward_accuracy"),
+                plain(r["model"]), f"epochs {r['first_epoch']}-{r['last_epoch']}", _interval(m, "reward_accuracy"),
                 _interval(m, "win_rate_sft"), _interval(m, "win_rate_parent"), f"{m['kl']:.1f}",
             )  # fmt: skip
     out.print(shown)
@@ -74,7 +76,7 @@ def models(stage: Stage) -> None:
     )
     for a in stage.api.get("/models"):
         arena.add_row(
-            a["model"],
+            plain(a["model"]),
             f"{a['rating']:.0f}",
             f"{a['low']:.0f} to {a['high']:.0f}",
             str(a["wins"]),
@@ -93,19 +95,13 @@ def balances(stage: Stage, players: Sequence[Player], revenue: Mapping[int, int]
     distributor, vault = d.revenue_distributor(), d.stake_vault()
     funded, claimed = int(call(rpc, distributor, "funded")), int(call(rpc, distributor, "claimedTotal"))
     _, active_sum, _ = call(rpc, distributor, "active")
-    held = int(call(rpc, Contract("DevnetDollar", d.payment_token), "balanceOf", d.distributor))
+    money_token = Contract("DevnetDollar", d.payment_token)
+    held = int(call(rpc, money_token, "balanceOf", d.distributor))
     staked, vaulted = (
         sum(p.role.stake for p in players) * COIN,
         int(call(rpc, Contract("HapticToken", d.token), "balanceOf", vault.address)),
     )
-    got = sum(
-        int(
-            call(
-                rpc, Contract("DevnetDollar", d.payment_token), "balanceOf", parse_address(p.account.address)
-            )
-        )
-        for p in players
-    )
+    got = sum(int(call(rpc, money_token, "balanceOf", p.wallet)) for p in players)
     shown = table("Balances, to the last unit", "what", "DUSD")
     for name, value in (
         ("paid in by the provider", funded), ("allotted to wallets", active_sum),

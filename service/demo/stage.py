@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,12 @@ def set_up(
     lead: int,
     rules: Rules,
     extra: Mapping[str, str] | None = None,
+    tasks: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[Stage]:
-    """Start chain, contracts, service and worker; stop all of them at the end, however it comes."""
+    """Start chain, contracts, service and worker; stop all of them at the end, however it comes.
+
+    `tasks` are the operator's own, as lines of HAPTIC_TASKS_FILE.
+    """
     folder = folder.resolve()
     with ExitStack() as stack:
         stack.enter_context(held(folder))
@@ -72,6 +76,10 @@ def set_up(
         port, rules_file = _free_port(), folder / "rules.json"
         rules_file.write_text(json.dumps(rules.to_json()))
         environ = {"HAPTIC_PORT": str(port), "HAPTIC_TICK_S": "0.5", "HAPTIC_RULES_FILE": str(rules_file)}
+        if tasks:
+            own = folder / "tasks.jsonl"
+            own.write_text("".join(json.dumps(t) + "\n" for t in tasks), encoding="utf-8")
+            environ["HAPTIC_TASKS_FILE"] = str(own)
         site = prepare(
             rpc, folder, genesis=genesis, epoch_length=epoch_length, window=window, cooldown=epoch_length,
             extra=environ | dict(extra or {}),
@@ -120,7 +128,7 @@ def wait_for(what: str, ready: Callable[[], Any], stage: Stage, timeout_s: float
 
 def open_epoch(stage: Stage, epoch: int) -> dict[str, Any] | None:
     """Return an epoch once it is open: its tasks are made, and the chain knows what it was opened with."""
-    known = (e for e in stage.api.get("/epochs") if e["epoch"] == epoch and e["state"] != "opening")
+    known = (e for e in stage.api.every("/epochs") if e["epoch"] == epoch and e["state"] != "opening")
     return next(known, None)
 
 

@@ -83,9 +83,10 @@ def unwritten_epochs(session: Session) -> Sequence[EpochRow]:
     return session.exec(select(EpochRow).where(or_(unopened, unclosed)).order_by(col(EpochRow.epoch))).all()
 
 
-def newest_epochs(session: Session, count: int) -> Sequence[EpochRow]:
-    """Return the last epochs that were opened, the newest first."""
-    return session.exec(select(EpochRow).order_by(col(EpochRow.epoch).desc()).limit(count)).all()
+def newest_epochs(session: Session, count: int, before: int | None = None) -> Sequence[EpochRow]:
+    """Return the last epochs that were opened, or the last of those before one, the newest first."""
+    found = select(EpochRow).order_by(col(EpochRow.epoch).desc()).limit(count)
+    return session.exec(found if before is None else found.where(EpochRow.epoch < before)).all()
 
 
 def last_closed(session: Session) -> int:
@@ -137,13 +138,14 @@ def task_count(session: Session, epoch: int) -> int:
     return session.exec(select(func.count()).select_from(TaskRow).where(TaskRow.epoch == epoch)).one()
 
 
-def counts(session: Session) -> dict[int, tuple[int, int, int]]:
-    """Return how many tasks, rankings and skips each epoch has."""
+def counts(session: Session, among: Collection[int] | None = None) -> dict[int, tuple[int, int, int]]:
+    """Return how many tasks, rankings and skips each epoch has, of these or of all."""
     tasks_of = select(func.count()).select_from(TaskRow).where(TaskRow.epoch == EpochRow.epoch)
     last_of = select(func.max(RankingRow.position)).where(RankingRow.epoch == EpochRow.epoch)
     skips_of = select(func.count()).select_from(SkipRow).where(SkipRow.epoch == EpochRow.epoch)
     found = (tasks_of.scalar_subquery(), last_of.scalar_subquery(), skips_of.scalar_subquery())
-    rows = session.exec(select(EpochRow.epoch, *found))
+    wanted = select(EpochRow.epoch, *found)
+    rows = session.exec(wanted if among is None else wanted.where(col(EpochRow.epoch).in_(among)))
     return {e: (n, 0 if last is None else last + 1, skipped) for e, n, last, skipped in rows}
 
 
@@ -313,12 +315,24 @@ def rankings(session: Session, epoch: int) -> Iterator[Any]:
     return _streamed(session, wanted.where(col(RankingRow.epoch) == epoch).order_by(col(RankingRow.position)))
 
 
-def rankings_of(session: Session, wallet: str, epoch: int | None = None) -> Sequence[RankingRow]:
-    """Return a wallet's own rankings, newest first."""
+def rankings_of(
+    session: Session,
+    wallet: str,
+    epoch: int | None = None,
+    *,
+    before: tuple[int, ...] | None = None,
+    limit: int | None = None,
+) -> Sequence[RankingRow]:
+    """Return a wallet's own rankings, newest first: those before an (epoch, position), at most so many."""
     found = select(RankingRow).where(RankingRow.wallet == wallet)
     if epoch is not None:
         found = found.where(RankingRow.epoch == epoch)
-    return session.exec(found.order_by(col(RankingRow.epoch).desc(), col(RankingRow.position).desc())).all()
+    if before is not None:
+        number, position = before
+        same = and_(col(RankingRow.epoch) == number, col(RankingRow.position) < position)
+        found = found.where(or_(col(RankingRow.epoch) < number, same))
+    newest = found.order_by(col(RankingRow.epoch).desc(), col(RankingRow.position).desc())
+    return session.exec(newest.limit(limit)).all()
 
 
 def ranked_count(session: Session, wallet: str, epoch: int) -> int:
@@ -401,12 +415,14 @@ def params_of(session: Session, epochs: Collection[int]) -> dict[int, Params]:
     return known
 
 
-def merits(session: Session, first: int, wallets: Collection[str] | None = None) -> Iterator[Merit]:
-    """Yield what work came to from an epoch on, of each wallet that took part since, or of some wallets."""
+def merits(
+    session: Session, first: int, last: int, wallets: Collection[str] | None = None
+) -> Iterator[Merit]:
+    """Yield what work came to in some epochs, of each wallet that took part in one, or of some wallets."""
     # As floating-point numbers: SQLite's integers end at 64 bits, and a leaderboard is for show.
     sums = (func.sum(cast(c, Float)) for c in (MeritRow.delta_g, MeritRow.delta_v))
     wanted = select(MeritRow.wallet, func.count(), func.sum(MeritRow.comparisons), *sums)
-    wanted = wanted.where(MeritRow.epoch >= first).group_by(col(MeritRow.wallet))
+    wanted = wanted.where(MeritRow.epoch >= first, MeritRow.epoch <= last).group_by(col(MeritRow.wallet))
     if wallets is not None:
         wanted = wanted.where(col(MeritRow.wallet).in_(wallets))
     for wallet, epochs_in, comparisons, surplus, variance in _streamed(session, wanted):
@@ -428,6 +444,14 @@ def judged_page(
     wanted = select(RankingRow, TaskRow, LabelRow).join(TaskRow, task).outerjoin(LabelRow, label)
     found = wanted.where(*mine, ~revised.exists()).order_by(col(RankingRow.position)).limit(limit)
     return [(ranking, asked, known) for ranking, asked, known in session.exec(found)]
+
+
+def scores_before(session: Session, wallet: str, before: int | None, limit: int) -> Sequence[ScoreRow]:
+    """Return a wallet's epochs, or those before one, the newest first, at most so many."""
+    found = select(ScoreRow).where(ScoreRow.wallet == wallet)
+    if before is not None:
+        found = found.where(ScoreRow.epoch < before)
+    return session.exec(found.order_by(col(ScoreRow.epoch).desc()).limit(limit)).all()
 
 
 def wallet_states(session: Session) -> dict[Address, WalletState]:
@@ -529,6 +553,12 @@ def runs(session: Session, *, undeclared: bool = False) -> Sequence[RunRow]:
     return session.exec(found.where(col(RunRow.declared_in).is_(None)) if undeclared else found).all()
 
 
+def newest_runs(session: Session, before: int | None, limit: int) -> Sequence[RunRow]:
+    """Return the retrainings, or those before one, the newest first, at most so many."""
+    found = select(RunRow).order_by(col(RunRow.run).desc()).limit(limit)
+    return session.exec(found if before is None else found.where(RunRow.run < before)).all()
+
+
 def run_records(rows: Iterable[RunRow]) -> dict[int, Run]:
     """Return rows as the records that the payout reads."""
     return {r.run: Run(r.run, Epoch(r.first), Epoch(r.last), Hash32(r.snapshot)) for r in rows}
@@ -548,6 +578,17 @@ def job_row(session: Session, number: int | None) -> JobRow | None:
 def jobs(session: Session) -> Sequence[JobRow]:
     """Return all jobs, oldest first."""
     return session.exec(select(JobRow).order_by(col(JobRow.id))).all()
+
+
+def newest_jobs(session: Session, before: int | None, limit: int) -> Sequence[JobRow]:
+    """Return the jobs, or those before one, the newest first, at most so many."""
+    found = select(JobRow).order_by(col(JobRow.id).desc()).limit(limit)
+    return session.exec(found if before is None else found.where(col(JobRow.id) < before)).all()
+
+
+def jobs_by_number(session: Session, among: Collection[int]) -> dict[int | None, JobRow]:
+    """Return these jobs by their numbers."""
+    return {j.id: j for j in session.exec(select(JobRow).where(col(JobRow.id).in_(among)))}
 
 
 def bury_jobs(session: Session, now: float, stale_s: float, max_attempts: int) -> None:

@@ -25,7 +25,22 @@ from service.idempotency import Repeatable
 from service.intake import Intake
 from service.ledger import queries
 from service.ledger.tables import AnswerRow, EpochRow
-from service.routes.depends import MAX_EPOCH, Caller, Ctx, HashPath, Reading, Repeat, Writing, context
+from service.rates import Limits
+from service.routes.depends import (
+    MAX_EPOCH,
+    Caller,
+    Ctx,
+    HashPath,
+    Reading,
+    Repeat,
+    Wallets,
+    Writing,
+    context,
+    contract_wallets,
+    idempotency_key,
+    repeatable,
+)
+from service.routes.pages import NEXT, Paged
 from service.signatures import accepted_at
 
 NO_STAKE = "This wallet has no stake: the ranking is recorded, but its HapticScore is 0 until you stake."
@@ -164,7 +179,7 @@ def terms() -> dict[str, str]:
 
 
 @router.post("/sessions", status_code=201)
-def log_in(ctx: Ctx, db: Writing, body: SessionRequest) -> SessionAnswer:
+def log_in(request: Request, ctx: Ctx, db: Writing, wallets: Wallets, body: SessionRequest) -> SessionAnswer:
     """Log a wallet in for the running epoch."""
     session = _parsed(Session, body.session)
     now = ctx.clock.now()
@@ -172,7 +187,8 @@ def log_in(ctx: Ctx, db: Writing, body: SessionRequest) -> SessionAnswer:
         raise ConflictError(f"epoch 0 begins at {ctx.place.start(0)}, now is {now}; sign in then")
     signed = SignedSession(session, body.signature)
     epoch = ctx.place.epoch_at(now)
-    token = auth.log_in(db, signed, ctx.domain, epoch, now, ctx.settings.master, ctx.wallets)
+    token = auth.log_in(db, signed, ctx.domain, epoch, now, ctx.settings.master, wallets)
+    request.app.state.limits.wallet(session.wallet)
     db.commit()
     return SessionAnswer(token=token, epoch=session.epoch, not_after=session.not_after)
 
@@ -189,12 +205,13 @@ def login_nonce(ctx: Ctx) -> NonceAnswer:
 
 
 @router.post("/login", status_code=201)
-def sign_in(ctx: Ctx, db: Writing, body: LoginRequest) -> LoginAnswer:
+def sign_in(request: Request, ctx: Ctx, db: Writing, wallets: Wallets, body: LoginRequest) -> LoginAnswer:
     """Sign in with Ethereum: as good as a Session for asking and reading back, but without a key that signs."""
     token, row = login.sign_in(
         db, body.message, body.signature, domain=ctx.settings.authority, chain_id=ctx.deployment.chain_id,
-        now=ctx.clock.now(), master=ctx.settings.master, wallets=ctx.wallets,
+        now=ctx.clock.now(), master=ctx.settings.master, wallets=wallets,
     )  # fmt: skip
+    request.app.state.limits.wallet(row.wallet)
     db.commit()
     return LoginAnswer(token=token, wallet=checksum(Address(row.wallet)), expires_at=row.expires_at)
 
@@ -265,25 +282,38 @@ async def rank(request: Request, repeat: Repeat) -> Response:
     ranking = _parsed(Ranking, body.ranking)
     if repeat and (known := await to_thread.run_sync(_recall, ctx, repeat, ranking)):
         return JSONResponse(known.answer, known.status)
+    limits: Limits = request.app.state.limits
+    limits.check_wallet(ranking.wallet)
     sent = feedback.Sent.of(ranking, body.signature, body.comment, ctx.domain)
-    accepted = await _accepted(ctx, request.app.state.intake, sent)
-    answer = _receipt(ctx, accepted, await request.app.state.stakes.of(ranking.wallet))
+    accepted = await _accepted(ctx, request, sent)
+    # Only what the wallet signed counts against it: else anybody could use its requests up by naming it.
+    limits.charge_wallet(ranking.wallet)
+    # A wallet that the index does not know may have staked in a block that is not final yet.
+    staked = accepted.staked or await request.app.state.stakes.of(ranking.wallet)
+    answer = _receipt(ctx, accepted, staked)
     status = 200 if accepted.replayed else 201
     if repeat:
         await to_thread.run_sync(_keep, ctx, repeat, ranking, status, answer)
     return Response(answer.model_dump_json(), status, media_type="application/json")
 
 
-async def _accepted(ctx: Context, intake: Intake, sent: feedback.Sent) -> feedback.Accepted:
+async def rank_at_once(request: Request) -> Response:
+    """Do the same where the framework was passed by, and with it the idempotency key."""
+    key = request.headers.get("idempotency-key")
+    return await rank(request, None if key is None else await repeatable(request, idempotency_key(key)))
+
+
+async def _accepted(ctx: Context, request: Request, sent: feedback.Sent) -> feedback.Accepted:
     """Take a ranking in; where no key gave its signature, ask the wallet's code, while nothing is locked."""
+    intake: Intake = request.app.state.intake
     try:
         return await intake.take(sent)
     except UnprovenError as error:
-        said = str(error)
+        said, wallets = str(error), contract_wallets(request)
 
     def ask() -> int:
         wallet = sent.ranking.wallet
-        return accepted_at(ctx.wallets, wallet, sent.digest, sent.signature, ctx.clock.now(), said)
+        return accepted_at(wallets, wallet, sent.digest, sent.signature, ctx.clock.now(), said)
 
     return await intake.take(replace(sent, block=await to_thread.run_sync(ask)))
 
@@ -311,17 +341,19 @@ def _receipt(ctx: Context, accepted: feedback.Accepted, staked: int | None) -> R
     )  # fmt: skip
 
 
-@router.get("/rankings")
+@router.get("/rankings", responses=NEXT)
 def own_rankings(
-    db: Reading, caller: Caller, epoch: Annotated[int | None, Query(ge=0, le=MAX_EPOCH)] = None
+    db: Reading, caller: Caller, page: Paged, epoch: Annotated[int | None, Query(ge=0, le=MAX_EPOCH)] = None
 ) -> list[RankingAnswer]:
     """Read back what this wallet signed, newest first."""
+    before = page.after(2)
+    found = queries.rankings_of(db, caller.wallet, epoch, before=before, limit=page.wanted)
     return [
         RankingAnswer(
             ranking=r.message, signature=r.signature, comment=r.comment, digest=r.digest,
             position=r.position, received_at=r.received_at, receipt=r.receipt,
         )
-        for r in queries.rankings_of(db, caller.wallet, epoch)
+        for r in page.cut(found, lambda r: (r.epoch, r.position))
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -11,11 +12,15 @@ from sqlmodel import Session as Db
 
 from chain.errors import SignatureError
 from chain.messages import parse_address
-from chain.types import Address, Hash32
+from chain.rpc import Rpc
+from chain.types import Address, BlockRef, Hash32
+from chain.wallets import Asked
 from service.auth import Visitor, who
 from service.context import Context
 from service.errors import BadRequestError, UnauthorizedError
+from service.guard import ORIGIN
 from service.idempotency import Repeatable
+from service.rates import Limits
 
 MAX_EPOCH = 2**31 - 1
 """Largest epoch that the tables hold."""
@@ -48,7 +53,7 @@ Reading = Annotated[Db, Depends(reading)]
 Writing = Annotated[Db, Depends(writing)]
 
 
-def bearer(ctx: Ctx, authorization: Annotated[str, Header()] = "") -> Visitor:
+def bearer(request: Request, ctx: Ctx, authorization: Annotated[str, Header()] = "") -> Visitor:
     """Return who is behind `Authorization: Bearer …`."""
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token:
@@ -58,10 +63,46 @@ def bearer(ctx: Ctx, authorization: Annotated[str, Header()] = "") -> Visitor:
         )
     now = ctx.clock.now()
     with ctx.db.read() as db:
-        return who(db, token.strip(), ctx.place.epoch_at(now), now)
+        found = who(db, token.strip(), ctx.place.epoch_at(now), now)
+    limits: Limits = request.app.state.limits
+    limits.wallet(found.wallet)
+    return found
 
 
 Caller = Annotated[Visitor, Depends(bearer)]
+
+
+KEY = re.compile("[!-~]{1,200}")
+
+
+def idempotency_key(key: str) -> str:
+    """Return a key of the form that the document gives; BadRequestError otherwise."""
+    if not KEY.fullmatch(key):
+        raise BadRequestError(
+            f"header.Idempotency-Key: {key[:40]!r} is not 1 to 200 printable ASCII characters without a space"
+        )
+    return key
+
+
+class Counted(Asked):
+    """The wallets that are contracts; how often they are asked is counted by who made us ask."""
+
+    def __init__(self, rpc: Rpc, limits: Limits, address: str) -> None:
+        super().__init__(rpc)
+        self._limits, self._address = limits, address
+
+    def finalized(self) -> BlockRef:
+        """Return the block at which wallets are asked now; a RateError for who asks too often."""
+        self._limits.ask_contract(self._address)
+        return super().finalized()
+
+
+def contract_wallets(request: Request) -> Asked:
+    """Return the wallets that are contracts as this request may ask them."""
+    return Counted(context(request).reader, request.app.state.limits, request.scope[ORIGIN])
+
+
+Wallets = Annotated[Asked, Depends(contract_wallets)]
 
 
 async def repeatable(
@@ -70,7 +111,7 @@ async def repeatable(
         str | None,
         Header(
             alias="Idempotency-Key",
-            pattern="^[!-~]{1,200}$",
+            pattern=f"^{KEY.pattern}$",
             description="Sent again with the same key, a request gets its first answer again; kept for the epoch",
         ),
     ] = None,

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Annotated, Final
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from chain import ledger as chain_ledger
 from service import exports, rowfile
 from service.errors import NotFoundError
 from service.exports import Kind
+from service.guard import HEAD
 from service.routes.depends import Ctx, EpochPath, Reading
 from service.rowfile import Form
 
@@ -31,6 +32,7 @@ _PART: Final = 1 << 16
 )
 def export(
     ctx: Ctx, db: Reading, epoch: EpochPath, kind: Kind, form: Form,
+    request: Request,
     confidence: Annotated[float, Query(ge=0.5, le=1, description="leave out labels that are less sure")] = 0.5,
     if_none_match: Annotated[str, Header()] = "",
 ) -> Response:  # fmt: skip
@@ -49,6 +51,8 @@ def export(
     }
     if report.data_hash in if_none_match:
         return Response(status_code=304, headers=headers)
+    if HEAD in request.scope:
+        return Response(headers=headers, media_type=rowfile.MEDIA[form])
     bundle = _open(ctx.place.bundle_path(epoch))
     sent = _joined(_closing(bundle, kind, form, confidence))
     # A plain iterator is read in a thread, so that others are served while a large bundle is read.

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from chain.errors import HapticError
@@ -22,8 +23,32 @@ LAG_S = 300
 """Seconds of block time that the index may be behind the finalized block."""
 
 
-@router.get("/healthz")
-def healthz(ctx: Ctx, response: Response) -> dict[str, Any]:
+class Health(BaseModel):
+    """Whether all of the service works, and what does not."""
+
+    ok: bool
+    leader: bool
+    errors: dict[str, str] = Field(description="by job: what it failed with")
+    late: list[str] = Field(description="jobs that have not run for too long")
+    behind: str = Field(description="why what is shown may be old, in words; empty where it is not")
+    jobs: dict[str, str] = Field(description="by job: what it did or waits for")
+
+
+class Readiness(BaseModel):
+    """Whether requests can be answered."""
+
+    ok: bool
+    reason: str
+
+
+NOT_WELL: dict[int | str, dict[str, Any]] = {
+    503: {"model": Health, "description": "Something does not work."}
+}
+NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness, "description": "Not now."}}
+
+
+@router.get("/healthz", responses=NOT_WELL)
+def healthz(ctx: Ctx, response: Response) -> Health:
     """200 while every job runs, the chain goes on and the index keeps up with it; 503 with the reasons otherwise.
 
     `leader` says whether it is this replica that runs the jobs.
@@ -33,25 +58,24 @@ def healthz(ctx: Ctx, response: Response) -> dict[str, Any]:
     behind = _behind(ctx)
     well = not (pulse.errors or late or behind)
     response.status_code = 200 if well else 503
-    return {
-        "ok": well,
-        "leader": pulse.leads,
-        "errors": dict(pulse.errors),
-        "late": late,
-        "behind": behind,
-        "jobs": dict(pulse.waits),
-    }
+    return Health(
+        ok=well, leader=pulse.leads, errors=dict(pulse.errors), late=late, behind=behind, jobs=dict(pulse.waits)
+    )  # fmt: skip
 
 
-@router.get("/readyz")
-def readyz(ctx: Ctx, response: Response) -> dict[str, Any]:
+@router.get("/readyz", responses=NOT_READY)
+def readyz(ctx: Ctx, response: Response) -> Readiness:
     """200 while requests can be answered: database and node do, nothing here is old; 503 with the reason otherwise."""
     behind = _behind(ctx)
     response.status_code = 503 if behind else 200
-    return {"ok": not behind, "reason": behind}
+    return Readiness(ok=not behind, reason=behind)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 def metrics(ctx: Ctx) -> Response:
     """Metrics in Prometheus' text format."""
     return Response(generate_latest(registry(ctx)), media_type=CONTENT_TYPE_LATEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -15,13 +16,13 @@ from chain.surplus import Surplus, in_words, next_payment
 from chain.types import Address, Hash32
 from chain.verdict import Known, Verdict, verdicts
 from service.errors import NotFoundError
-from service.leaderboard import LEAST, SIXTH, Merit
+from service.leaderboard import LEAST, SIXTH, Board, Merit
 from service.ledger import queries
 from service.ledger.tables import LabelRow, RankingRow, ScoreRow, TaskRow
 from service.routes.depends import MAX_EPOCH, Ctx, EpochPath, Reading, WalletPath
+from service.routes.pages import NEXT, Paged
 
 router = APIRouter(tags=["public"])
-Limit = Annotated[int, Query(ge=1, le=500)]
 COMPARISONS = "in comparisons"
 
 
@@ -111,9 +112,7 @@ class Judgement(BaseModel):
     """What came of one task that a wallet judged."""
 
     task: str
-    position: int = Field(
-        description="of its last ranking of the task in the epoch's log; the next page begins after it"
-    )
+    position: int = Field(description="of its last ranking of the task in the epoch's log")
     method: str
     prompt: str
     said: str = Field(description="what was signed: the order by the letters shown")
@@ -141,34 +140,35 @@ class Judgements(BaseModel):
     judgements: list[Judgement]
 
 
-@router.get("/leaderboard")
+@router.get("/leaderboard", responses=NEXT)
 def leaderboard(
     ctx: Ctx,
     db: Reading,
+    page: Paged,
     by: Annotated[
         Literal["quality", "score"],
         Query(description="quality: the lower bound of the surplus per comparison"),
     ] = "quality",
     epochs: Annotated[int, Query(ge=0, le=MAX_EPOCH, description="how many of the last; 0: all")] = 0,
-    after: Annotated[int, Query(ge=0, le=MAX_EPOCH, description="the last place that you have")] = 0,
-    limit: Limit = 100,
 ) -> Leaderboard:
     """Wallets by what their work shows for certain: few comparisons prove little, and many bad ones nothing."""
-    last = queries.last_closed(db)
+    # Its pages stay with the epochs of the first.
+    last, after = page.after(2) or (queries.last_closed(db), 0)
     first = max(0, last + 1 - epochs) if epochs else 0
     if by == "quality":
         report = chain_ledger.epoch_report(db, last)
-        board = ctx.boards.find(report.data_hash if report else "", first, lambda: queries.merits(db, first))
-        page, count = list(board.page(after, limit)), len(board)
-        scores = queries.scores_among(db, last, [m.wallet for _, m in page])
+        read = partial(queries.merits, db, first, last)
+        board = ctx.boards.find(report.data_hash, first, read) if report else Board(())
+        found, count = list(board.page(after, page.wanted)), len(board)
+        scores = queries.scores_among(db, last, [m.wallet for _, m in found])
     else:
-        rows = queries.scores(db, last, after, limit)
-        known = {m.wallet: m for m in queries.merits(db, first, [r.wallet for r in rows])}
-        page, count = [(r.place, known[r.wallet]) for r in rows], queries.score_count(db, last)
+        rows = queries.scores(db, last, after, page.wanted)
+        known = {m.wallet: m for m in queries.merits(db, first, last, [r.wallet for r in rows])}
+        found, count = [(r.place, known[r.wallet]) for r in rows], queries.score_count(db, last)
         scores = {r.wallet: r.line["score"] for r in rows}
     return Leaderboard(
         by=by, first=None if last < 0 else first, last=None if last < 0 else last, least_comparisons=LEAST,
-        wallets=count, entries=[_place(place, merit, scores) for place, merit in page],
+        wallets=count, entries=[_place(*one, scores) for one in page.cut(found, lambda x: (last, x[0]))],
     )  # fmt: skip
 
 
@@ -180,15 +180,11 @@ def _place(place: int, merit: Merit, scores: dict[str, str]) -> Place:
     )  # fmt: skip
 
 
-@router.get("/contributors/{wallet}/history")
-def history(
-    db: Reading,
-    wallet: WalletPath,
-    after: Annotated[int, Query(ge=-1, le=MAX_EPOCH, description="the last epoch that you have")] = -1,
-    limit: Limit = 500,
-) -> list[Point]:
+@router.get("/contributors/{wallet}/history", responses=NEXT)
+def history(db: Reading, wallet: WalletPath, page: Paged) -> list[Point]:
     """A wallet epoch by epoch, oldest first: what a plot of it needs; epochs without it are left out."""
-    rows = queries.scores_of(db, wallet, after, limit)
+    (after,) = page.after(1) or (-1,)
+    rows = page.cut(queries.scores_of(db, wallet, after, page.wanted), lambda r: (r.epoch,))
     params = queries.params_of(db, [r.epoch for r in rows])
     allotted: dict[int, int] = {}
     for share in queries.shares_of(db, wallet):
@@ -237,13 +233,12 @@ def earned(db: Reading, rows: list[ScoreRow]) -> Earned | None:
     )  # fmt: skip
 
 
-@router.get("/contributors/{wallet}/epochs/{epoch}")
+@router.get("/contributors/{wallet}/epochs/{epoch}", responses=NEXT)
 def judgements(
     db: Reading,
     wallet: WalletPath,
     epoch: EpochPath,
-    after: Annotated[int, Query(ge=-1, le=2**53, description="the last position that you have")] = -1,
-    limit: Limit = 100,
+    page: Paged,
 ) -> Judgements:
     """What came of each ranking of a wallet: where it agreed with gold and with the others, and what it earned.
 
@@ -255,7 +250,8 @@ def judgements(
     line = queries.line_of(db, epoch, wallet)
     if line is None:
         raise NotFoundError(f"no ranking of {checksum(wallet)} counts in epoch {epoch}")
-    found = queries.judged_page(db, epoch, wallet, after, limit)
+    (after,) = page.after(1) or (-1,)
+    found = page.cut(queries.judged_page(db, epoch, wallet, after, page.wanted), lambda x: (x[0].position,))
     return Judgements(
         epoch=epoch, wallet=checksum(wallet), earned=line["deltaG"], comparisons=line["comparisons"] / 6,
         reliability=line["a"] / 1e6, style_bias=row.style_bias,

@@ -6,8 +6,8 @@ import math
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from chain import ledger as chain_ledger
@@ -20,18 +20,24 @@ from chain.types import Address, Hash32
 from service import training
 from service.context import Context, Payouts
 from service.errors import NotFoundError
+from service.events import Listening
+from service.guard import HEAD
 from service.ledger import queries
 from service.ledger.tables import EpochRow, ScoreRow
 from service.routes import merit
-from service.routes.depends import MAX_EPOCH, Ctx, EpochPath, HashPath, Reading, WalletPath
+from service.routes.depends import Ctx, EpochPath, HashPath, Reading, WalletPath
 from service.routes.merit import Earned
+from service.routes.pages import NEXT, Paged
 from service.status import Status, read_status
 from trainer.rating import Result, rate
 
 router = APIRouter(tags=["public"])
-Limit = Annotated[int, Query(ge=1, le=500)]
-"""How many wallets are shown at once."""
 DigestPath = Annotated[str, Path(pattern="^0x[0-9a-f]{64}$")]
+
+
+LINES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}
+}
 
 
 class Info(BaseModel):
@@ -133,7 +139,6 @@ class Contributor(BaseModel):
     unfinalized: bool = Field(
         description="a block that is not final yet changed its stake, and a reorg may undo that"
     )
-    epochs: list[Standing]
     earned: Earned | None = Field(
         description="over all epochs, against what is proven; null before the first"
     )
@@ -198,6 +203,24 @@ class RunAnswer(BaseModel):
     metrics: dict[str, Any] = Field(description="of the trained model, once it is in the registry")
 
 
+class Work(BaseModel):
+    """A job of the training workers."""
+
+    name: str
+    state: str = Field(description="queued, running, done or failed")
+    attempts: int
+    error: str
+    progress: dict[str, Any]
+
+
+class JobsAnswer(BaseModel):
+    """What is being done."""
+
+    clock: dict[str, str] = Field(description="by job of the clock: what it did or waits for")
+    errors: dict[str, str] = Field(description="by job of the clock: what it failed with")
+    work: list[Work] = Field(description="newest first")
+
+
 @router.get("/info")
 def info(ctx: Ctx) -> Info:
     """What this network is: contracts, rules, the running epoch."""
@@ -217,11 +240,29 @@ def status(ctx: Ctx, db: Reading) -> Status:
     return read_status(ctx, db, time.time())
 
 
-@router.get("/epochs")
-def epochs(ctx: Ctx, db: Reading) -> list[EpochAnswer]:
-    """All epochs that were opened, oldest first."""
-    reports, counts = {r.epoch: r for r in chain_ledger.epoch_reports(db)}, queries.counts(db)
-    return [_epoch(ctx, row, reports.get(row.epoch), *counts[row.epoch]) for row in queries.epochs(db)]
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def events(request: Request) -> Response:
+    """How far the running epoch is, as server-sent events: `counts`, at most one a second, and `epoch` when it changes.
+
+    `counts` has epoch, rankings, handouts, skips and seconds_left; nothing else is public before the close.
+    """
+    if HEAD in request.scope:
+        return Response(media_type=Listening.media_type)
+    return Listening(request.app.state.events)
+
+
+@router.get("/epochs", responses=NEXT)
+def epochs(ctx: Ctx, db: Reading, page: Paged) -> list[EpochAnswer]:
+    """All epochs that were opened, newest first."""
+    (before,) = page.after(1) or (None,)
+    rows = page.cut(queries.newest_epochs(db, page.wanted, before), lambda row: (row.epoch,))
+    reports = {r.epoch: r for r in chain_ledger.epoch_reports(db)}
+    counts = queries.counts(db, [row.epoch for row in rows])
+    return [_epoch(ctx, row, reports.get(row.epoch), *counts[row.epoch]) for row in rows]
 
 
 @router.get("/epochs/{epoch}")
@@ -255,7 +296,7 @@ def _epoch(
     )  # fmt: skip
 
 
-@router.get("/epochs/{epoch}/bundle", response_class=FileResponse)
+@router.get("/epochs/{epoch}/bundle", response_class=FileResponse, responses=LINES)
 def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
     """The epoch's bundle (JSON lines): all that a stranger needs, with the chain, to recompute it."""
     report = chain_ledger.epoch_report(db, epoch)
@@ -265,7 +306,7 @@ def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
     return FileResponse(path, media_type="application/jsonl", headers={"ETag": f'"{report.data_hash}"'})
 
 
-@router.get("/bundles/{data_hash}", response_class=FileResponse)
+@router.get("/bundles/{data_hash}", response_class=FileResponse, responses=LINES)
 def bundle_by_hash(ctx: Ctx, data_hash: HashPath) -> FileResponse:
     """The bundle that has this dataHash, also where its epoch was closed anew since; it never changes."""
     path = ctx.place.bundle_by_hash(data_hash)
@@ -291,20 +332,17 @@ def inclusion(ctx: Ctx, db: Reading, epoch: EpochPath, digest: DigestPath) -> In
     )  # fmt: skip
 
 
-@router.get("/epochs/{epoch}/scores")
-def scores(
-    db: Reading,
-    epoch: EpochPath,
-    after: Annotated[int, Query(ge=0, le=MAX_EPOCH, description="the last place that you have")] = 0,
-    limit: Limit = 500,
-) -> list[Standing]:
-    """The wallets of a closed epoch, the highest HapticScore first: a page of them, the next begins after its last."""
-    return [_standing(s) for s in queries.scores(db, epoch, after, limit)]
+@router.get("/epochs/{epoch}/scores", responses=NEXT)
+def scores(db: Reading, epoch: EpochPath, page: Paged) -> list[Standing]:
+    """The wallets of a closed epoch, the highest HapticScore first."""
+    (after,) = page.after(1) or (0,)
+    found = queries.scores(db, epoch, after, page.wanted)
+    return [_standing(s) for s in page.cut(found, lambda s: (s.place,))]
 
 
 @router.get("/contributors/{wallet}")
 def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
-    """A wallet: stake, scores by epoch, what it was allotted and what it can claim."""
+    """A wallet: stake, what it earned, was allotted and can claim; its scores are under `/epochs` of it."""
     last, active, scored = queries.last_closed(db), _active(db), list(queries.scores_of(db, wallet))
     allotted = queries.cumulative_of(db, wallet, last)
     payable = queries.cumulative_of(db, wallet, active.epoch) if active else 0
@@ -314,11 +352,19 @@ def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
     return Contributor(
         wallet=checksum(wallet), staked=str(staked), staked_final=str(chain_ledger.staked_of(db, wallet)),
         unfinalized=unfinalized is not None,
-        epochs=[_standing(s) for s in scored], earned=merit.earned(db, scored),
+        earned=merit.earned(db, scored),
         waiting=_waiting(ctx, db, wallet, last + 1), abandoned=queries.abandoned_of(db, wallet),
         allotted=str(allotted), claimable=str(max(0, payable - claimed)), claimed=str(claimed),
         pending=_pending(ctx, db, wallet, claimed),
     )  # fmt: skip
+
+
+@router.get("/contributors/{wallet}/epochs", responses=NEXT)
+def contributor_epochs(db: Reading, wallet: WalletPath, page: Paged) -> list[Standing]:
+    """The closed epochs that a wallet took part in, newest first."""
+    (before,) = page.after(1) or (None,)
+    found = queries.scores_before(db, wallet, before, page.wanted)
+    return [_standing(s) for s in page.cut(found, lambda s: (s.epoch,))]
 
 
 def _waiting(ctx: Context, db: Reading, wallet: Address, epoch: int) -> Waiting | None:
@@ -379,10 +425,12 @@ def _elo(strength: float) -> float:
     return 1000 + 400 * strength / math.log(10)
 
 
-@router.get("/runs")
-def runs(ctx: Ctx, db: Reading) -> list[RunAnswer]:
-    """All retrainings with their progress and results."""
-    jobs = {j.id: j for j in queries.jobs(db)}
+@router.get("/runs", responses=NEXT)
+def runs(ctx: Ctx, db: Reading, page: Paged) -> list[RunAnswer]:
+    """All retrainings with their progress and results, newest first."""
+    (before,) = page.after(1) or (None,)
+    found = page.cut(queries.newest_runs(db, before, page.wanted), lambda r: (r.run,))
+    jobs = queries.jobs_by_number(db, [r.job for r in found])
     entries = {e.name: e for e in training.registry(ctx.settings).entries()}
     return [
         RunAnswer(
@@ -390,18 +438,19 @@ def runs(ctx: Ctx, db: Reading) -> list[RunAnswer]:
             state=jobs[r.job].state, attempts=jobs[r.job].attempts, progress=jobs[r.job].progress,
             error=jobs[r.job].error, metrics=dict(entries[r.model].metrics) if r.model in entries else {},
         )
-        for r in queries.runs(db)
+        for r in found
     ]  # fmt: skip
 
 
-@router.get("/jobs")
-def job_list(ctx: Ctx, db: Reading) -> dict[str, Any]:
+@router.get("/jobs", responses=NEXT)
+def job_list(ctx: Ctx, db: Reading, page: Paged) -> JobsAnswer:
     """What the clock is waiting for, and the work of the training workers."""
+    (before,) = page.after(1) or (None,)
     work = [
-        {"name": j.name, "state": j.state, "attempts": j.attempts, "error": j.error, "progress": j.progress}
-        for j in queries.jobs(db)
+        Work(name=j.name, state=j.state, attempts=j.attempts, error=j.error, progress=j.progress)
+        for j in page.cut(queries.newest_jobs(db, before, page.wanted), lambda j: (j.id or 0,))
     ]
-    return {"clock": dict(ctx.pulse.waits), "errors": dict(ctx.pulse.errors), "work": work}
+    return JobsAnswer(clock=dict(ctx.pulse.waits), errors=dict(ctx.pulse.errors), work=work)
 
 
 def _active(db: Reading) -> EpochReport | None:

@@ -38,8 +38,9 @@ from sqlmodel import select
 from chain.assignment import display_order, method_of
 from chain.bundle import SignedSession
 from chain.contracts import Contract
-from chain.devnet import Devnet
+from chain.devnet import Devnet, mine
 from chain.feedback import Task, summary_of
+from chain.indexer import index
 from chain.messages import Domain, Ranking, Session, parse_address, recover, sign, sign_with
 from chain.rpc import Rpc
 from chain.rules import Rules
@@ -131,6 +132,8 @@ def stand(database: str, count: int) -> Iterator[Stand]:
             rankings = _hand_out(session, site, place, made, count, now)
             session.commit()
         _stake(site, {r.ranking.wallet for r in rankings})
+        mine(rpc, 3)
+        index(rpc, db.write, site.deployment)
         yield Stand(site, db, place.domain, rankings, port)
 
 

@@ -67,6 +67,8 @@ class Crowd:
     """First second of the epoch, which lasts LENGTH."""
     seed: bytes = SEED
     domain: Domain = DOMAIN
+    spare: int = 0
+    """Tasks beyond those that it gives all judgements that are wanted: so that some are left to hand out."""
 
     @property
     def rankings(self) -> int:
@@ -80,8 +82,13 @@ class Crowd:
 
     def evidence(self) -> Evidence:
         """Return what this crowd signed: wallets in turn, so that each ranks a task or two; better ones mostly agree."""
+        return self.work()[0]
+
+    def work(self) -> tuple[Evidence, Board]:
+        """Return the same, and the board as it is after that."""
         luck = Random(1)
-        tasks = {t.hash(): t for t in (_task(n, luck) for n in range(-(-self.rankings // OVERLAP)))}
+        count = -(-self.rankings // OVERLAP) + self.spare
+        tasks = {t.hash(): t for t in (_task(n, luck) for n in range(count))}
         board, log, handouts = Board(tasks, RULES, self.seed), [], []
         for position in range(self.rankings):
             wallet, key = self.people[position % self.wallets]
@@ -100,7 +107,7 @@ class Crowd:
             seed=Hash32("0x" + self.seed.hex()), gold_root=gold_root(tasks, {}, self.seed), lam=standing({}).lam,
             rules=RULES, previous=standing({}).previous, receipt_signer=DISTRIBUTOR,
         )  # fmt: skip
-        return Evidence(header, tasks, {}, (), tuple(log), (), tuple(handouts))
+        return Evidence(header, tasks, {}, (), tuple(log), (), tuple(handouts)), board
 
     def _ranking(self, wallet: Address, task: Task, name: Hash32, luck: Random) -> Ranking:
         """Return an order of all responses: the true one, which is that of their hashes, or any."""
@@ -119,11 +126,11 @@ def standing(paid: dict[Address, Wei]) -> Standing:
     return Standing(Ratio(params.lambda0_num, params.lambda0_den), states=states, cumulative=paid)
 
 
-def changes(wallets: list[Address], rounds: int = 3) -> Iterator[Change]:
+def changes(wallets: list[Address], rounds: int = 3, start: int = GENESIS) -> Iterator[Change]:
     """Yield the vault's events: each account changes its stake so many times, before and within the epoch."""
     for turn in range(rounds):
         for place, wallet in enumerate(wallets):
-            yield Change(wallet, Wei((place % 97 + turn + 1) * 10**18), GENESIS - 200 + 150 * turn)
+            yield Change(wallet, Wei((place % 97 + turn + 1) * 10**18), start - 200 + 150 * turn)
 
 
 def facts(found: Iterable[Change], header: Header, revenue: int) -> Facts:

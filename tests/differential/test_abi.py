@@ -15,6 +15,7 @@ COMMITTED = ROOT / "chain" / "abi"
 FORGE = CONTRACTS / "node_modules" / ".bin" / "forge"
 NAMES = {
     "DevnetDollar.json",
+    "DevnetWallet.json",
     "EpochLedger.json",
     "HapticToken.json",
     "RevenueDistributor.json",

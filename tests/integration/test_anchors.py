@@ -32,6 +32,7 @@ class _TooLate(Story):
 
     def open(self, epoch: int) -> None:
         if not epoch:
+            self.endow(self.people)
             self.chain.warp(GENESIS + 300)
         super().open(epoch)
 
@@ -67,7 +68,7 @@ class _NeverClosed(Story):
         (_OtherRules, "opened with 0x.*; seed, gold, rules and lambda of the bundle hash to 0x"),
         (
             _TooLate,
-            r"opened at \d+, but the ranking at position 0 had come in at \d+: it was committed to after",
+            r"opened at \d+, but task 0x\w+ had been handed to 0x\w+ at \d+: it was committed to after",
         ),
         (_OtherBundle, "closed with dataHash 0x.*, posted with 0x"),
         (_OtherRankings, "closed with ledgerRoot 0x.*, posted with 0x"),
@@ -78,6 +79,7 @@ def test_an_operator_is_held_to_what_it_committed_to(
     deployed: Chain, tmp_path: Path, kind: type[Story], said: str
 ) -> None:
     told = begin(deployed, tmp_path, people=3, kind=kind)
+    told.endow(3)
     _, report = told.close(0)
     told.post(report)
     with pytest.raises(VerifyError, match=f"^epoch 0, on the chain: {said}"):
@@ -108,6 +110,7 @@ def test_an_epoch_that_was_given_up_pays_nothing_and_carries_its_revenue_on(
         (134, 0, True),
     ]
     assert [len(v.notes) for v in found] == [0, 1, 0]
+    assert [v.checked.sealed is None for v in found] == [False, True, False]
     assert found[1].notes[0].startswith("epoch 1 was abandoned on the chain")
 
 
@@ -146,13 +149,25 @@ def test_the_bundle_of_an_epoch_that_was_given_up_says_nothing_of_its_own(
         _verified(told)
 
 
-def test_no_task_of_an_epoch_that_was_given_up_is_published(deployed: Chain, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        (lambda e, whole: replace(e, tasks=whole.tasks), "epoch 0, epoch line: goldRoot is 0x0+, expected"),
+        (
+            lambda e, whole: replace(e, sessions=whole.sessions),
+            "but its bundle has a session line: nothing of it can be checked",
+        ),
+    ],
+)
+def test_nothing_that_was_asked_or_signed_in_an_epoch_that_was_given_up_is_published(
+    deployed: Chain, tmp_path: Path, said: Callable[[Evidence, Evidence], Evidence], match: str
+) -> None:
     told = begin(deployed, tmp_path, people=3, kind=_Careless)
     whole = told._evidence(0, BlockRef(0, ZERO_HASH, ZERO_HASH, 0))
-    told.said = lambda e: replace(e, tasks=whole.tasks)  # type: ignore[attr-defined]
+    told.said = lambda e: said(e, whole)  # type: ignore[attr-defined]
     told.abandoned.add(0)
     told.post(told.close(0)[1])
-    with pytest.raises(VerifyError, match="but its bundle has a task line: nothing of it can be checked"):
+    with pytest.raises(VerifyError, match=match):
         _verified(told)
 
 

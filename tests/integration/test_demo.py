@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,33 @@ def test_the_whole_loop_ends_with_balances_that_add_up_and_a_stranger_who_agrees
     config.write_text(json.dumps(SMALL_TRAINER))
     scenario = play.Scenario(epochs=2, tasks=32, effort=0.25, retrain_after=20, trainer_config=config)
     play.run(tmp_path / "demo", 1, scenario)
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "verify: OK" in said
     assert "✗" not in said
     assert "policy-1" in said
     for role in ROLES:
         assert role.name in said
+    kept = [json.loads(x)["receipt"] for x in (tmp_path / "demo" / "receipts.jsonl").read_text().splitlines()]
+    for epoch in range(2):
+        mine = sum(r["epoch"] == epoch for r in kept)
+        assert mine > 50
+        assert f"receipts {mine}, in the log as they promise {mine}" in said
+    assert f"receipts kept, one for each ranking: {len(kept)}" in said
+    for role in (r for r in ROLES if r.signs != "session"):
+        assert round(role.work * scenario.effort) > 5
+    who = re.search(r"session keys (\d+), .* Ethereum (\d+), .* \(ERC-1271\) (\d+)", said)
+    assert who
+    assert sum(map(int, who.groups())) == len(kept)
+    assert all(int(n) > 5 for n in who.groups())
+    sizes = re.search(r"number of responses: 2: (\d+), 3: (\d+), 4: (\d+), 6: (\d+)", said)
+    assert sizes
+    assert all(int(n) for n in sizes.groups())
+    assert re.search(r"their wallets' budgets: [1-9]", said)
+    # Two of the operator's own tasks; a small model may say an odd character besides.
+    assert re.search(r"shown without that: ([2-9]|\d\d)", said)
+    assert re.search(r"judgements wanted, .*: 3: \d+.*; had as many .*: 3: \d+", said)
+    assert "under the ledger root of epoch 1 on the chain" in said
+    assert re.search(r"export: [1-9][\d,]* rows", said)
     bundle = (tmp_path / "demo" / "bundles" / "epoch-1.jsonl").read_text()
     assert '"kind":"run"' in bundle
 

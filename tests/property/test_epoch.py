@@ -84,9 +84,9 @@ def test_both_engines_close_chained_epochs_with_the_same_bytes(
 def test_chained_epochs_have_the_hashes_that_they_had_when_they_were_first_closed() -> None:
     told = _story(6, [{0: 1000, 2**64 - 1: 7}, {1: 500}, {2: 9}], FAST)
     assert [closed.data_hash for _, closed in told] == [
-        "0xc12f3f3aadc10e465f4064fbb2ea95260dab91a7a516d7c4e2d3b122f4ba8ab3",
-        "0xcc2ecb924697e08f65565bcc39d45ed75adef0ddc9b97741a852da7236cd991a",
-        "0x04f7bb62204aba134dac55b9d81011f5c406454a97a0bf5d431129dd08324047",
+        "0xbb8d2de26a33e36c04f54e8ad56f61446fc6ad0656ae44aa3f50a827b59b5890",
+        "0x755f88aa2f6279ef42a3a0329e1a1640120ced1df88a98ceaf2e6bcca6f1f5ca",
+        "0xd0478ea11e1d013c57680650236268755651bfb559a5baca42e444acfc1a6a6b",
     ]
 
 

@@ -91,7 +91,7 @@ def test_a_pair_has_one_row_in_which_the_labelled_one_is_chosen(seed: int) -> No
 @worlds
 def test_a_threshold_leaves_out_the_less_sure_and_changes_nothing_else(seed: int, least: float) -> None:
     (told,) = _told(seed)
-    kept = [r for r in _rows("preference", told.bundle) if r["confidence"] >= least]
+    kept = [r for r in _rows("preference", told.bundle) if r["confidence"] * 10**6 >= round(least * 10**6, 3)]
     assert _rows("preference", told.bundle, least) == kept
     assert _rows("rankings", told.bundle, least) == _rows("rankings", told.bundle)
 

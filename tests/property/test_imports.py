@@ -113,7 +113,7 @@ def test_what_is_made_is_read_by_the_trainer_and_by_the_service(
         (t["prompt"], set(t["responses"])) for t in tasks
     ]
     gold = list(imports.gold(found, Tally(), 1))
-    known = file_gold(_file(folder, gold), Rules(), 99, set())
+    known = file_gold(_file(folder, gold), Rules(), 99, lambda _: set())
     assert [dict(zip(p.task.responses, p.gold_ranks, strict=True)) for p in known] == [
         dict(zip(g["responses"], g["ranks"], strict=True)) for g in gold
     ]

@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from sqlmodel import SQLModel, select
 
 from chain.contracts import Contract, call
@@ -38,6 +37,7 @@ from service.context import Context, build
 from service.devnet import COIN, Site, prepare
 from service.epochs import open_epoch
 from service.ledger import queries
+from service.server import Server
 from service.settings import Settings
 from tests.integration.service.shell import ZYGOTE, Shell, open_shell
 
@@ -193,14 +193,19 @@ def quality(text: str) -> int:
     return int(text.rsplit(" ", 1)[1])
 
 
-@contextmanager
-def _served(ctx: Context) -> Iterator[str]:
-    """Serve a context over HTTP in a thread, without the clock, and yield its URL."""
+def _bound() -> socket.socket:
+    """Return a socket at a free port, which people sign in at by the service's settings."""
     # With the protocol named, asyncio turns Nagle's algorithm off: else each answer takes 40 ms.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
+    return listening
+
+
+@contextmanager
+def _served(ctx: Context, listening: socket.socket) -> Iterator[str]:
+    """Serve a context over HTTP in a thread, without the clock, and yield its URL."""
     app = create_app(ctx, clock=False)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
+    server = Server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
@@ -211,24 +216,23 @@ def _served(ctx: Context) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(10)
-        listening.close()
 
 
 @contextmanager
 def _network(folder: Path, rules: Rules, **settings: Any) -> Iterator[Net]:
     rules_file = folder / "rules.json"
     rules_file.write_text(json.dumps(rules.to_json()))
-    with Devnet(0) as chain, Rpc(chain.url) as rpc:
+    with _bound() as listening, Devnet(0) as chain, Rpc(chain.url) as rpc:
         genesis = rpc.block("latest").timestamp + LEAD_S
         site = prepare(
             rpc, folder, genesis=genesis, epoch_length=EPOCH_S, window=WINDOW_S, cooldown=EPOCH_S,
             extra={"HAPTIC_RULES_FILE": str(rules_file)},
         )  # fmt: skip
         known = {k.removeprefix("HAPTIC_").lower(): v for k, v in site.environ.items()}
-        ctx = build(Settings(**(known | settings)))
+        ctx = build(Settings(**(known | {"port": listening.getsockname()[1]} | settings)))
         # No answer of the clock is kept: block time jumps in these tests.
         ctx = replace(ctx, clock=ChainClock(ctx.rpc, 0.0))
-        with _served(ctx) as url, Api(url) as api:
+        with _served(ctx, listening) as url, Api(url) as api:
             yield Net(chain, rpc, site, ctx, api, rules)
 
 

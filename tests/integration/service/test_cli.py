@@ -97,7 +97,7 @@ def test_a_number_outside_its_range_is_refused_before_anything_starts(
 
 def test_all_numbers_of_the_command_line_are_looked_at() -> None:
     assert {("rank",), ("devnet",), ("epoch", "veto")} <= {path for path, _ in NUMBERS}
-    assert len(NUMBERS) == 20
+    assert len(NUMBERS) == 33
 
 
 def test_the_times_of_a_deployment_may_be_what_the_contracts_take(net: Any) -> None:

@@ -11,6 +11,7 @@ from eth_account import Account
 from eth_typing import Hash32 as EthHash32
 
 from chain.bundle import read_evidence
+from chain.contracts import creation
 from chain.devnet import warp
 from chain.errors import RpcError, VerifyError
 from chain.evidence import check_evidence
@@ -20,6 +21,7 @@ from chain.messages import Session, sign
 from chain.rules import Rules
 from chain.siwe import SignIn, personal_hash
 from chain.types import Address
+from chain.verify import Checked
 from chain.wallets import Asked
 from service import jobs
 from service.auth import terms_hash
@@ -52,7 +54,7 @@ class Contract(Contributor):
         return {"session": said.to_json(), "signature": self.wrap(sign(said, self.domain, self.wallet))}
 
     def enter(self, **changes: Any) -> None:
-        self._token = self.net.api.request("POST", "/v1/sessions", body=self.session(**changes))["token"]
+        self._enter(self.net.api.request("POST", "/v1/sessions", body=self.session(**changes))["token"])
 
     def said(self, right: Any) -> dict[str, Any]:
         task = self.next_task()
@@ -122,6 +124,22 @@ def test_a_contract_signs_in_with_ethereum(net: Any) -> None:
     signature = "0x" + bytes(who.wallet.unsafe_sign_hash(digest).signature).hex()
     body = {"message": message.text(), "signature": signature}
     assert net.api.request("POST", "/v1/login", body=body)["token"]
+
+
+@pytest.mark.parametrize("way", ["session", "login"])
+def test_the_client_speaks_for_a_contract_by_its_owners_key(net: Any, right: Any, way: str) -> None:
+    owner = Account.create()
+    made = send(net.rpc, None, creation("DevnetWallet", address_of(owner)))["contractAddress"].lower()
+    net.go_to(net.now())
+    me = Contributor(net.api, owner, net.ctx.domain, use_session_key=False, address=made)
+    if way == "session":
+        me.log_in(epoch=0, now=net.now(), hours=1, judgements=10)
+    else:
+        me.sign_in()
+    task = me.next_task()
+    row = _row(net, me.send(me.ranking(task, right(task), now=net.now())))
+    assert (row.wallet, row.signer) == (made, made)
+    assert row.block
 
 
 def test_what_the_contract_refuses_is_refused_with_both_reasons(net: Any, right: Any) -> None:
@@ -204,6 +222,8 @@ def test_strangers_find_what_contracts_signed_as_it_was(net: Any, right: Any) ->
     evidence = read_evidence(lines)
     asked = Asked(net.rpc)
     assert check_evidence(evidence, net.ctx.domain, asked)
+    by_code = sum(x.get("block", 0) > 0 for x in lines)
+    assert Checked.of(evidence, None).contract_signatures == by_code > 1
     with pytest.raises(VerifyError, match="there is no chain to ask it at"):
         check_evidence(evidence, net.ctx.domain)
 

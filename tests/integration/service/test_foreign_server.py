@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import MappingProxyType
 
 import pytest
 
@@ -13,15 +14,17 @@ from service.client import Api, ApiError
 
 
 @pytest.fixture
-def answering() -> Iterator[Callable[[int, bytes], str]]:
+def answering() -> Iterator[Callable[..., str]]:
     """Return the way to the URL of a web server that gives one answer to everything."""
     servers = []
 
-    def start(status: int, content: bytes) -> str:
+    def start(status: int, content: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(status)
                 self.send_header("content-length", str(len(content)))
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -38,7 +41,7 @@ def answering() -> Iterator[Callable[[int, bytes], str]]:
         server.server_close()
 
 
-def test_a_refusal_is_told_in_the_services_own_words(answering: Callable[[int, bytes], str]) -> None:
+def test_a_refusal_is_told_in_the_services_own_words(answering: Callable[..., str]) -> None:
     url = answering(409, b'{"detail": "epoch 3 is not open"}')
     with Api(url) as api, pytest.raises(ApiError) as caught:
         api.get("/info")
@@ -47,9 +50,7 @@ def test_a_refusal_is_told_in_the_services_own_words(answering: Callable[[int, b
 
 @pytest.mark.parametrize("status", [200, 404, 502])
 @pytest.mark.parametrize("content", [b"<html>hello</html>", b"", b"\xff", b"[1"])
-def test_a_web_page_is_no_service(
-    answering: Callable[[int, bytes], str], status: int, content: bytes
-) -> None:
+def test_a_web_page_is_no_service(answering: Callable[..., str], status: int, content: bytes) -> None:
     with Api(answering(status, content)) as api, pytest.raises(ApiError, match=f"HTTP {status} and no JSON"):
         api.get("/info")
 
@@ -61,3 +62,19 @@ def test_where_nobody_listens_it_is_said_how_to_start_a_service() -> None:
             api.get("/info")
     assert "haptic serve" in str(caught.value)
     assert caught.value.status == 0
+
+
+@pytest.mark.parametrize("link", ["http://elsewhere.example/?cursor=again", "?limit=1", "http://[", ""])
+def test_of_a_list_nothing_else_is_asked_for_and_it_ends(answering: Callable[..., str], link: str) -> None:
+    url = answering(200, b"[1]", {"link": f'<{link}>; rel="next"'})
+    with Api(url) as api, pytest.raises(ApiError, match="does not say where the next page of /runs is"):
+        list(api.every("/runs"))
+
+
+@pytest.mark.parametrize("wait", ["0", "61", "soon", "-1", "9" * 5000, None])
+def test_who_is_put_off_waits_as_long_as_it_is_told_and_not_for_ever(
+    answering: Callable[..., str], wait: str | None
+) -> None:
+    url = answering(429, b'{"detail": "too many"}', {} if wait is None else {"retry-after": wait})
+    with Api(url) as api, pytest.raises(ApiError, match="too many"):
+        api.get("/info")

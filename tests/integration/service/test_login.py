@@ -13,6 +13,8 @@ from eth_account.messages import encode_defunct
 from chain.keys import address_of
 from chain.siwe import SignIn
 from service.auth import token_hash
+from service.client import Api, ApiError, Contributor
+from service.ledger import queries
 from service.login import LONGEST_S, NONCE_S
 
 
@@ -51,6 +53,29 @@ def test_who_signed_in_is_handed_tasks_and_reads_back(net: Any, message: SignIn,
     assert answer["expires_at"] - LONGEST_S in range(net.now() - 60, net.now() + 1)
     assert net.api.request("GET", "/v1/tasks/next", token=answer["token"])["epoch"] == 0
     assert net.api.request("GET", "/v1/rankings", token=answer["token"]) == []
+
+
+def test_a_client_signs_in_and_then_signs_each_ranking_itself(net: Any, right: Any, wallet: Any) -> None:
+    me = Contributor(net.api, wallet, net.ctx.domain)
+    me.sign_in()
+    task = me.next_task()
+    answer = me.send(me.ranking(task, right(task), now=net.now()))
+    with net.ctx.db.read() as db:
+        row = queries.ranking_by_digest(db, 0, answer["digest"])
+    assert row.signer == address_of(wallet)
+    assert address_of(wallet) not in str(net.rows()["session"])
+
+
+def test_a_client_signs_nothing_where_it_is_asked_to_log_in_elsewhere(net: Any, wallet: Any) -> None:
+    """What it signed would let whoever asks in at the other place."""
+    with (
+        net.nothing_written(),
+        Api(net.api.url.replace("127.0.0.1", "localhost")) as elsewhere,
+        pytest.raises(
+            ApiError, match=r"localhost:\d+ asks for a login at '127.0.0.1:\d+', so nothing was signed"
+        ),
+    ):
+        Contributor(elsewhere, wallet, net.ctx.domain).sign_in()
 
 
 def test_a_login_grants_no_key(net: Any, message: SignIn, wallet: Any) -> None:

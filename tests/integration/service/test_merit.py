@@ -44,15 +44,8 @@ class Story:
 
     def judged(self, name: str, epoch: int, limit: int = 500) -> list[dict[str, Any]]:
         """Return what came of a wallet's judgements, page by page."""
-        found: list[dict[str, Any]] = []
-        while True:
-            after = found[-1]["position"] if found else -1
-            page = self.net.api.get(self.path(name, f"/epochs/{epoch}"), after=after, limit=limit)[
-                "judgements"
-            ]
-            if not page:
-                return found
-            found += page
+        pages = self.net.api.pages(self.path(name, f"/epochs/{epoch}"), limit=limit)
+        return [judged for page in pages for judged in page["judgements"]]
 
 
 def _plans(epoch: int, count: int) -> list[Plan]:
@@ -207,7 +200,7 @@ def test_who_took_no_part_is_told_so(story: Story) -> None:
 def test_what_is_proven_is_said_in_the_numbers_of_the_last_line(story: Story) -> None:
     for name in story.people:
         found = story.net.api.get(story.path(name))
-        line = story.line(name, found["epochs"][-1]["epoch"])
+        line = story.line(name, next(story.net.api.every(story.path(name, "/epochs")))["epoch"])
         e = found["earned"]
         assert (e["earned"], e["stands"], e["proven"]) == (line["payG"], line["h"], line["payHmax"])
         assert int(e["earned"]) - int(e["chance"]) - int(e["entry"]) == int(e["stands"])
@@ -245,7 +238,7 @@ def test_the_history_is_the_wallets_lines_in_comparisons(story: Story) -> None:
         assert p["low"] < p["quality"] <= p["high"]
     assert points[0]["surplus"] + points[1]["earned"] == pytest.approx(points[1]["surplus"])
     assert story.net.api.get(story.path("ann", "/history"), limit=1) == points[:1]
-    assert story.net.api.get(story.path("ann", "/history"), after=0) == points[1:]
+    assert list(story.net.api.every(story.path("ann", "/history"), limit=1)) == points
     assert [p["epoch"] for p in story.net.api.get(story.path("idle", "/history"))] == [0]
 
 
@@ -257,7 +250,7 @@ def _expected(story: Story, epochs: tuple[int, ...]) -> dict[str, dict[str, Any]
     found = {}
     for name in story.people:
         took_part = [
-            e["epoch"] for e in story.net.api.get(story.path(name))["epochs"] if e["epoch"] in epochs
+            e["epoch"] for e in story.net.api.every(story.path(name, "/epochs")) if e["epoch"] in epochs
         ]
         lines = [story.line(name, e) for e in took_part]
         work = sum(x["comparisons"] for x in lines)
@@ -290,8 +283,9 @@ def test_places_go_by_the_lower_bound_over_the_epochs_asked_for(
 def test_places_come_page_by_page(story: Story) -> None:
     whole = story.net.api.get("/leaderboard")["entries"]
     assert len(whole) > 3
-    assert story.net.api.get("/leaderboard", after=1, limit=2)["entries"] == whole[1:3]
-    assert story.net.api.get("/leaderboard", after=len(whole))["entries"] == []
+    pages = list(story.net.api.pages("/leaderboard", limit=2))
+    assert [e for page in pages for e in page["entries"]] == whole
+    assert {len(page["entries"]) for page in pages[:-1]} == {2}
 
 
 def test_who_is_always_wrong_stands_last_by_quality_however_much_it_does(story: Story) -> None:
@@ -313,12 +307,21 @@ def test_by_score_the_places_are_those_of_the_last_epoch(story: Story) -> None:
             assert e | {"place": 0} == by_quality[e["wallet"]] | {"place": 0}
 
 
+def test_what_was_closed_since_is_not_on_a_leaderboard_of_the_epochs_before(story: Story) -> None:
+    ann = story.people["ann"].address
+    with story.net.ctx.db.read() as db:
+        (until_first,) = queries.merits(db, 0, 0, [ann])
+        (until_last,) = queries.merits(db, 0, 1, [ann])
+    assert (until_first.epochs, until_last.epochs) == (1, 2)
+    assert until_first.surplus == int(story.line("ann", 0)["deltaG"])
+
+
 def test_an_epoch_that_is_taken_back_leaves_no_merit_and_no_label(story: Story) -> None:
     ctx = story.net.ctx
     with ctx.db.write() as db:
-        before = {m.wallet: m.epochs for m in queries.merits(db, 0)}
+        before = {m.wallet: m.epochs for m in queries.merits(db, 0, 1)}
         queries.forget_results(db, 1)
-        after = {m.wallet: m.epochs for m in queries.merits(db, 0)}
+        after = {m.wallet: m.epochs for m in queries.merits(db, 0, 1)}
         ann = story.people["ann"].address
         assert (before[ann], after[ann]) == (2, 1)
         assert all(label is None for _, _, label in queries.judged_page(db, 1, ann, -1, 99))

@@ -14,6 +14,7 @@ from chain.messages import sign
 from chain.rules import Rules
 from service import corrections, epochs, feedback, handouts, jobs
 from service.errors import ConflictError
+from service.feedback import Running
 from service.ledger import queries
 from tests.integration.service.turns import at_once, doing
 from tests.postgres import Postgres
@@ -202,11 +203,13 @@ def test_no_ranking_that_is_being_recorded_is_left_out_when_its_epoch_is_closed(
 def test_no_ranking_comes_into_an_epoch_that_is_being_closed(net: Any) -> None:
     item = _ended(net, judged=False)
     # By a replica whose clock is behind: it still takes the epoch for the running one.
-    ranking: Any = SimpleNamespace(epoch=item.epoch)
-    refused = at_once(
-        net.ctx.db,
-        _store(net, item),
-        doing(net.ctx.db, lambda s: feedback.accept(s, net.ctx.desk, b"", ranking, "", "", net.now())),
-    )
+    sent: Any = SimpleNamespace()
+
+    def take(db: Db) -> None:
+        (found,) = feedback.accept_all(db, net.ctx.desk, Running(item.epoch, b""), [sent], net.now())
+        assert isinstance(found, Exception)
+        raise found
+
+    refused = at_once(net.ctx.db, _store(net, item), doing(net.ctx.db, take))
     assert isinstance(refused, ConflictError)
     assert f"epoch {item.epoch} is not open" in str(refused)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,8 +136,19 @@ def test_a_closed_log_proves_each_ranking_and_a_kept_receipt_finds_it(
     net.refused(400, "digest", method="GET", path=path.replace(mine[0]["digest"], "0x12"))
     jobs.step_commit(net.ctx)
     jobs.step_payout(net.ctx)
-    said = haptic.does("verify", "--receipts", str(kept))
-    assert f"in the log as number {mine[0]['position']}" in said
+    (bundle,) = net.ctx.place.bundles.glob("epoch-0.jsonl")
+    kinds = Counter(json.loads(line)["kind"] for line in bundle.read_text().splitlines())
+    said = " ".join(haptic.does("verify", "--receipts", str(kept)).split())
+    assert (
+        f"checked: signatures {kinds['ranking'] + kinds['session']} (of contract wallets, by their code 0)"
+        in said
+    )
+    assert (
+        f"hand-outs replayed {kinds['handout']}, skips {kinds['skip']}; tasks 12 and gold 0 committed to"
+        in said
+    )
+    assert "s before the first hand-out; bundle 0x" in said
+    assert "receipts 2, in the log as they promise 2" in said
     assert "verify: OK" in said
     lines = kept.read_text().splitlines()
     moved = json.loads(lines[0])
@@ -145,4 +157,6 @@ def test_a_closed_log_proves_each_ranking_and_a_kept_receipt_finds_it(
     odd = haptic("verify", "--receipts", str(tmp_path / "odd.jsonl"))
     assert odd.status == 1
     assert "receipt in line 1, epoch 0: the ranking" in odd.out
+    assert "receipt in line 2" not in odd.out
+    assert "receipts 2, in the log as they promise 1" in " ".join(odd.out.split())
     assert "verify: OK" not in odd.out

@@ -200,7 +200,7 @@ def test_the_index_is_read_anew_when_it_is_asked_for_and_answered(haptic: Shell,
         said = haptic.does("index", "--dry-run", *arguments)
         assert f"Forgets │ {forgets} │" in said
         assert ("Reads │ 0 blocks" in said) == (not blocks)
-    assert "Nothing was sent" in haptic.does("index", "--anew", typed="n\n")
+    assert "Nothing was written" in haptic.does("index", "--anew", typed="n\n")
     assert rows() == before
     with net.ctx.db.write() as db:
         db.connection().execute(delete(ledger.StakeRow))
