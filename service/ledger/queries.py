@@ -415,12 +415,14 @@ def params_of(session: Session, epochs: Collection[int]) -> dict[int, Params]:
     return known
 
 
-def merits(session: Session, first: int, wallets: Collection[str] | None = None) -> Iterator[Merit]:
-    """Yield what work came to from an epoch on, of each wallet that took part since, or of some wallets."""
+def merits(
+    session: Session, first: int, last: int, wallets: Collection[str] | None = None
+) -> Iterator[Merit]:
+    """Yield what work came to in some epochs, of each wallet that took part in one, or of some wallets."""
     # As floating-point numbers: SQLite's integers end at 64 bits, and a leaderboard is for show.
     sums = (func.sum(cast(c, Float)) for c in (MeritRow.delta_g, MeritRow.delta_v))
     wanted = select(MeritRow.wallet, func.count(), func.sum(MeritRow.comparisons), *sums)
-    wanted = wanted.where(MeritRow.epoch >= first).group_by(col(MeritRow.wallet))
+    wanted = wanted.where(MeritRow.epoch >= first, MeritRow.epoch <= last).group_by(col(MeritRow.wallet))
     if wallets is not None:
         wanted = wanted.where(col(MeritRow.wallet).in_(wallets))
     for wallet, epochs_in, comparisons, surplus, variance in _streamed(session, wanted):

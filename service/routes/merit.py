@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -15,7 +16,7 @@ from chain.surplus import Surplus, in_words, next_payment
 from chain.types import Address, Hash32
 from chain.verdict import Known, Verdict, verdicts
 from service.errors import NotFoundError
-from service.leaderboard import LEAST, SIXTH, Merit
+from service.leaderboard import LEAST, SIXTH, Board, Merit
 from service.ledger import queries
 from service.ledger.tables import LabelRow, RankingRow, ScoreRow, TaskRow
 from service.routes.depends import MAX_EPOCH, Ctx, EpochPath, Reading, WalletPath
@@ -156,12 +157,13 @@ def leaderboard(
     first = max(0, last + 1 - epochs) if epochs else 0
     if by == "quality":
         report = chain_ledger.epoch_report(db, last)
-        board = ctx.boards.find(report.data_hash if report else "", first, lambda: queries.merits(db, first))
+        read = partial(queries.merits, db, first, last)
+        board = ctx.boards.find(report.data_hash, first, read) if report else Board(())
         found, count = list(board.page(after, page.wanted)), len(board)
         scores = queries.scores_among(db, last, [m.wallet for _, m in found])
     else:
         rows = queries.scores(db, last, after, page.wanted)
-        known = {m.wallet: m for m in queries.merits(db, first, [r.wallet for r in rows])}
+        known = {m.wallet: m for m in queries.merits(db, first, last, [r.wallet for r in rows])}
         found, count = [(r.place, known[r.wallet]) for r in rows], queries.score_count(db, last)
         scores = {r.wallet: r.line["score"] for r in rows}
     return Leaderboard(

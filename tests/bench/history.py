@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlmodel import Session, SQLModel
 
 from chain.assignment import seed_commitment
+from chain.board import Board
 from chain.bundle import Evidence, SignedRanking
 from chain.canonical import text_hash
 from chain.events import Activated, Staked
+from chain.feedback import Task
+from chain.handout import HandoutEntry
 from chain.ledger import EpochReport, StakeRow
 from chain.ledger.bulk import insert_rows
 from chain.ledger.rows import ReportRow
-from chain.merkle import EMPTY_ROOT
 from chain.tree import SumTree
-from chain.types import Address, Leaf, Wei
+from chain.types import Address, Hash32, Leaf, Wei
 from service.epochs import Place
 from service.ledger.tables import (
     EpochRow,
@@ -36,8 +37,7 @@ from service.ledger.tables import (
     TallyRow,
     TaskRow,
 )
-from tests.bench.crowd import RULES, Crowd, changes
-from tests.worlds import GENESIS
+from tests.bench.crowd import OVERLAP, PAIRS, RULES, Crowd, changes
 
 CLOSED: Final = 3
 """Epochs that were closed and pay; the one after them runs."""
@@ -48,9 +48,10 @@ _PREFERENCE: Final = {"prompt": 150, "chosen": 240, "rejected": 240}
 
 
 def crowd_of(place: Place, wallets: int, comparisons: int) -> Crowd:
-    """Return who ranks in the running epoch, and how."""
+    """Return who ranks in the running epoch, and how; a tenth of its tasks lacks a judgement or more."""
+    spare = comparisons // PAIRS // OVERLAP // 10 + 1
     return Crowd(
-        wallets, comparisons, CLOSED, place.start(CLOSED), place.seed(CLOSED), place.domain
+        wallets, comparisons, CLOSED, place.start(CLOSED), place.seed(CLOSED), place.domain, spare
     )  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def write_preferences(place: Place, comparisons: int) -> None:
 
 def fill(session: Session, place: Place, crowd: Crowd) -> None:
     """Write all of it, table after table; the caller commits."""
-    found = crowd.evidence()
+    found, board = crowd.work()
     wallets = sorted(a for a, _ in crowd.people)
     log = [(r, json.dumps(r.ranking.to_json())) for r in found.rankings]
     tasks = [
@@ -74,66 +75,60 @@ def fill(session: Session, place: Place, crowd: Crowd) -> None:
     ]  # fmt: skip
     for epoch in range(CLOSED + 1):
         last = epoch == CLOSED
-        _put(session, EpochRow, [_epoch(place, epoch, found)])
+        earlier = place.start(CLOSED) - place.start(epoch)
+        _put(session, EpochRow, [_epoch(place, epoch, found, earlier)])
         models = json.dumps(["policy-1", "policy-2"] * 2)
-        rest = {
-            "origins": models,
-            "assignees": "[]",
-            "author": "",
-            "gold_ranks": "[]",
-            "gold_salt": "",
-            "redacted": "[]",
-        }
-        _put(session, TaskRow, [(epoch, *task) for task in tasks], retired=False, **rest)
-        _put(session, RankingRow, list(_rankings(epoch, log, place)), block=None)
-        _put(session, SessionRow, list(_sessions(epoch, wallets)), block=None)
+        _put(session, TaskRow, [(epoch, *task, models, "[]", "", "[]", "", False, "[]") for task in tasks])
+        _put(session, RankingRow, list(_rankings(epoch, log, earlier)))
+        _put(session, SessionRow, list(_sessions(epoch, wallets)))
+        _put(
+            session,
+            HandoutRow,
+            [(epoch, h.number, h.wallet, h.task, h.at - earlier, h.staked, h.after) for h in found.handouts],
+        )
         if last:
-            _running(session, place, found)
+            _put(session, TallyRow, list(_tallies(epoch, board, found.tasks)))
+            _put(session, LeaseRow, list(_leases(epoch, found.handouts)))
         else:
             _closed(session, place, epoch, wallets)
-            known = json.dumps([[0, 1, 1, 2_000_000, 1, 880_000]] * 6)
+            known = json.dumps([[0, 1, 1, 2_000_000, 1, 880_000]] * PAIRS)
             _put(session, LabelRow, [(epoch, name, known) for name in found.tasks])
-    _put(session, StakeRow, list(_stakes(place, wallets)))
+    _put(session, StakeRow, list(_stakes(wallets, crowd.start)))
 
 
-def _running(session: Session, place: Place, found: Evidence) -> None:
-    """Write who was handed what; of a tenth of the tasks, as if nobody had been: those are left for newcomers."""
-    end, free = place.start(CLOSED + 1), set(list(found.tasks)[: len(found.tasks) // 10])
-    handed = [(CLOSED, h.number, h.wallet, h.task, h.at, h.staked, h.after) for h in found.handouts]
-    _put(session, HandoutRow, handed)
-    leases = [(CLOSED, h.wallet, h.task, h.number, end) for h in found.handouts if h.task not in free]
-    _put(session, LeaseRow, leases, live=False, done=True, skipped=False, staked=True)
-    taken = Counter(task for _, _, task, *_ in leases)
-    tallies = [
-        (CLOSED, name, f",{','.join(task.methods)},", taken[name], taken[name], RULES.overlap)
-        for name, task in found.tasks.items()
-    ]  # fmt: skip
-    names = ("epoch", "task", "methods", "taken", "done", "wanted")
-    given = {"author": "", "assignees": "", "votes": json.dumps([0] * 6)}
-    _put(session, TallyRow, tallies, names, **given)
+def _tallies(epoch: int, board: Board, tasks: Mapping[Hash32, Task]) -> Iterator[tuple[Any, ...]]:
+    for name, tally in board.tallies.items():
+        methods = f",{','.join(tasks[name].methods)},"
+        yield epoch, name, methods, "", "", tally.taken, tally.done, tally.wanted, json.dumps(tally.votes)
 
 
-def _epoch(place: Place, epoch: int, found: Evidence) -> tuple[Any, ...]:
+def _leases(epoch: int, handouts: Iterable[HandoutEntry]) -> Iterator[tuple[Any, ...]]:
+    """Yield what became of each hand-out: it was judged."""
+    for h in handouts:
+        yield epoch, h.wallet, h.task, h.number, h.at + RULES.lease_s, False, True, False, h.staked
+
+
+def _epoch(place: Place, epoch: int, found: Evidence, earlier: int) -> tuple[Any, ...]:
     lam, start = RULES.params, place.start(epoch)
     closed = None if epoch == CLOSED else start + 600
-    entries, root = (0, EMPTY_ROOT) if closed else (len(found.handouts), found.header.gold_root)
     price = str(lam.lambda0_num), str(lam.lambda0_den)
     return (
-        epoch, seed_commitment(place.seed(epoch)), root, RULES.hash(), json.dumps(RULES.to_json()), *price,
-        start, start, None, closed, *((None, None) if closed is None else price), closed,
-        entries, 0, 0, 0, "[0, 0, 0, 0, 0]" if closed else "null",
+        epoch, seed_commitment(place.seed(epoch)), found.header.gold_root, RULES.hash(),
+        json.dumps(RULES.to_json()), *price, start, start, None, closed,
+        *((None, None) if closed is None else price), closed,
+        len(found.handouts), found.rankings[-1].received_at - earlier, 0, 0,
+        "[0, 0, 0, 0, 0]" if closed else None,
     )  # fmt: skip
 
 
 def _rankings(
-    epoch: int, log: Iterable[tuple[SignedRanking, str]], place: Place
+    epoch: int, log: Iterable[tuple[SignedRanking, str]], earlier: int
 ) -> Iterator[tuple[Any, ...]]:
-    earlier = place.start(CLOSED) - place.start(epoch)
     for found, message in log:
         said, name = found.ranking, text_hash(f"{epoch} {found.position}")
         yield (
             epoch, found.position, name, said.wallet, said.wallet, said.task, 0, message, found.signature, "",
-            found.received_at - earlier, found.signature,
+            found.received_at - earlier, found.signature, None,
         )  # fmt: skip
 
 
@@ -142,7 +137,7 @@ def _sessions(epoch: int, wallets: Iterable[Address]) -> Iterator[tuple[Any, ...
     for wallet in wallets:
         message = {"wallet": wallet, "key": wallet, "epoch": epoch, "maxJudgements": 99, "notAfter": 2**33}
         name = text_hash(f"{epoch} {wallet}")
-        yield name, epoch, wallet[:-1] + "x", json.dumps(message), "0x" + "5" * 130, name[2:]
+        yield name, epoch, wallet[:-1] + "x", json.dumps(message), "0x" + "5" * 130, name[2:], None
 
 
 def _closed(session: Session, place: Place, epoch: int, wallets: Sequence[Address]) -> None:
@@ -189,24 +184,15 @@ def _closed(session: Session, place: Place, epoch: int, wallets: Sequence[Addres
     session.flush()
 
 
-def _stakes(place: Place, wallets: list[Address]) -> Iterator[tuple[Any, ...]]:
-    later = place.deployment.genesis - GENESIS
-    for index, change in enumerate(changes(wallets)):
+def _stakes(wallets: list[Address], start: int) -> Iterator[tuple[Any, ...]]:
+    for place, change in enumerate(changes(wallets, start=start)):
         stake = str(change.staked_after)
-        yield 0, index, change.timestamp + later, Staked.__name__, change.account, stake, stake, "0", None
+        yield 0, place, change.timestamp, Staked.__name__, change.account, stake, stake, "0", None
 
 
 def _names(table: type[SQLModel]) -> list[str]:
     return [c.name for c in SQLModel.metadata.tables[str(table.__tablename__)].columns]
 
 
-def _put(
-    session: Session,
-    table: type[SQLModel],
-    rows: list[tuple[Any, ...]],
-    names: Sequence[str] = (),
-    **same: Any,
-) -> None:
-    """Append rows, whose values are in the order of `names`, or of the table without those that are the `same` in all."""
-    first = names or [name for name in _names(table) if name not in same]
-    insert_rows(session, table, [*first, *same], [(*row, *same.values()) for row in rows])
+def _put(session: Session, table: type[SQLModel], rows: list[tuple[Any, ...]]) -> None:
+    insert_rows(session, table, _names(table), rows)

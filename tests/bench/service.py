@@ -20,10 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
-from sqlalchemy import delete
 from sqlmodel import Session as Db
-from sqlmodel import col
 
 from chain.collector import paused
 from chain.devnet import Devnet, mine, warp
@@ -40,7 +37,8 @@ from service.database import open_database
 from service.devnet import Site, prepare
 from service.epochs import Place
 from service.ledger import queries
-from service.ledger.tables import EpochRow, HandoutRow, LeaseRow, RankingRow
+from service.ledger.tables import EpochRow
+from service.server import Server
 from service.settings import Settings
 from tests.bench import crowd as crowds
 from tests.bench.history import CLOSED, crowd_of, fill, write_preferences
@@ -91,9 +89,7 @@ def say(
 
 def _serve(settings: Settings, port: Any) -> None:
     ctx = build(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(ctx, clock=False), log_level="error", ws="none", port=0)
-    )
+    server = Server(create_app(ctx, clock=False))
     config = server.config
     listening = config.bind_socket()
     listening.listen(16)
@@ -140,7 +136,7 @@ def pages(settings: Settings, site: Site, wallet: str) -> None:
     """Measure every page that anybody may ask for, and what a contributor asks for."""
     last = CLOSED - 1
     for path in (
-        "/", "/v1/info", "/v1/status", "/v1/epochs", f"/v1/epochs/{CLOSED}", f"/v1/epochs/{last}/scores",
+        "/", "/v1/info", "/v1/status", "/v1/epochs", f"/v1/epochs/{CLOSED}", f"/v1/epochs/{last}/scores?limit=500",
         "/v1/leaderboard", "/v1/leaderboard?limit=500", "/v1/leaderboard?epochs=1", "/v1/leaderboard?by=score",
         f"/v1/contributors/{wallet}", f"/v1/contributors/{wallet}/history", f"/v1/contributors/{wallet}/epochs/{last}",
         f"/v1/proofs/{wallet}",
@@ -179,22 +175,6 @@ def contributors(settings: Settings, site: Site) -> None:
             kinds["GET /v1/rankings"].append(time.perf_counter() - began)
         for name, took in kinds.items():
             say(name, took[0], took[1:], _extra_mb(pid, before), page=True)
-    _forget(settings, who.address)
-
-
-def _forget(settings: Settings, wallet: str) -> None:
-    """Take a newcomer's part out of the epoch again: the tasks that it was handed were only said to be left."""
-    opened = open_database(settings.database)
-    with opened.write() as db:
-        row = _row(db)
-        row.entries -= queries.handout_count(db, CLOSED, wallet)
-        row.last_at = 0
-        for table in (HandoutRow, RankingRow, LeaseRow):
-            db.connection().execute(
-                delete(table).where(col(table.epoch) == CLOSED, col(table.wallet) == wallet)
-            )
-        db.commit()
-    opened.engine.dispose()
 
 
 # -- steps -------------------------------------------------------------------------------------------------------

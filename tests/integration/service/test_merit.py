@@ -316,12 +316,21 @@ def test_by_score_the_places_are_those_of_the_last_epoch(story: Story) -> None:
             assert e | {"place": 0} == by_quality[e["wallet"]] | {"place": 0}
 
 
+def test_what_was_closed_since_is_not_on_a_leaderboard_of_the_epochs_before(story: Story) -> None:
+    ann = story.people["ann"].address
+    with story.net.ctx.db.read() as db:
+        (until_first,) = queries.merits(db, 0, 0, [ann])
+        (until_last,) = queries.merits(db, 0, 1, [ann])
+    assert (until_first.epochs, until_last.epochs) == (1, 2)
+    assert until_first.surplus == int(story.line("ann", 0)["deltaG"])
+
+
 def test_an_epoch_that_is_taken_back_leaves_no_merit_and_no_label(story: Story) -> None:
     ctx = story.net.ctx
     with ctx.db.write() as db:
-        before = {m.wallet: m.epochs for m in queries.merits(db, 0)}
+        before = {m.wallet: m.epochs for m in queries.merits(db, 0, 1)}
         queries.forget_results(db, 1)
-        after = {m.wallet: m.epochs for m in queries.merits(db, 0)}
+        after = {m.wallet: m.epochs for m in queries.merits(db, 0, 1)}
         ann = story.people["ann"].address
         assert (before[ann], after[ann]) == (2, 1)
         assert all(label is None for _, _, label in queries.judged_page(db, 1, ann, -1, 99))

@@ -80,8 +80,8 @@ def test_scores_of_an_older_version_are_on_the_leaderboard(
             connection.exec_driver_sql(SCORED.format(epoch=epoch, wallet="0xa", line=line))
     migrate(engine)
     with Session(engine) as session:
-        assert list(queries.merits(session, 1)) == [("0xa", 2, 120, -(2**47), 2**55)]
-        assert list(queries.merits(session, 0, ["0xb"])) == []
+        assert list(queries.merits(session, 1, 2)) == [("0xa", 2, 120, -(2**47), 2**55)]
+        assert list(queries.merits(session, 0, 2, ["0xb"])) == []
     engine.dispose()
 
 
