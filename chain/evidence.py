@@ -112,6 +112,26 @@ def _signed(
     )
 
 
+def _check_asked(
+    signed: SignedRanking, domain: Domain, wallets: Wallets | None
+) -> tuple[Hash32, Address]:
+    """Return a ranking's digest and its wallet, whose code accepted the signature when the ranking came.
+
+    Whatever sessions there are: one that names the key that signed may have been signed in after the ranking came, and
+    must not undo what was accepted then.
+    """
+    ranking, came = signed.ranking, signed.received_at
+    digest = ranking.digest(domain)
+    try:
+        own = _recovered(digest, signed.signature) == ranking.wallet
+    except UnprovenError:
+        own = False
+    if own:
+        raise SignatureError(f"block is {signed.block}, expected 0: a key signed it, no code")
+    _check_code(wallets, ranking.wallet, digest, signed, range(came - FINAL_WITHIN_S, came + 1))
+    return digest, ranking.wallet
+
+
 def _check_one(
     signed: SignedRanking,
     evidence: Evidence,
@@ -134,17 +154,10 @@ def _check_one(
     check_ranking(ranking, method, display_order(seed, ranking.wallet, ranking.task, task.hashes))
     if ranking.signed_at > signed.received_at + CLOCK_SKEW_S:
         raise ScoreInputError(f"signed at {ranking.signed_at}, after it was received at {signed.received_at}")
-    known = sessions.get(ranking.wallet, [])
-    try:
-        digest, signer = _signed(ranking, signed.signature, domain, known)
-    except UnprovenError:
-        if not signed.block:
-            raise
-        digest, came = ranking.digest(domain), signed.received_at
-        _check_code(wallets, ranking.wallet, digest, signed, range(came - FINAL_WITHIN_S, came + 1))
-        return digest, ranking.wallet
     if signed.block:
-        raise SignatureError(f"block is {signed.block}, expected 0: a key signed it, no code")
+        return _check_asked(signed, domain, wallets)
+    known = sessions.get(ranking.wallet, [])
+    digest, signer = _signed(ranking, signed.signature, domain, known)
     # The time that counts is the chain's at arrival: signedAt is the signer's own word.
     ends = max((s.not_after for s in known if s.key == signer), default=signed.received_at + 1)
     if signer != ranking.wallet and ends <= signed.received_at:

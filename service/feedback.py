@@ -109,6 +109,8 @@ class Accepted:
     """The very same ranking was there already; this is its first receipt again."""
     staked: Wei
     """The wallet's stake as of the last indexed, final block."""
+    by: Address
+    """Whose signature it was taken by: the wallet, itself or by its code, or a session key."""
 
 
 @dataclass(slots=True)
@@ -129,7 +131,7 @@ class Running:
         """Count what was committed."""
         for item, result in zip(sent, found, strict=True):
             if isinstance(result, Accepted) and not result.replayed:
-                self.signed[item.ranking.wallet, item.signer or item.ranking.wallet] += 1
+                self.signed[item.ranking.wallet, result.by] += 1
                 self.position = result.receipt.position + 1
 
 
@@ -197,10 +199,13 @@ class _Batch:
         self._last[ranking.wallet, ranking.task] = ranking.revision
         self._said[ranking.wallet, ranking.task] = ranking
         self.signed[ranking.wallet, signer] += 1
-        return self._accepted(receipt, signature, ranking.wallet, replayed=False)
+        return self._accepted(receipt, signature, ranking.wallet, signer, replayed=False)
 
-    def _accepted(self, receipt: Receipt, signature: str, wallet: Address, *, replayed: bool) -> Accepted:
-        return Accepted(receipt, signature, self._desk.signer, replayed, self._stakes.get(wallet, Wei(0)))
+    def _accepted(
+        self, receipt: Receipt, signature: str, wallet: Address, by: Address, *, replayed: bool
+    ) -> Accepted:
+        staked = self._stakes.get(wallet, Wei(0))
+        return Accepted(receipt, signature, self._desk.signer, replayed, staked, by)
 
     def _before(self, ranking: Ranking) -> Ranking | None:
         """Return the revision that a ranking replaces."""
@@ -215,12 +220,16 @@ class _Batch:
         """Return the first receipt of a ranking that is there already, if it is the very same."""
         for item in self.new:
             if item.receipt.digest_of == sent.digest and item.signature == sent.signature:
-                return self._accepted(item.receipt, item.proof, sent.ranking.wallet, replayed=True)
+                return self._accepted(
+                    item.receipt, item.proof, sent.ranking.wallet, item.signer, replayed=True
+                )
         row = queries.ranking_by_digest(self._db, self._running.epoch, sent.digest)
         if row is None or row.signature != sent.signature:
             return None
         receipt = Receipt(Hash32(row.digest), Epoch(row.epoch), row.position, row.received_at)
-        return self._accepted(receipt, row.receipt, sent.ranking.wallet, replayed=True)
+        return self._accepted(
+            receipt, row.receipt, sent.ranking.wallet, Address(row.signer), replayed=True
+        )
 
     def _check_task(self, ranking: Ranking) -> Lease:
         """Return the wallet's lease; refuse a ranking unless this wallet holds its task and ranked what it was shown."""

@@ -127,7 +127,7 @@ class Limits:
         left = found.spend(address, now)
         if method == "POST" and path in LOGINS:
             found = self._login
-        elif method == "GET" and any(part in path for part in EXPORTS):
+        elif method in {"GET", "HEAD"} and any(part in path for part in EXPORTS):
             found = self._exports
         else:
             return found.quota, left

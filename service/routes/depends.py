@@ -49,8 +49,9 @@ def writing(ctx: Ctx) -> Iterator[Db]:
         yield db
 
 
-Reading = Annotated[Db, Depends(reading)]
-Writing = Annotated[Db, Depends(writing)]
+# Given back before the answer is sent: whoever reads slowly would hold a connection for as long as it likes.
+Reading = Annotated[Db, Depends(reading, scope="function")]
+Writing = Annotated[Db, Depends(writing, scope="function")]
 
 
 def bearer(request: Request, ctx: Ctx, authorization: Annotated[str, Header()] = "") -> Visitor:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.types import Receive, Scope, Send
 
 from chain import ledger as chain_ledger
 from chain import publisher
@@ -296,6 +297,16 @@ def _epoch(
     )  # fmt: skip
 
 
+class BundleFile(FileResponse):
+    """A bundle as it is sent; to HEAD only its headers, so that nothing is read from disk for nobody."""
+
+    media_type = "application/jsonl"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as HTTP has it for the method that was asked with, which routes see as GET."""
+        await super().__call__({**scope, "method": "HEAD"} if HEAD in scope else scope, receive, send)
+
+
 @router.get("/epochs/{epoch}/bundle", response_class=FileResponse, responses=LINES)
 def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
     """The epoch's bundle (JSON lines): all that a stranger needs, with the chain, to recompute it."""
@@ -303,7 +314,7 @@ def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
     if report is None:
         raise NotFoundError(f"epoch {epoch} is not closed; its bundle is published then")
     path = ctx.place.bundle_path(epoch)
-    return FileResponse(path, media_type="application/jsonl", headers={"ETag": f'"{report.data_hash}"'})
+    return BundleFile(path, headers={"ETag": f'"{report.data_hash}"'})
 
 
 @router.get("/bundles/{data_hash}", response_class=FileResponse, responses=LINES)
@@ -313,7 +324,7 @@ def bundle_by_hash(ctx: Ctx, data_hash: HashPath) -> FileResponse:
     if not path.is_file():
         raise NotFoundError(f"no bundle with the hash {data_hash} was published here")
     headers = {"ETag": f'"{data_hash}"', "Cache-Control": "public, max-age=31536000, immutable"}
-    return FileResponse(path, media_type="application/jsonl", headers=headers)
+    return BundleFile(path, headers=headers)
 
 
 @router.get("/epochs/{epoch}/rankings/{digest}/proof")

@@ -382,6 +382,19 @@ def test_what_a_key_signed_names_no_block() -> None:
     _named(replace(GOOD, sessions=(session, *GOOD.sessions[1:])), "session of .*block is 5, expected 0")
 
 
+def test_a_session_signed_in_later_does_not_undo_what_code_accepted_before() -> None:
+    """Its key may be the owner's, which the wallet's code knows: the ranking came before any session named it."""
+    owner = next(p for p in PEOPLE if address_of(p) != FIRST.ranking.wallet)
+    signature = sign(FIRST.ranking, DOMAIN, owner)
+    wallet = FIRST.ranking.wallet
+    code = _Code({wallet: (signature, range(1, CAME + 1))})
+    said = replace(session_of(ALL_KEYS[wallet], epoch=0).session, key=address_of(owner), max_judgements=0)
+    later = SignedSession(said, sign(said, DOMAIN, ALL_KEYS[wallet]))
+    found = replace(_by_code(signature, CAME), sessions=(*GOOD.sessions, later))
+    assert check_evidence(found, DOMAIN, code)[0] == FIRST.ranking.digest(DOMAIN)
+    assert check_evidence(replace(found, sessions=GOOD.sessions), DOMAIN, code)
+
+
 def test_without_a_chain_what_code_accepted_is_not_taken_for_good() -> None:
     _named(_by_code("0xabcd", CAME), "ranking at position 0 .*there is no chain to ask it at")
 

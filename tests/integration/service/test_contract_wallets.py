@@ -201,6 +201,15 @@ def test_the_same_ranking_again_is_answered_though_the_owner_changed(net: Any, r
     net.refused_ranking(422, "a contract that refuses it", ranking=late, by=who.wallet)
 
 
+def test_an_owner_may_sign_its_key_in_after_the_code_accepted_a_ranking_by_it(net: Any, right: Any) -> None:
+    """What the code accepted is not counted against the key; that the epoch closes all the same, the last test sees."""
+    who = _owned(net)
+    who.enter()
+    assert _row(net, net.api.request("POST", "/v1/rankings", body=who.said(right))).block
+    who.enter(key=address_of(who.wallet), max_judgements=1)
+    assert _row(net, net.api.request("POST", "/v1/rankings", body=who.said(right))).block is None
+
+
 def test_strangers_find_what_contracts_signed_as_it_was(net: Any, right: Any) -> None:
     """Runs last: it ends the epoch."""
     who = _owned(net)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ import pytest
 from chain.rules import Rules
 from service import exports, jobs, rowfile
 from service.exports import KINDS, Kind
+from service.guard import HEAD
+from service.routes.public import BundleFile
 from service.rowfile import FORMS, Form
 from tests.integration.service.shell import Shell
 
@@ -208,3 +213,38 @@ def test_a_task_that_is_gold_too_is_kept_for_gold(net: Any, tmp_path: Path) -> N
 
 def _with(ctx: Any, settings: dict[str, Any]) -> Any:
     return replace(ctx, settings=ctx.settings.model_copy(update=settings))
+
+
+def test_who_reads_slowly_keeps_nobody_from_the_database(net: Any) -> None:
+    """A download lasts as long as its reader likes: no connection of the pool may be held meanwhile."""
+    path = net.ctx.place.bundle_path(0)
+    kept, url = path.with_suffix(".kept"), httpx.URL(net.api.url)
+    path.rename(kept)
+    try:
+        with path.open("wb") as large:
+            large.truncate(1 << 26)  # more than the sockets hold
+        with ExitStack() as held:
+            for _ in range(3):
+                reader = socket.create_connection((url.host, url.port or 80), timeout=10)
+                held.enter_context(reader)
+                reader.sendall(b"GET /v1/epochs/0/bundle HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert reader.recv(12) == b"HTTP/1.1 200"
+            assert net.ctx.db.engine.pool.checkedout() == 0
+    finally:
+        kept.replace(path)
+
+
+def test_head_of_a_bundle_reads_nothing_of_it(tmp_path: Path) -> None:
+    path, sent = tmp_path / "bundle", list[dict[str, Any]]()
+    path.write_bytes(b"line\n" * 100)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "GET", "headers": [], HEAD: True, "asgi": {"spec_version": "2.4"}}
+    asyncio.run(BundleFile(path)(scope, receive, send))
+    assert dict(sent[0]["headers"])[b"content-length"] == b"500"
+    assert b"".join(m["body"] for m in sent[1:]) == b""

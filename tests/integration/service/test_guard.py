@@ -189,6 +189,13 @@ def test_logins_and_exports_have_tighter_limits(guarded: Any) -> None:
     assert _ask(guarded, "GET", "/v1/terms", busy).status_code == 200
 
 
+def test_head_is_counted_as_get_is(guarded: Any) -> None:
+    busy = _address()
+    for _ in range(3):
+        assert _ask(guarded, "HEAD", "/v1/epochs/0/bundle", busy).status_code == 404
+    assert _ask(guarded, "HEAD", "/v1/epochs/0/bundle", busy).status_code == 429
+
+
 def test_a_wallet_is_counted_by_its_token_from_wherever_it_asks(guarded: Any) -> None:
     token = guarded.person(stake=0)._token
     answers = [_ask(guarded, "GET", "/v1/rankings", token=token) for _ in range(14)]
