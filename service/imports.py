@@ -95,7 +95,7 @@ def gold(found: Iterable[Judged], tally: Tally, min_people: int) -> Iterator[Map
 
 def _unfit_task(one: Judged) -> str:
     if len(one.texts) not in SIZES:
-        return f"{len(one.texts)} responses, not {', '.join(map(str, SIZES))}"
+        return f"number of responses {len(one.texts)}, not one of {', '.join(map(str, SIZES))}"
     if len(set(one.texts)) < len(one.texts):
         return "two responses are the same"
     return "" if one.prompt.strip() and all(t.strip() for t in one.texts) else "a text is empty"

@@ -196,7 +196,7 @@ def _report(tally: Tally, bad: list[FeedbackFileError], to: Target) -> None:
             f"{tally.repeated:,} lines are of a prompt and responses that an earlier line has, and count with it"
         )
     for reason, count in tally.left_out.most_common():
-        out.print(f"left out: {count:,}, {reason}")
+        out.print(f"left out {count:,}: {reason}")
 
 
 def register(app: typer.Typer) -> None:

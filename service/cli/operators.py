@@ -1,4 +1,4 @@
-"""Commands for operators: demo, devnet, deploy, serve, worker, epoch, verify."""
+"""Commands for operators: demo, devnet, deploy, serve, worker, epoch; and verify, for anybody."""
 
 from __future__ import annotations
 
@@ -292,6 +292,7 @@ def _show_faults(kept: Sequence[KeptReceipt], found: Sequence[Verified]) -> bool
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     panel = "For operators"
-    for command in (demo, devnet, deploy, serve, worker, verify):
+    for command in (demo, devnet, deploy, serve, worker):
         app.command(rich_help_panel=panel)(command)
+    app.command(rich_help_panel="For anybody who checks")(verify)
     app.add_typer(epoch_app, name="epoch", rich_help_panel=panel)

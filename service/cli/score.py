@@ -75,13 +75,17 @@ def _show_epochs(found: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]], 
     out.print(table if epochs else table.title)
 
 
+def _comparisons(count: int) -> str:
+    return "1 comparison" if count == 1 else f"{count:,} comparisons"
+
+
 def _sentence(earned: Mapping[str, Any]) -> str:
     """Return what is proven and what the next payment takes, in words."""
     more = earned["next_payment"]
     said = (
         "going on like this, it is not paid again"
         if more is None
-        else f"going on like this, it is paid again after about {max(1, round(more)):,} more"
+        else f"going on like this, it is paid again after about {_comparisons(max(1, round(more)))} more"
     )
     return f"Over all epochs {earned['words']}; {said}."
 

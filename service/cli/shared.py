@@ -17,7 +17,7 @@ from chain.contracts import Contract, call
 from chain.deployment import Deployment, check_deployment, read_deployment
 from chain.errors import HapticError
 from chain.keys import PASSWORD_VARIABLE, check_private, load_keyfile, read_password
-from chain.messages import parse_address
+from chain.messages import checksum, parse_address
 from chain.rpc import Rpc
 from chain.types import Address
 
@@ -150,7 +150,7 @@ def check_balance(rpc: Rpc, coin: Coin, holder: Address, amount: int) -> int:
     balance = int(call(rpc, coin.contract, "balanceOf", holder))
     if balance < amount:
         raise AmountError(
-            f"{holder} has {coin.show(balance)}, {coin.show(amount - balance)} too little for {coin.show(amount)}"
+            f"{checksum(holder)} has {coin.show(balance)}, {coin.show(amount - balance)} too little for {coin.show(amount)}"
         )
     return balance
 

@@ -62,7 +62,7 @@ def models(stage: Stage) -> None:
         if r["state"] == "done":
             m = r["metrics"]
             shown.add_row(
-                plain(r["model"]), f"epochs {r['first_epoch']}-{r['last_epoch']}", _interval(m, "reward_accuracy"),
+                plain(r["model"]), _epochs(r["first_epoch"], r["last_epoch"]), _interval(m, "reward_accuracy"),
                 _interval(m, "win_rate_sft"), _interval(m, "win_rate_parent"), f"{m['kl']:.1f}",
             )  # fmt: skip
     out.print(shown)
@@ -83,6 +83,10 @@ def models(stage: Stage) -> None:
             str(a["losses"]),
         )
     out.print(arena)
+
+
+def _epochs(first: int, last: int) -> str:
+    return f"epoch {first}" if first == last else f"epochs {first} to {last}"
 
 
 def _interval(metrics: Mapping[str, float], name: str) -> str:

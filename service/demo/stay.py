@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,8 +40,9 @@ def _opening(site: Site, url: str) -> str:
     return f"""
 [bold]A devnet runs[/] · chain {site.rpc.name} · service {url} · epochs of {d.epoch_length} s · Ctrl-C ends it for good
 
-In another terminal (with [bold].venv/bin[/] on your PATH):
+In another terminal:
 
+  export PATH={Path(sys.executable).parent}:$PATH
   export HAPTIC_RPC_URL={site.rpc.name} HAPTIC_SERVICE={url} HAPTIC_PASSWORD={PASSWORD}
   export HAPTIC_DEPLOYMENT={site.folder / "deployment.json"}
   export HAPTIC_KEYFILE={first}          [dim]# or {", ".join(NAMES[1:])}[/]
