@@ -416,7 +416,8 @@ def test_every_get_route_of_the_document_answers(story: Story) -> None:
         "kind": "preference", "form": "jsonl",
     }  # fmt: skip
     for path, methods in paths.items():
-        if "get" in methods and path != "/v1/tasks/next":
+        # The events never end; they have tests of their own.
+        if "get" in methods and path not in {"/v1/tasks/next", "/v1/events"}:
             answer = story.net.ask("GET", path.format(**known), token=who._token)
             assert answer.status_code == 200, (path, answer.text)
 
