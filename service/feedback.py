@@ -227,9 +227,7 @@ class _Batch:
         if row is None or row.signature != sent.signature:
             return None
         receipt = Receipt(Hash32(row.digest), Epoch(row.epoch), row.position, row.received_at)
-        return self._accepted(
-            receipt, row.receipt, sent.ranking.wallet, Address(row.signer), replayed=True
-        )
+        return self._accepted(receipt, row.receipt, sent.ranking.wallet, Address(row.signer), replayed=True)
 
     def _check_task(self, ranking: Ranking) -> Lease:
         """Return the wallet's lease; refuse a ranking unless this wallet holds its task and ranked what it was shown."""
