@@ -83,6 +83,15 @@ def test_who_names_another_epoch_deletes_no_answer(net: Any, right: Any) -> None
     assert (again.status_code, again.json()) == (201, first.json())
 
 
+def test_an_answer_is_told_again_while_somebody_writes(net: Any, right: Any) -> None:
+    body = _body(net, net.person(stake=0), right)
+    first = _send(net, body, "key-6")
+    with net.ctx.db.write() as db, net.nothing_written():
+        queries.last_closed(db)  # from here on the one write lock is taken
+        again = _send(net, body, "key-6")
+    assert (again.status_code, again.json()) == (201, first.json())
+
+
 def test_without_a_key_nothing_of_the_answer_is_kept(net: Any, right: Any) -> None:
     before = net.rows()["answer"]
     net.api.request("POST", "/v1/rankings", body=_body(net, net.person(stake=0), right))
