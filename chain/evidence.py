@@ -112,9 +112,7 @@ def _signed(
     )
 
 
-def _check_asked(
-    signed: SignedRanking, domain: Domain, wallets: Wallets | None
-) -> tuple[Hash32, Address]:
+def _check_asked(signed: SignedRanking, domain: Domain, wallets: Wallets | None) -> tuple[Hash32, Address]:
     """Return a ranking's digest and its wallet, whose code accepted the signature when the ranking came.
 
     Whatever sessions there are: one that names the key that signed may have been signed in after the ranking came, and

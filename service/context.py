@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -38,6 +37,7 @@ from service.errors import ConfigError, ConflictError
 from service.feedback import Desk
 from service.inclusion import LedgerTrees
 from service.leaderboard import Boards
+from service.once import Once
 from service.settings import Settings
 
 
@@ -84,21 +84,14 @@ class Trees:
     """The newest, and the one before for requests that began under it."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, str], Payouts] = {}
-        self._lock = threading.Lock()
+        self._made: Once[tuple[int, str], Payouts] = Once(self.KEPT)
 
     def find(self, epoch: int, root: str, read: Callable[[], Mapping[Address, Wei]]) -> Payouts:
         """Return the payouts of an active root, from `read` where they are not kept.
 
         ConflictError where what is read gives another root: no claim would pass.
         """
-        # One builds, and those who ask meanwhile wait for it: it takes seconds where there are a million leaves.
-        with self._lock:
-            if (epoch, root) not in self._kept:
-                self._kept[epoch, root] = _payouts(epoch, root, read())
-                for oldest in list(self._kept)[: -self.KEPT]:
-                    del self._kept[oldest]
-            return self._kept[epoch, root]
+        return self._made.find((epoch, root), lambda: _payouts(epoch, root, read()))
 
 
 def _payouts(epoch: int, root: str, leaves: Mapping[Address, Wei]) -> Payouts:

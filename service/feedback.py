@@ -173,8 +173,8 @@ class _Batch:
         missing = [w for w in wallets if fresh or w not in self._running.sessions]
         if missing:
             self._fresh.update(missing)
-            found = rows.sessions(self._db, self._running.epoch, missing)
-            self._running.sessions |= {w: found.get(w, []) for w in missing}
+            # Only what there is: anybody may name wallets here, and what is kept stays as long as the epoch.
+            self._running.sessions |= rows.sessions(self._db, self._running.epoch, missing)
 
     def take(self, sent: Sent) -> Accepted:
         """Append a ranking to the batch and return its receipt, or raise a ServiceError and add nothing."""
@@ -227,9 +227,7 @@ class _Batch:
         if row is None or row.signature != sent.signature:
             return None
         receipt = Receipt(Hash32(row.digest), Epoch(row.epoch), row.position, row.received_at)
-        return self._accepted(
-            receipt, row.receipt, sent.ranking.wallet, Address(row.signer), replayed=True
-        )
+        return self._accepted(receipt, row.receipt, sent.ranking.wallet, Address(row.signer), replayed=True)
 
     def _check_task(self, ranking: Ranking) -> Lease:
         """Return the wallet's lease; refuse a ranking unless this wallet holds its task and ranked what it was shown."""
@@ -268,7 +266,7 @@ class _Batch:
     def _check_key(self, sent: Sent) -> tuple[Address, int]:
         """Return a session key within its time and limits, or the wallet where its code accepted the signature."""
         ranking, key = sent.ranking, sent.signer
-        known = self._running.sessions[ranking.wallet]
+        known = self._running.sessions.get(ranking.wallet, [])
         granted = [s for s in known if s.key == key]
         if key is None or not granted:
             if sent.block:

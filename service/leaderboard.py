@@ -7,11 +7,12 @@ one (Miller, "How Not To Sort By Average Rating", 2009).
 
 from __future__ import annotations
 
-import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from math import sqrt
 from typing import Final, NamedTuple
+
+from service.once import Once
 
 SIXTH: Final = 6_000_000
 """One comparison in the unit of the score, ppm of a sixth of one."""
@@ -92,15 +93,8 @@ class Boards:
     """Leaderboards, each put together once: what it is made of changes when an epoch is closed."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, int], Board] = {}
-        self._lock = threading.Lock()
+        self._made: Once[tuple[str, int], Board] = Once(KEPT)
 
     def find(self, closed: str, first: int, read: Callable[[], Iterable[Merit]]) -> Board:
         """Return the leaderboard from epoch `first` on to the one of the dataHash `closed`, from `read` if it is new."""
-        # One puts it together, and those who ask meanwhile wait: it takes a second where there are a hundred thousand.
-        with self._lock:
-            if (closed, first) not in self._kept:
-                self._kept[closed, first] = Board(read())
-                for oldest in list(self._kept)[:-KEPT]:
-                    del self._kept[oldest]
-            return self._kept[closed, first]
+        return self._made.find((closed, first), lambda: Board(read()))

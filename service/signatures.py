@@ -8,6 +8,9 @@ from chain.types import Address, Hash32
 from chain.wallets import ACCEPTED, NO_CODE, Asked
 from service.errors import RejectedError, UnavailableError
 
+TAKEN_WITHIN_S = 600
+"""How long a ranking may take from then until it is taken in, by block time: the block counts from its arrival."""
+
 
 def accepted_at(
     wallets: Asked, wallet: Address, digest: Hash32, signature: str, now: int, unproven: str
@@ -19,7 +22,7 @@ def accepted_at(
     """
     try:
         final = wallets.finalized()
-        if final.number == 0 or final.timestamp < now - FINAL_WITHIN_S:
+        if final.number == 0 or final.timestamp < now - (FINAL_WITHIN_S - TAKEN_WITHIN_S):
             raise UnavailableError(
                 f"the last finalized block, {final.number}, is of {final.timestamp}, too long before {now} to ask a "
                 "contract wallet at; nothing was recorded, try again later"

@@ -319,10 +319,9 @@ async def _accepted(ctx: Context, request: Request, sent: feedback.Sent) -> feed
 
 
 def _recall(ctx: Context, repeat: Repeatable, ranking: Ranking) -> AnswerRow | None:
-    with ctx.db.write() as db:
-        known = repeat.recall(db, ranking.wallet, ranking.epoch)
-        db.commit()
-        return known
+    # It only reads: who sent this is not known yet, and must not make those wait who write.
+    with ctx.db.read() as db:
+        return repeat.recall(db, ranking.wallet, ranking.epoch)
 
 
 def _keep(ctx: Context, repeat: Repeatable, ranking: Ranking, status: int, answer: ReceiptAnswer) -> None:

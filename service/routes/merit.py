@@ -153,7 +153,10 @@ def leaderboard(
 ) -> Leaderboard:
     """Wallets by what their work shows for certain: few comparisons prove little, and many bad ones nothing."""
     # Its pages stay with the epochs of the first.
-    last, after = page.after(2) or (queries.last_closed(db), 0)
+    closed = queries.last_closed(db)
+    last, after = page.after(2) or (closed, 0)
+    if last > closed:
+        raise NotFoundError(f"epoch {last} is not closed: leave the cursor out")
     first = max(0, last + 1 - epochs) if epochs else 0
     if by == "quality":
         report = chain_ledger.epoch_report(db, last)

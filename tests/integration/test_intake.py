@@ -270,6 +270,17 @@ def test_a_session_that_was_signed_in_elsewhere_since_is_found(world: World) -> 
     assert isinstance(found, Accepted)
 
 
+def test_who_only_names_wallets_leaves_nothing_behind(world: World) -> None:
+    """Nothing is known yet of who sent it: what were kept for each would be there until the epoch ends."""
+    running = Running(0, SEED)
+    world.together([world.people[0].send(world.tasks[0])], running)
+    before = dict(running.sessions)
+    found = world.together([Person.new(n).send(world.tasks[0]) for n in range(60, 70)], running)
+    assert all(isinstance(x, RejectedError) for x in found)
+    assert running.sessions == before
+    assert set(before) == {world.people[0].address}
+
+
 def test_a_lease_that_ran_out_is_refused_and_one_that_was_used_may_be_revised(world: World) -> None:
     person = world.people[0]
     world.together([person.send(world.tasks[0])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -117,6 +118,15 @@ def test_a_leaderboard_stays_with_the_epoch_of_its_first_page(full: Any) -> None
     assert second.json()["last"] == COUNT - 1
     assert [row["place"] for row in second.json()["entries"]] == [3, 4]
     assert full.api.get("/leaderboard", by="score")["last"] == COUNT
+
+
+def test_a_leaderboard_has_no_page_of_an_epoch_that_is_not_closed(full: Any) -> None:
+    """Each window is put together once and few are kept: nobody may push them out by epochs that there are not."""
+    cursor = base64.urlsafe_b64encode(b"999.0").decode()
+    for by in ("quality", "score"):
+        full.refused(
+            404, "epoch 999 is not closed", method="GET", path=f"/v1/leaderboard?by={by}&cursor={cursor}"
+        )
 
 
 def test_the_next_page_is_asked_as_the_first_was(full: Any) -> None:

@@ -72,6 +72,26 @@ def test_a_key_is_its_wallets_own_and_a_refusal_uses_none_up(net: Any, right: An
     assert _send(net, other, "key-4").status_code == 201
 
 
+def test_who_names_another_epoch_deletes_no_answer(net: Any, right: Any) -> None:
+    """The key is looked up before the signature is known to be good: anybody may name any wallet and epoch."""
+    body = _body(net, net.person(stake=0), right)
+    first = _send(net, body, "key-5")
+    forged = {"ranking": body["ranking"] | {"epoch": 7}, "signature": body["signature"]}
+    with net.nothing_written():
+        assert _send(net, forged, "key-5").status_code == 409
+        again = _send(net, body, "key-5")
+    assert (again.status_code, again.json()) == (201, first.json())
+
+
+def test_an_answer_is_told_again_while_somebody_writes(net: Any, right: Any) -> None:
+    body = _body(net, net.person(stake=0), right)
+    first = _send(net, body, "key-6")
+    with net.ctx.db.write() as db, net.nothing_written():
+        queries.last_closed(db)  # from here on the one write lock is taken
+        again = _send(net, body, "key-6")
+    assert (again.status_code, again.json()) == (201, first.json())
+
+
 def test_without_a_key_nothing_of_the_answer_is_kept(net: Any, right: Any) -> None:
     before = net.rows()["answer"]
     net.api.request("POST", "/v1/rankings", body=_body(net, net.person(stake=0), right))
