@@ -13,9 +13,9 @@ from chain.rules import Rules
 from chain.stake import Change
 from chain.types import Address, Hash32
 
-STAKE_BEFORE_S: Final = 600
+STAKE_BEFORE_S: Final = 7200
 STAKE_AFTER_S: Final = 60
-"""How old, and how new, the stake may be that a hand-out goes by: nodes lag, and what they said is kept for a moment."""
+"""How old, and how new, the stake may be that a hand-out goes by: it is read where no reorg reaches."""
 
 
 @dataclass(frozen=True, slots=True)

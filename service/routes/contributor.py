@@ -16,6 +16,7 @@ from chain.bundle import SignedSession
 from chain.canonical import text_hash
 from chain.contracts import call
 from chain.errors import RpcError, SignatureError, UnprovenError
+from chain.handout import STAKE_BEFORE_S
 from chain.messages import Handout, Ranking, Session, checksum, sign_with
 from chain.types import Address
 from service import auth, feedback, handouts, login
@@ -41,7 +42,7 @@ from service.routes.depends import (
     repeatable,
 )
 from service.routes.pages import NEXT, Paged
-from service.signatures import accepted_at
+from service.signatures import TAKEN_WITHIN_S, accepted_at
 
 NO_STAKE = "This wallet has no stake: the ranking is recorded, but its HapticScore is 0 until you stake."
 router = APIRouter(tags=["contributors"])
@@ -219,7 +220,8 @@ def sign_in(request: Request, ctx: Ctx, db: Writing, wallets: Wallets, body: Log
 @router.get("/tasks/next")
 def next_task(ctx: Ctx, db: Writing, caller: Caller) -> TaskAnswer:
     """Hand out the next task; asking again before it is judged gives the same one."""
-    now, staked = ctx.clock.now(), _staked(ctx, caller.wallet) > 0
+    now = ctx.clock.now()
+    staked = _staked(ctx, caller.wallet, now) > 0
     row = _open_epoch(ctx, db, now)
     rules, seed = ctx.rules.from_json(row.rules), ctx.place.seed(row.epoch)
     handed = handouts.next_task(db, seed, rules, row, caller.wallet, now, staked=staked)
@@ -373,9 +375,16 @@ def _parsed(kind: type[T], value: dict[str, Any]) -> T:
         raise BadRequestError(str(error)) from error
 
 
-def _staked(ctx: Context, wallet: Address) -> int:
+def _staked(ctx: Context, wallet: Address, now: int) -> int:
+    """Return a wallet's stake at the latest finalized block: no reorg can make a liar of the log that says so."""
     try:
-        return int(call(ctx.reader, ctx.deployment.stake_vault(), "stakedOf", wallet))
+        final = ctx.reader.block("finalized")
+        if final.timestamp < now - (STAKE_BEFORE_S - TAKEN_WITHIN_S):
+            raise UnavailableError(
+                f"the last finalized block, {final.number}, is of {final.timestamp}, too long before {now} to tell who "
+                "has stake; nothing was handed out, try again later"
+            )
+        return int(call(ctx.reader, ctx.deployment.stake_vault(), "stakedOf", wallet, block=final))
     except RpcError as error:
         raise UnavailableError(
             f"the chain cannot be read, so nothing was recorded; try again: {error}"

@@ -262,19 +262,19 @@ def test_a_hand_out_goes_by_a_stake_that_there_was_within_the_window(
 
 @pytest.mark.parametrize(
     ("changes", "within"),
-    [([(1060, 5)], True), ([(1061, 5)], False), ([(0, 5), (401, 0)], True), ([(0, 5), (400, 0)], False)],
+    [([(8060, 5)], True), ([(8061, 5)], False), ([(0, 5), (801, 0)], True), ([(0, 5), (800, 0)], False)],
 )
-def test_the_window_of_the_stake_ends_ten_minutes_before_and_a_minute_after(
+def test_the_window_of_the_stake_ends_two_hours_before_and_a_minute_after(
     changes: list[tuple[int, int]],
     within: bool,  # noqa: FBT001
 ) -> None:
     listed = _changes(*changes)
-    check_staked(_handed(1000, staked=False), listed)
+    check_staked(_handed(8000, staked=False), listed)
     if within:
-        check_staked(_handed(1000, staked=True), listed)
+        check_staked(_handed(8000, staked=True), listed)
     else:
         with pytest.raises(VerifyError, match="staked is True"):
-            check_staked(_handed(1000, staked=True), listed)
+            check_staked(_handed(8000, staked=True), listed)
 
 
 def test_stake_of_another_wallet_or_of_later_is_none() -> None:

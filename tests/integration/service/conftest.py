@@ -119,6 +119,8 @@ class Net:
             token = Contract("HapticToken", self.ctx.deployment.token)
             transact(self.rpc, account, token, "approve", vault.address, stake * COIN)
             transact(self.rpc, account, vault, "stake", stake * COIN)
+            # Who is asked what goes by final stake.
+            mine(self.rpc, 3)
         found = Contributor(self.api, account, self.ctx.domain)
         if epoch is not None:
             found.log_in(epoch=epoch, now=self.now(), **session)

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from chain.board import Arrival, Board, in_order, replay
+from chain.contracts import Contract
 from chain.keys import address_of
 from chain.messages import Handout, Ranking, recover
 from chain.rules import Rules
+from chain.transactions import transact
 from service import jobs
 from service.arena import task_of
-from service.client import ApiError
+from service.client import ApiError, Contributor
+from service.devnet import COIN
 from service.epochs import open_epoch
 from service.handouts import handout_entry
 from service.ledger import queries
@@ -368,6 +371,25 @@ def test_wallets_without_stake_may_judge_but_take_no_task_from_the_others(
     assert [len(_judge_all(net, who, right)) for who in free] == [4] * (OVERLAP + 1)
     assert [len(_judge_all(net, who, right)) for who in _people(net, epoch, OVERLAP)] == [4] * OVERLAP
     assert net.person(stake=0, epoch=epoch).next_task() is None
+
+
+def test_stake_that_a_reorg_takes_back_does_not_keep_an_epoch_from_being_closed(
+    network: Any, tmp_path: Any
+) -> None:
+    with network(tmp_path, Rules(methods=("ranking",))) as net:
+        net.go_to(net.start(0) + 1)
+        net.open(0, net.plans(0, 3))
+        late = Contributor(net.api, net.site.wallet("late", staking=COIN), net.ctx.domain)
+        late.log_in(epoch=0, now=net.now())
+        token, vault = Contract("HapticToken", net.ctx.deployment.token), net.ctx.deployment.stake_vault()
+        transact(net.rpc, late.wallet, token, "approve", vault.address, COIN)
+        transact(net.rpc, late.wallet, vault, "stake", COIN)
+        assert late.next_task() is not None
+        net.rpc.request("anvil_reorg", 1, [])
+        assert net.view(vault, "stakedOf", late.address) == 0
+        net.go_to(net.start(1) + 1)
+        jobs.step_index(net.ctx)
+        assert jobs.close_epoch(net.ctx, 0) is not None
 
 
 def test_no_task_is_handed_out_before_the_chain_knows_what_the_epoch_was_opened_with(
