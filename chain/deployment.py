@@ -67,7 +67,7 @@ def read_deployment(path: Path) -> Deployment:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DeploymentError(
-            f"{path} cannot be read: {error.strerror}; `haptic deploy` writes one"
+            f"{path} cannot be read: {error.strerror}; `haptic deploy` writes it, and --deployment names it"
         ) from None
     except ValueError:
         raise DeploymentError(f"{path} holds no JSON") from None

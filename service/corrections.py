@@ -49,8 +49,12 @@ def check_abandoned(
             f"epoch {epoch} lasts until {show_when(place.start(epoch + 1), now)}: its secret may still be found"
         )
     report = chain_ledger.epoch_report(db, epoch)
-    if report is not None and report.status in {"posted", "active"}:
-        raise ConflictError(f"the root of epoch {epoch} is {report.status}: the guardian's veto comes first")
+    if report is not None and report.status == "active":
+        raise ConflictError(
+            f"the root of epoch {epoch} pays already, and no veto stops it: it stays as it is"
+        )
+    if report is not None and report.status == "posted":
+        raise ConflictError(f"the root of epoch {epoch} is posted: the guardian's veto comes first")
     if not known.opened_at:
         raise ConflictError(
             f"epoch {epoch} is not open on the chain yet: `haptic epoch commit --epoch {epoch}` first"

@@ -152,13 +152,15 @@ def advance(
             session.connection().execute(insert(Checkpoint), first)
         except IntegrityError:
             raise ChainError(
-                "the first range was indexed meanwhile: another indexer runs; stop one of them"
+                "the first range was indexed meanwhile by another indexer, such as the running service: nothing is lost, "
+                "try again"
             ) from None
     else:
         here = col(Checkpoint.id) == INDEXED, col(Checkpoint.number) == before
         if session.connection().execute(update(Checkpoint).where(*here).values(**where)).rowcount != 1:
             raise ChainError(
-                f"the checkpoint is no longer at block {before}: another indexer runs; stop one of them"
+                f"the checkpoint is no longer at block {before}: another indexer, such as the running service, moved it; "
+                "nothing is lost, try again"
             )
     if balances:
         put_rows(session, AccountRow, _ACCOUNT, _account_rows(last.changed, last))

@@ -42,7 +42,8 @@ def list_epochs() -> None:
     """Show all epochs: state, judgements, tasks, root, and what is allotted in all in smallest units."""
     settings = load()
     db = open_database(settings.database)
-    table = Table("epoch", "state", "judgements", "tasks", "sum (units)", "root")
+    table = Table("epoch", "state", "judgements", "tasks", "sum (units)")
+    table.add_column("root", overflow="fold")  # whole: it is there to be compared
     with db.read() as session:
         counts = queries.counts(session)
         for row in queries.epochs(session):

@@ -228,7 +228,7 @@ def verify(
         state = "active" if e.active else "posted"
         carried = f", {coin.show(e.carried)} carried to the next epoch" if e.carried else ""
         out.print(
-            f"epoch {e.epoch}: {e.rankings} rankings, {e.wallets} wallets, {e.paid_to} paid, "
+            f"epoch {e.epoch}: {e.rankings} rankings, {e.wallets} wallets; by then {e.paid_to} are paid "
             f"{coin.show(e.sum)} in all{carried}, {state}"
         )
         out.print(f"  checked: {_checked(e, receipts=bool(kept))}", soft_wrap=True)

@@ -58,7 +58,8 @@ Logs in {site.folder}: serve.log (API and clock), worker.log (which job runs), l
 [bold]rank[/] needs a model. The first is being made, in about a minute ({site.folder / "logs" / "bootstrap.log"}),
 unless an earlier devnet left one;
 it is ready when this terminal says so, and {url}/v1/jobs says "epoch … is open".
-Rank with all three, until no task is left ({TASKS} each): what one wallet says alone proves nothing, and earns nothing.
+Stake and rank with all three, until no task is left ({TASKS} each): what one wallet says alone proves nothing,
+and earns nothing.
 [bold]score[/], [bold]verify[/] and [bold]claim[/] need an epoch to pass: epoch 0 ends at {show_time(d.epoch_end(0))}.
 Its root is posted some seconds later; then verify reads it.
 It pays claims {d.challenge_window} s after that, when its challenge window is over.

@@ -274,6 +274,6 @@ def test_nothing_is_given_up_that_waits_or_pays(haptic: Shell, net: Any) -> None
     with net.nothing_written():
         said = haptic("epoch", "abandon", "--epoch", epoch, "--yes")
     assert said.status == 1
-    assert "veto comes first" in said.err or "pay already" in said.err
+    assert "veto comes first" in said.err or "pays already" in said.err
     with pytest.raises(HapticError):
         _steal(net, "abandon", epoch, "0x" + "99" * 32)
