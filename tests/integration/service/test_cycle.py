@@ -432,7 +432,7 @@ def test_the_start_page_names_the_way_and_nobody_may_frame_it(story: Story) -> N
     page = story.net.ask("GET", "/")
     assert "/v1/info" in page.text
     assert page.headers["x-frame-options"] == "DENY"
-    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
 def test_health_is_well_until_a_job_fails_and_well_again_when_it_works(story: Story) -> None:
