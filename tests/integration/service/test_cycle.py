@@ -23,6 +23,7 @@ from chain.verify import bundle_source, verify
 from service import jobs, training
 from service.client import Contributor, Proof
 from service.ledger import queries
+from service.once import Once
 from service.worker import Worker
 
 TRAINER = (sys.executable, str(Path(__file__).with_name("small_trainer.py")))
@@ -260,7 +261,7 @@ def test_the_tree_of_the_active_root_is_built_once_for_all_proofs(
     net, built = story.net, []
     build = SumTree.build
     monkeypatch.setattr(SumTree, "build", lambda leaves: built.append(len(leaves)) or build(leaves))
-    net.ctx.trees._kept.clear()
+    monkeypatch.setattr(net.ctx.trees, "_made", Once(1))
     proofs = [net.api.get(f"/proofs/{story.people[n].address}") for n in ("ann", "bob", "ann")]
     assert (proofs[0]["root"], proofs[0]["epoch"]) == (net.api.get("/epochs/2")["root"], 2)
     assert proofs[0] == proofs[2] != proofs[1]

@@ -298,7 +298,9 @@ def test_places_come_page_by_page(story: Story) -> None:
 
 
 def test_who_is_always_wrong_stands_last_by_quality_however_much_it_does(story: Story) -> None:
-    last = story.net.api.get("/leaderboard")["entries"][-1]
+    # Of somebody who did very little so little is known that it may stand lower still.
+    little = story.people["few"].address
+    last = [e for e in story.net.api.get("/leaderboard")["entries"] if e["wallet"].lower() != little][-1]
     assert last["wallet"].lower() == story.people["wrong"].address
     assert last["high"] < 0
 
