@@ -225,8 +225,12 @@ def test_a_change_anywhere_is_named(
         _verify(story, copy)
 
 
-def test_a_hand_out_that_is_not_by_the_stake_that_there_was_is_named(story: Story, copy: Path) -> None:
+def test_a_hand_out_that_is_not_by_the_stake_that_there_was_is_named(
+    story: Story, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last one, which decides about no other."""
+    # The whole story is shorter than the two hours that a hand-out may look back over.
+    monkeypatch.setattr("chain.handout.STAKE_BEFORE_S", 60)
     lines = _lines(copy, 1)
     last = [x for x in lines if x["kind"] == "handout"][-1]
     last["staked"] = not last["staked"]
