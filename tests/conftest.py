@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -13,3 +14,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("haptic")
+
+# Started in the background of a script a process ignores Ctrl-C, and so does every command that a test starts from it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
