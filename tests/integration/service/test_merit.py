@@ -16,6 +16,7 @@ from chain.rules import Rules
 from service.arena import Plan
 from service.leaderboard import LEAST, interval
 from service.ledger import queries
+from tests.integration.conftest import _database
 from tests.integration.service.conftest import quality
 from tests.integration.service.shell import Shell
 
@@ -78,31 +79,52 @@ def _rank(net: Any, who: Any, luck: Random, error: float, count: int) -> None:
         who.send(who.ranking(task, ranks, now=net.now(), flag=flag, revision=int(n == 5)))
 
 
-@pytest.fixture(scope="module")
-def story(network: Any, module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with network(tmp_path_factory.mktemp("net"), RULES, database_url=module_url) as net:
-        s, luck = Story(net), Random(7)
-        net.go_to(net.start(0) + 1)
-        net.open(0, _plans(0, 16))
-        errors = {"ann": 0.0, "bob": 0.0, "cem": 0.1, "dee": 0.1, "idle": 0.3, "few": 0.0, "wrong": 0.0}
-        s.people = {name: net.person(100) for name in errors}
-        for name in ("ann", "bob", "cem", "dee", "idle"):
-            _rank(net, s.people[name], luck, errors[name], 16)
-        net.judge(s.people["few"], 2)
-        net.judge(s.people["wrong"], 10, wrong=True)
-        for what in ("/history", ""):
-            s.early[what] = net.api.get(s.path("ann", what))
-        s.early["board"] = net.api.get("/leaderboard")
-        s.early["judged"] = net.ask("GET", "/v1" + s.path("ann", "/epochs/0"))
-        assert net.new_epoch() == 1
-        net.open(1, _plans(1, 12))
-        for name in ("ann", "bob", "cem", "dee"):
-            s.people[name].log_in(epoch=1, now=net.now())
-            _rank(net, s.people[name], luck, errors[name], 12)
-        s.people["few"].log_in(epoch=1, now=net.now())
-        net.judge(s.people["few"], 1)
-        net.new_epoch()
-        yield s
+def _tell(net: Any) -> Story:
+    s, luck = Story(net), Random(7)
+    net.go_to(net.start(0) + 1)
+    net.open(0, _plans(0, 16))
+    errors = {"ann": 0.0, "bob": 0.0, "cem": 0.1, "dee": 0.1, "idle": 0.3, "few": 0.0, "wrong": 0.0}
+    s.people = {name: net.person(100) for name in errors}
+    for name in ("ann", "bob", "cem", "dee", "idle"):
+        _rank(net, s.people[name], luck, errors[name], 16)
+    net.judge(s.people["few"], 2)
+    net.judge(s.people["wrong"], 10, wrong=True)
+    for what in ("/history", ""):
+        s.early[what] = net.api.get(s.path("ann", what))
+    s.early["board"] = net.api.get("/leaderboard")
+    s.early["judged"] = net.ask("GET", "/v1" + s.path("ann", "/epochs/0"))
+    assert net.new_epoch() == 1
+    net.open(1, _plans(1, 12))
+    for name in ("ann", "bob", "cem", "dee"):
+        s.people[name].log_in(epoch=1, now=net.now())
+        _rank(net, s.people[name], luck, errors[name], 12)
+    s.people["few"].log_in(epoch=1, now=net.now())
+    net.judge(s.people["few"], 1)
+    net.new_epoch()
+    return s
+
+
+def _is_lucky(s: Story) -> bool:
+    """Tell whether ann has proven something by each close: who meets whom on a task follows from a secret seed."""
+    scores = [s.net.api.get(f"/epochs/{epoch}/scores") for epoch in (0, 1)]
+    ann = s.people["ann"].address
+    return all(int(x["score"]) > 0 for found in scores for x in found if x["wallet"].lower() == ann)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def story(
+    network: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Story]:
+    for _ in range(12):
+        with (
+            _database(request, tmp_path_factory.mktemp("database")) as url,
+            network(tmp_path_factory.mktemp("net"), RULES, database_url=url) as net,
+        ):
+            told = _tell(net)
+            if _is_lucky(told):
+                yield told
+                return
+    pytest.fail("in twelve stories ann, who is always right, has not proven anything")
 
 
 @pytest.fixture
