@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +108,8 @@ def _open_sqlite(url: URL) -> Engine:
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions by itself
         # FULL: a receipt or a signed transaction that was handed out must survive a power cut.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        _log_ahead(connection)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     def begin(connection: Any) -> None:
@@ -117,6 +120,20 @@ def _open_sqlite(url: URL) -> Engine:
     event.listen(engine, "begin", begin)
     event.listen(engine, "handle_error", _tidy)
     return engine
+
+
+def _log_ahead(connection: Any) -> None:
+    """Switch a file to its write-ahead log. SQLite fails at once where another does so now, instead of waiting."""
+    patience_ends = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > patience_ends:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _open_postgresql(url: URL, lease_s: int = 0, **options: Any) -> Engine:

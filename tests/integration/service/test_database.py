@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +84,21 @@ def test_of_two_writers_the_second_waits(url: str, monkeypatch: pytest.MonkeyPat
         first.commit()
         assert queries.job_row(second, 1) is not None
     db.engine.dispose()
+
+
+def test_a_new_file_that_another_writes_to_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE started (at INTEGER)")
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("INSERT INTO started VALUES (1)")
+    ends = threading.Timer(0.3, other.commit)
+    ends.start()
+    with open_engine(f"sqlite:///{path}").connect() as ours:
+        assert ours.execute(text("SELECT at FROM started")).scalars().all() == [1]
+        assert ours.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+    ends.join()
+    other.close()
 
 
 def test_a_reader_sees_one_moment_however_often_it_looks(db: Database) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import delete
 from chain import ledger, publisher
 from chain.devnet import mine
 from chain.errors import RpcError
+from chain.transactions import transact
 from service import jobs
 from service.devnet import COIN, DOLLAR
 from service.errors import UnavailableError
@@ -159,13 +160,19 @@ def test_a_job_that_goes_on_failing_is_logged_once_and_once_more_when_it_works_a
 
 def test_stake_that_is_not_final_is_shown_as_such(net: Any) -> None:
     who = net.person(12, epoch=None)
+    jobs.step_index(net.ctx)
     net.ctx.head._ttl_s = 0.0
-    shown = net.api.get(f"/contributors/{who.address}")
-    assert (shown["staked"], shown["staked_final"], shown["unfinalized"]) == (str(12 * COIN), "0", True)
+
+    def stake_shown() -> tuple[str, str, bool]:
+        shown = net.api.get(f"/contributors/{who.address}")
+        return shown["staked"], shown["staked_final"], shown["unfinalized"]
+
+    assert stake_shown() == (str(12 * COIN), str(12 * COIN), False)
+    transact(net.rpc, who.wallet, net.ctx.deployment.stake_vault(), "requestUnstake", 5 * COIN)
+    assert stake_shown() == (str(7 * COIN), str(12 * COIN), True)
     mine(net.rpc, 3)
     jobs.step_index(net.ctx)
-    shown = net.api.get(f"/contributors/{who.address}")
-    assert (shown["staked_final"], shown["unfinalized"]) == (str(12 * COIN), False)
+    assert stake_shown() == (str(7 * COIN), str(7 * COIN), False)
 
 
 def test_a_line_of_the_log_is_one_json_object_whatever_happened() -> None:
