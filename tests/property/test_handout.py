@@ -237,8 +237,8 @@ def _changes(*pairs: tuple[int, int]) -> list[Change]:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 3000), st.sampled_from([0, 0, 5])), max_size=6),
-    st.integers(700, 3000),
+    st.lists(st.tuples(st.integers(0, 3 * STAKE_BEFORE_S), st.sampled_from([0, 0, 5])), max_size=6),
+    st.integers(STAKE_BEFORE_S, 3 * STAKE_BEFORE_S),
     st.booleans(),
 )
 def test_a_hand_out_goes_by_a_stake_that_there_was_within_the_window(
