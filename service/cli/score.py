@@ -13,10 +13,8 @@ from chain.keys import keyfile_address
 from chain.messages import parse_address
 from service.cli import shared
 from service.cli.shared import KEYFILE, SERVICE, KeyFile, ServiceUrl
-from service.client import Api
+from service.client import PAGE, Api
 from service.terminal import out, show_score, show_wait, show_when
-
-PAGE = 500
 
 
 def score(
