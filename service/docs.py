@@ -46,12 +46,15 @@ def page(document: Mapping[str, Any]) -> str:
 
 
 def _name(path: str, method: str, route: Mapping[str, Any]) -> str:
-    """Return method and path, a link where a browser can ask for it as it is, with what else may be said in the query."""
-    asked = [p for p in route.get("parameters", []) if p["in"] == "query"]
-    query = f" <code>?{escape('&'.join(p['name'] for p in asked))}</code>" if asked else ""
-    is_open = method == "get" and "{" not in path and not any(p.get("required") for p in asked)
-    shown = f'<a href="{escape(path)}">{escape(path)}</a>' if is_open else escape(path)
-    return f"<code>{method.upper()} {shown}</code>{query}"
+    """Return method and path, a link where a browser can ask for it as it is, with what else the query may say."""
+    parameters = route.get("parameters", [])
+    query = "&".join(p["name"] for p in parameters if p["in"] == "query")
+    private = any(p["name"] == "authorization" for p in parameters)
+    shown = escape(path)
+    if method == "get" and "{" not in path and not private:
+        shown = f'<a href="{shown}">{shown}</a>'
+    said = f"<code>{method.upper()} {shown}</code>" + (f" <code>?{escape(query)}</code>" if query else "")
+    return f"{said}, private" if private else said
 
 
 def _purpose(route: Mapping[str, Any]) -> str:
