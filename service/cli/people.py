@@ -238,8 +238,8 @@ def rank(
 
     What you type after # is a comment for the operator, such as A > B # B is out of date: it is signed with the ranking,
     and only its hash is published. Until the epoch ends a ranking can be corrected, by c or --correct: what you said last
-    counts, and all of it is published. What the service promises of each task and ranking is kept beside the wallet, in
-    *.receipts.jsonl, for `haptic verify --receipts`.
+    counts, and every order that you gave is published. What the service promises of each task and ranking is kept beside
+    the wallet, in *.receipts.jsonl, for `haptic verify --receipts`.
     """
     with Api(service) as api:
         account = shared.open_wallet(keyfile, password_file, api.domain().chain_id)

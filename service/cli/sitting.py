@@ -182,7 +182,8 @@ class Sitting:
             f"You said {_said(chosen)}. What you say now counts in its place, until the epoch ends; that you said "
             "something else before stays in the log."
         )
-        how = f"{_how(chosen.task)} ([i]bad[/] if all are bad, {COMMENT}, else yours stays; [i]q[/] changes nothing)"
+        stays = ", or the one you gave stays" if chosen.comment else ""
+        how = f"{_how(chosen.task)} ([i]bad[/] if all are bad, {COMMENT}{stays}, [i]q[/] to change nothing)"
         while (said := _ask(how)).lower() not in {"", "q"}:
             if self._send(chosen.task, said, chosen):
                 break

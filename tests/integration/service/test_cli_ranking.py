@@ -118,6 +118,7 @@ def test_what_was_sent_is_listed_and_corrected_and_the_last_word_counts(
     assert "A > B > C > D # sure" in said
     assert f"7 is no number of yours in epoch {opened}" in said
     assert "You said A > B > C > D # sure." in said
+    assert said.count("or the one you gave stays") == 3
     assert "answer 00" in said
     assert "recorded as number 2: D > C > B > A · in place of number 0" in said
     assert "not sent: '' is not one of A, B, C, D" in said
