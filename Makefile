@@ -28,7 +28,7 @@ $(PY_STAMP): pyproject.toml requirements.lock
 	@touch $@
 
 $(JS_STAMP): contracts/package.json contracts/package-lock.json
-	@command -v npm >/dev/null || { echo "Node 20 with npm is missing: it brings Foundry and solc. apt-get install nodejs npm, or see nodejs.org"; exit 1; }
+	@command -v npm >/dev/null || { echo "Node 20 with npm is missing: it brings Foundry and solc. apt-get install nodejs npm, but on Debian 12, where that is Node 18, take it from nodejs.org"; exit 1; }
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Haptic needs Node 20 or newer; found $$(node --version): see nodejs.org"; exit 1; }
 	@echo "Installing Foundry, solc and OpenZeppelin into contracts/node_modules (once)"
 	@cd contracts && npm ci --no-audit --no-fund --loglevel=error

@@ -6,6 +6,7 @@ HapticError
 │   ├── ReorgError        a finalized block changed: nothing may go on
 │   ├── MissingLogError   a node hides events, or invents some
 │   │   └── StakeMismatchError  what the events add up to differs from the contracts' own storage
+│   ├── BusyIndexError    another process indexes too: nothing is lost, the same may be done again
 │   ├── RevertError       a contract refused a call
 │   └── DeploymentError   the contracts at these addresses are not the ones expected
 ├── QuorumError           fewer nodes answer than have to agree
@@ -44,6 +45,10 @@ class ReorgError(ChainError):
 
 class MissingLogError(ChainError):
     """A node hides events, or invents some: what it sends does not follow from what it sent before."""
+
+
+class BusyIndexError(ChainError):
+    """Another process, such as the running service, moved the index on meanwhile; the same may be done again."""
 
 
 class RevertError(ChainError):

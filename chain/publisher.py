@@ -99,7 +99,7 @@ def publish(
     data = deployment.revenue_distributor().encode("post", astuple(report))
     key = TransactionKey("post", report.epoch, about(data + (bytes([rejections]) if again else b"")))
     step = Step(rpc, session, deployment.distributor, account, key, data, dry_run, timeout_s)
-    what = f"post epoch {report.epoch}: root {report.root}, {report.sum} in all"
+    what = f"post epoch {report.epoch}: root {report.root}"
     done, _ = step.resume()
     past = history(rpc, deployment, report)
     posted = [e for e in past if isinstance(e, Posted)]

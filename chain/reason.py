@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from chain.types import ONE
 
-HUNDREDTH: Final = 6 * ONE // 100
-"""Of a comparison, in the unit of G, H and W: ppm of a sixth of one."""
+COMPARISON: Final = 6 * ONE
+"""In the unit of G, H and W: ppm of a sixth of one."""
+HUNDREDTH: Final = COMPARISON // 100
 
 
 def why_zero(wallet: Mapping[str, Any]) -> str:

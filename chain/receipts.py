@@ -1,89 +1,123 @@
-"""Receipts that somebody kept, held against an epoch's log: what the operator dropped or moved is proven by them."""
+"""Promises that somebody kept, held against an epoch's log: what the operator dropped or moved is proven by them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from chain.bundle import Evidence
 from chain.errors import HapticError, SignatureError
-from chain.messages import Domain, Receipt, parse_hash, recover
-from chain.types import Hash32
+from chain.messages import Domain, Handout, Receipt, parse_hash, recover
+from chain.types import Address, Hash32
 
 
 @dataclass(frozen=True, slots=True)
-class KeptReceipt:
-    """A receipt as it was given out, with the operator's signature, and the line of the file that it stands in."""
+class Kept:
+    """A promise as it was given out, with the operator's signature, and the line of the file that it stands in."""
 
-    receipt: Receipt
+    promise: Receipt | Handout
     signature: str
     line: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of the ranking that a receipt is for."""
+    """What became of the ranking or the hand-out that a promise is of."""
 
-    kept: KeptReceipt
+    kept: Kept
     fault: str
     """Empty where it stands in the log as promised; else what is wrong, in words."""
 
 
-def read_receipts(lines: Iterable[str]) -> Iterator[KeptReceipt]:
-    """Yield the receipts in a file as `haptic rank` keeps it; SignatureError names the line that is none."""
+def read_promises(lines: Iterable[str]) -> Iterator[Kept]:
+    """Yield the promises in a file as `haptic rank` keeps it; SignatureError names the line that is none."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            found: Mapping[str, Any] = json.loads(line)["receipt"]
-            fields = {
-                "digest": parse_hash(found["digest"]), "epoch": found["epoch"],
-                "position": found["position"], "receivedAt": found["received_at"],
-            }  # fmt: skip
-            yield KeptReceipt(Receipt.parse(fields), str(found["signature"]), number)
+            kept: Mapping[str, Any] = json.loads(line)
+            if "handout" in kept:
+                found = kept["handout"]
+                fields = {name: found[name] for name in ("wallet", "epoch", "task", "number", "at")}
+                promise: Receipt | Handout = Handout.parse(fields)
+            else:
+                found = kept["receipt"]
+                fields = {
+                    "digest": parse_hash(found["digest"]), "epoch": found["epoch"],
+                    "position": found["position"], "receivedAt": found["received_at"],
+                }  # fmt: skip
+                promise = Receipt.parse(fields)
+            yield Kept(promise, str(found["signature"]), number)
         except (ValueError, KeyError, TypeError, RecursionError, HapticError) as error:
             raise SignatureError(
                 f"line {number} of the receipts is none that haptic keeps: {error}"
             ) from error
 
 
-def check_receipts(
-    kept: Iterable[KeptReceipt], evidence: Evidence, digests: Mapping[int, Hash32], domain: Domain
+class _Log(NamedTuple):
+    """An epoch's log, as its promises name what stands in it."""
+
+    rankings: Mapping[int, tuple[Hash32, int]]
+    """By position: digest and time of arrival."""
+    places: Mapping[Hash32, int]
+    """Positions by digest."""
+    handouts: Mapping[int, tuple[Address, Hash32, int]]
+    """By number: wallet, task and time."""
+    signer: Address
+    """Whose promises the operator says are its own."""
+
+
+def check_promises(
+    kept: Iterable[Kept], evidence: Evidence, digests: Mapping[int, Hash32], domain: Domain
 ) -> tuple[Finding, ...]:
-    """Return what became of each receipt of the evidence's epoch; those of other epochs are left out."""
-    logged = {r.position: (digests[r.position], r.received_at) for r in evidence.rankings}
-    places = {digest: position for position, digest in digests.items()}
-    return tuple(
-        Finding(k, _fault(k, logged, places, evidence, domain))
-        for k in kept
-        if k.receipt.epoch == evidence.header.epoch
+    """Return what became of each promise of the evidence's epoch; those of other epochs are left out."""
+    log = _Log(
+        {r.position: (digests[r.position], r.received_at) for r in evidence.rankings},
+        {digest: position for position, digest in digests.items()},
+        {h.number: (h.wallet, h.task, h.at) for h in evidence.handouts},
+        evidence.header.receipt_signer,
     )
+    return tuple(Finding(k, _fault(k, log, domain)) for k in kept if k.promise.epoch == evidence.header.epoch)
 
 
-def _fault(
-    kept: KeptReceipt,
-    logged: Mapping[int, tuple[Hash32, int]],
-    places: Mapping[Hash32, int],
-    evidence: Evidence,
-    domain: Domain,
-) -> str:
-    """Return what is wrong with the log by a receipt, or with the receipt; nothing where both agree."""
-    receipt = kept.receipt
-    if logged.get(receipt.position) == (receipt.digest_of, receipt.received_at):
+def _fault(kept: Kept, log: _Log, domain: Domain) -> str:
+    """Return what is wrong with the log by a promise, or with the promise; nothing where both agree."""
+    promise = kept.promise
+    if isinstance(promise, Receipt):
+        fault = _fault_of_ranking(promise, log)
+        name = f"the ranking {promise.digest_of}, received at {promise.received_at} as number {promise.position},"
+        word = "receipt"
+    else:
+        fault = _fault_of_handout(promise, log)
+        name = f"the hand-out of task {promise.task} to {promise.wallet} at {promise.at}, number {promise.number},"
+        word = "promise"
+    if not fault:
         return ""
-    name = f"the ranking {receipt.digest_of}, received at {receipt.received_at} as number {receipt.position},"
     try:
-        signer = recover(receipt.digest(domain), kept.signature)
+        signer = recover(promise.digest(domain), kept.signature)
     except SignatureError as error:
-        return f"{name} has a receipt that proves nothing: {error}"
-    if signer != evidence.header.receipt_signer:
+        return f"{name} has a {word} that proves nothing: {error}"
+    if signer != log.signer:
         return (
-            f"{name} has a receipt signed by {signer}, and is not in the log so; "
-            f"the operator names {evidence.header.receipt_signer} as signer of its receipts"
+            f"{name} has a {word} signed by {signer}, and is not in the log so; "
+            f"the operator names {log.signer} as signer of its {word}s"
         )
-    if receipt.digest_of in places:
-        place = places[receipt.digest_of]
-        return f"{name} stands in the log as number {place}, received at {logged[place][1]}: it was moved"
-    return f"{name} was DROPPED: it is not among the {len(logged)} rankings of the log"
+    return f"{name} {fault}"
+
+
+def _fault_of_ranking(receipt: Receipt, log: _Log) -> str:
+    if log.rankings.get(receipt.position) == (receipt.digest_of, receipt.received_at):
+        return ""
+    if receipt.digest_of in log.places:
+        place = log.places[receipt.digest_of]
+        return f"stands in the log as number {place}, received at {log.rankings[place][1]}: it was moved"
+    return f"was DROPPED: it is not among the {len(log.rankings)} rankings of the log"
+
+
+def _fault_of_handout(promise: Handout, log: _Log) -> str:
+    # A task may be handed to the same wallet again when its time is over: only the number tells which of them it was.
+    if log.handouts.get(promise.number) == (promise.wallet, promise.task, promise.at):
+        return ""
+    return f"was LEFT OUT: it is not so among the {len(log.handouts)} hand-outs of the log"

@@ -26,6 +26,8 @@ Source = Callable[[int], Served]
 """Gives an epoch's bundle, or raises a BundleError; what it gave does not change while it is open."""
 SPOOL_BYTES: Final = 1 << 24
 """What is fetched is kept in memory up to here, and beyond it in a file that is gone when it is closed."""
+MOST_SAID, MOST_SAID_BYTES = 300, 1 << 16
+"""Characters that are shown of what a server says of its refusal, and bytes that are read of it."""
 SLOWEST = 10
 """A server that drips bytes must not hold whoever checks until a challenge window is over."""
 _STEP: Final = 1 << 20
@@ -149,6 +151,19 @@ def _fetch(url: str, timeout_s: float) -> IO[bytes]:
     return file
 
 
+def _said(response: httpx.Response) -> str:
+    """Return what a service says of a refusal (RFC 9457), or what to look at where it is none of Haptic's."""
+    raw = b""
+    for part in response.iter_bytes():
+        raw += part
+        if len(raw) > MOST_SAID_BYTES:
+            break
+    try:
+        return f": {str(json.loads(raw)['detail'])[:MOST_SAID]}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "; is the epoch closed, and the URL right?"
+
+
 def _download(url: str, timeout_s: float, to: IO[bytes]) -> None:
     watchdog, longest = Watchdog(), SLOWEST * timeout_s
     seen, size = {"trace": watchdog.remember}, 0
@@ -162,7 +177,7 @@ def _download(url: str, timeout_s: float, to: IO[bytes]) -> None:
             if response.status_code != httpx.codes.OK:
                 missing = response.status_code == httpx.codes.NOT_FOUND
                 raise (NotPublishedError if missing else BundleError)(
-                    f"{url} answered {response.status_code}; is the epoch closed, and the URL right?"
+                    f"{url} answered {response.status_code}{_said(response)}"
                 )
             for part in response.iter_bytes():
                 size += to.write(part)

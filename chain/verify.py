@@ -24,7 +24,7 @@ from chain.gold import gold_root
 from chain.handout import check_staked
 from chain.lines import raw_lines, read_lines
 from chain.messages import Domain
-from chain.receipts import Finding, KeptReceipt, check_receipts
+from chain.receipts import Finding, Kept, check_promises
 from chain.record import Record, facts_of, read_record
 from chain.rpc import Rpc
 from chain.sealing import Sealed, check_sealed, written
@@ -86,7 +86,7 @@ class Verified:
     notes: tuple[str, ...] = ()
     """What is no fault, and whoever relies on the epoch should know, in words."""
     receipts: tuple[Finding, ...] = ()
-    """What became of the rankings whose receipts were given."""
+    """What became of the rankings and hand-outs whose promises were given."""
     checked: Checked = Checked()
     """How much of what was held against what."""
 
@@ -188,7 +188,7 @@ def _recompute(
     before: Before | None,
     learned: Learned,
     progress: Progress,
-    receipts: Sequence[KeptReceipt],
+    receipts: Sequence[Kept],
 ) -> tuple[Verified, Before]:
     """Return what an epoch was found to be and hands on; an error names the first row that differs."""
     epoch, evidence = posted.epoch, _read(posted.epoch, file)
@@ -213,7 +213,7 @@ def _recompute(
         epoch=epoch, rankings=len(evidence.rankings), wallets=len(closed.scores),
         paid_to=len(closed.standing.cumulative), sum=Wei(closed.tree.sum),
         carried=Wei(sum(closed.standing.carried.values())), active=epoch in record.active, notes=notes,
-        receipts=check_receipts(receipts, evidence, digests, domain), checked=Checked.of(evidence, sealed),
+        receipts=check_promises(receipts, evidence, digests, domain), checked=Checked.of(evidence, sealed),
     )  # fmt: skip
     return found, Before(closed.standing, snapshot.number)
 
@@ -228,14 +228,14 @@ def verify(
     source: Source,
     until: int | None = None,
     progress: Progress = _no_progress,
-    receipts: Sequence[KeptReceipt] = (),
+    receipts: Sequence[Kept] = (),
     *,
     confirmed: Confirmed | None = None,
     resume: bool = False,
 ) -> list[Verified]:
     """Recompute epochs 0 to `until` (default: the last one posted) and return what was found.
 
-    Each epoch's rankings are held against the `receipts` that were given for them; what differs is a finding.
+    Each epoch's log is held against the promises in `receipts`, of rankings and of hand-outs; what differs is a finding.
 
     Raises VerifyError or BundleError naming the first row that differs, RpcError when the node fails; a
     NothingPostedError, which is a VerifyError, when there is nothing to verify. What is found right is kept in

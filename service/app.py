@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chain.errors import HapticError, RpcError
-from service import jobs
+from service import docs, jobs
 from service.clock import Stakes
 from service.context import Context
 from service.errors import ServiceError
@@ -137,6 +137,8 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
         title="Haptic", version="1", lifespan=life,
         summary="Staked, signed human rankings that train models.", responses=PROBLEM,
         description="Wallets sign Sessions and Rankings by EIP-712; see /v1/info for the domain.",
+        # Theirs are drawn by scripts of a CDN, which no page here may run.
+        docs_url=None, redoc_url=None,
     )  # fmt: skip
     app.state.context = ctx
     app.state.events = Events(lambda: read_counts(ctx))
@@ -163,5 +165,9 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def start_page() -> str:
         return resources.files("service").joinpath("web/start.html").read_text(encoding="utf-8")
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    def docs_page() -> str:
+        return docs.page(app.openapi())
 
     return app

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -25,6 +25,7 @@ from chain.messages import (
     Ranking,
     Receipt,
     Session,
+    checksum,
     parse_address,
     parse_hash,
     recover,
@@ -40,6 +41,8 @@ ORDERS = {2: "B > A", 3: "B > A > C", 4: "B > A = C > D", 6: "B > A = C = D = E 
 PATIENCE: Final = 10
 """How often a request is sent again that the service's limits put off."""
 LONGEST_WAIT_S: Final = 60
+PAGE: Final = 500
+"""Most rows of a list that a service gives at once."""
 
 
 class ApiError(HapticError):
@@ -61,7 +64,21 @@ class Task:
     method: str
     shown: tuple[str, ...]
     expires_at: int
+    """Block time, Unix seconds; 0 of one that was ranked already."""
     skips_left: int = 0
+    promise: Mapping[str, Any] = field(default_factory=dict)
+    """The fields of its Handout with the service's `signature` and `signer`: with it one can prove to have been asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A ranking that this wallet sent, as the service has it."""
+
+    position: int
+    """Its place in the epoch's log, which its receipt names."""
+    ranking: Ranking
+    comment: str
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +215,9 @@ class Contributor:
         self.api, self.wallet, self.domain = api, wallet, domain
         self.address = address or parse_address(wallet.address)
         self.signer: LocalAccount = Account.from_key(secrets.token_bytes(32)) if use_session_key else wallet
-        self._token, self._receipts = "", Address("")
+        self.receipt_signer = Address("")
+        """Whose signature is on every receipt and promise, as the service said when the wallet logged in."""
+        self._token = ""
 
     def log_in(
         self, *, epoch: int, now: int, hours: int = 24, judgements: int = 100_000, terms: str | None = None
@@ -235,10 +254,10 @@ class Contributor:
     def _enter(self, token: str) -> None:
         """Keep a token, and by whose signature the service promises from now on."""
         self._token = token
-        self._receipts = parse_address(self.api.get("/info")["receipt_signer"])
+        self.receipt_signer = parse_address(self.api.get("/info")["receipt_signer"])
 
     def next_task(self) -> Task | None:
-        """Return the next task, or None when there is none for this wallet."""
+        """Return the next task, its promise checked, or None when there is none for this wallet."""
         try:
             found = self.api.request("GET", "/v1/tasks/next", token=self._token)
         except ApiError as error:
@@ -246,7 +265,7 @@ class Contributor:
                 return None
             raise
         promise = Handout(self.address, found["epoch"], Hash32(found["task"]), found["number"], found["at"])
-        if recover(promise.digest(self.domain), found["signature"]) != self._receipts:
+        if recover(promise.digest(self.domain), found["signature"]) != self.receipt_signer:
             raise ApiError(f"the service did not sign this hand-out; keep this answer as evidence: {found}")
         return Task(
             found["epoch"],
@@ -256,7 +275,20 @@ class Contributor:
             tuple(found["shown"]),
             found["expires_at"],
             found["skips_left"],
+            promise.to_json() | {"signature": found["signature"], "signer": checksum(self.receipt_signer)},
         )
+
+    def recorded(self, epoch: int) -> Iterator[Recorded]:
+        """Yield what this wallet sent in an epoch, every revision, newest first.
+
+        An ApiError where the service reads back what no ranking of this wallet can be.
+        """
+        for row in self.api.every("/rankings", token=self._token, epoch=epoch, limit=PAGE):
+            said, shown = Ranking.parse(row["ranking"]), tuple(row["shown"])
+            if said.wallet != self.address or said.shown != tuple(map(text_hash, shown)):
+                raise ApiError(f"the service reads back what {self.address} did not rank: {row}")
+            task = Task(said.epoch, said.task, row["prompt"], said.method, shown, expires_at=0)
+            yield Recorded(row["position"], said, row["comment"], task)
 
     def skip(self, task: Task, reason: str) -> int:
         """Give a task back unjudged, and return how many more may be."""
@@ -274,11 +306,16 @@ class Contributor:
         comment: str = "",
         revision: int = 0,
     ) -> Ranking:
-        """Return the Ranking message of an order of what was shown."""
+        """Return the Ranking message of an order of what was shown; HapticError where the comment is no text."""
+        try:
+            comment_hash = text_hash(comment)
+        except UnicodeEncodeError:
+            # A terminal that does not speak UTF-8 gives its bytes as lone surrogates.
+            raise HapticError("the comment holds bytes that are no UTF-8: type it without them") from None
         return Ranking(
             wallet=self.address, epoch=task.epoch, task=task.task, method=task.method, summary=summary_of(ranks),
             shown=tuple(text_hash(t) for t in task.shown), ranks=tuple(ranks), likert=tuple(likert), flag=flag,
-            comment_hash=text_hash(comment), revision=revision, signed_at=now,
+            comment_hash=comment_hash, revision=revision, signed_at=now,
         )  # fmt: skip
 
     def send(self, ranking: Ranking, comment: str = "") -> dict[str, Any]:
@@ -294,7 +331,7 @@ class Contributor:
             Hash32(answer["digest"]), answer["epoch"], answer["position"], answer["received_at"]
         )
         signer = recover(receipt.digest(self.domain), answer["signature"])
-        if receipt.digest_of != digest or signer != self._receipts:
+        if receipt.digest_of != digest or signer != self.receipt_signer:
             raise ApiError(
                 "the service's receipt is not for what was sent; keep this answer as evidence: " + str(answer)
             )

@@ -29,7 +29,7 @@ class Tally:
     """Records of a prompt with responses that an earlier one has: they count as one."""
     made: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
-    """How many records, or of comparisons how many pairs, gave nothing, by the reason."""
+    """How many records gave nothing, by the reason; of comparisons also how many pairs."""
 
 
 def preferences(found: Iterable[Judged], tally: Tally) -> Iterator[Comparison]:
@@ -41,6 +41,8 @@ def preferences(found: Iterable[Judged], tally: Tally) -> Iterator[Comparison]:
     """
     votes: dict[tuple[str, str, str], Counter[int]] = defaultdict(Counter)
     for one in _merged(found, tally):
+        if not any(one.signs.values()):
+            tally.left_out["it says nothing of which response is better"] += 1
         for signs in one.signs.values():
             for (i, j), sign in signs.items():
                 a, b = one.texts[i], one.texts[j]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 import time
 
+from chain.reason import HUNDREDTH, shown
 from service.hostile import SafeConsole
 
 out = SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def show_score(score: int) -> str:
-    """Return a HapticScore for people, in proven comparisons: its unit is a millionth of a sixth of one."""
-    return f"{score / 6_000_000:,.2f}"
+    """Return ppm of a sixth of a comparison, as scores and surpluses have it, in comparisons, rounded down.
+
+    As the sentences of `chain.surplus` and `chain.reason` are, so that no table says another number than they do.
+    """
+    return shown(score // HUNDREDTH)
 
 
 def show_wait(seconds: int) -> str:

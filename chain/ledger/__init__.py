@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 
 from chain.continuity import Last, Totals, follow
 from chain.deployment import Deployment
-from chain.errors import ChainError, DeploymentError
+from chain.errors import BusyIndexError, ChainError, DeploymentError
 from chain.events import (
     Activated,
     Challenged,
@@ -133,7 +133,7 @@ def advance(
     *,
     balances: bool = True,
 ) -> None:
-    """Move the checkpoint from block `before` (None: none yet) to `to`; a ChainError if it is elsewhere.
+    """Move the checkpoint from block `before` (None: none yet) to `to`; a BusyIndexError if it is elsewhere.
 
     With `balances`, those that changed since they were written last are written.
     """
@@ -151,14 +151,14 @@ def advance(
         try:
             session.connection().execute(insert(Checkpoint), first)
         except IntegrityError:
-            raise ChainError(
+            raise BusyIndexError(
                 "the first range was indexed meanwhile by another indexer, such as the running service: nothing is lost, "
                 "try again"
             ) from None
     else:
         here = col(Checkpoint.id) == INDEXED, col(Checkpoint.number) == before
         if session.connection().execute(update(Checkpoint).where(*here).values(**where)).rowcount != 1:
-            raise ChainError(
+            raise BusyIndexError(
                 f"the checkpoint is no longer at block {before}: another indexer, such as the running service, moved it; "
                 "nothing is lost, try again"
             )

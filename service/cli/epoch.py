@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -13,9 +13,9 @@ from sqlmodel import Session
 from chain import committer, publisher
 from chain import ledger as chain_ledger
 from chain.errors import HapticError
-from chain.indexer import index
 from chain.ledger import EpochReport
 from chain.messages import checksum
+from chain.rpc import Rpc
 from chain.signer import Signer
 from chain.step import Outcome
 from service import corrections, epochs, jobs, logs
@@ -27,7 +27,7 @@ from service.database import open_database
 from service.errors import NotFoundError
 from service.ledger import queries
 from service.ledger.tables import EpochRow
-from service.settings import load
+from service.settings import Settings, load
 from service.terminal import out, show_when
 
 EpochNumber = Annotated[int, typer.Option("--epoch", min=0, max=shared.MAX_EPOCH, help="Number of the epoch")]
@@ -39,19 +39,21 @@ epoch_app = typer.Typer(
 
 @epoch_app.command("list")
 def list_epochs() -> None:
-    """Show all epochs: state, judgements, tasks, root, and what is allotted in all in smallest units."""
+    """Show all epochs: state, judgements, tasks, root, and what is allotted in all up to each."""
     settings = load()
     db = open_database(settings.database)
-    table = Table("epoch", "state", "judgements", "tasks", "sum (units)")
+    table = Table("epoch", "state", "judgements", "tasks", "allotted in all")
     table.add_column("root", overflow="fold")  # whole: it is there to be compared
     with db.read() as session:
-        counts = queries.counts(session)
-        for row in queries.epochs(session):
-            report = chain_ledger.epoch_report(session, row.epoch)
-            tasks, judgements, _ = counts[row.epoch]
-            table.add_row(
-                str(row.epoch), _state(row, report), str(judgements), str(tasks), str(report.sum) if report else "", report.root if report else "",
-            )  # fmt: skip
+        counts, rows = queries.counts(session), list(queries.epochs(session))
+        reports = {report.epoch: report for report in chain_ledger.epoch_reports(session)}
+    coin = _payment(settings) if reports else None
+    for row in rows:
+        report, (tasks, judgements, _) = reports.get(row.epoch), counts[row.epoch]
+        allotted = coin.show(report.sum) if coin and report else ""
+        table.add_row(
+            str(row.epoch), _state(row, report), str(judgements), str(tasks), allotted, report.root if report else "",
+        )  # fmt: skip
     if table.row_count:
         out.print(table)
         return
@@ -59,6 +61,12 @@ def list_epochs() -> None:
         f"No epoch was opened yet, as far as the database in {settings.data_dir} knows. Where the service has another, "
         "HAPTIC_DATA_DIR or HAPTIC_DATABASE_URL must name that one."
     )
+
+
+def _payment(settings: Settings) -> shared.Coin:
+    """Return the payment token, asked of the node: the database knows amounts in its smallest units only."""
+    with Rpc(settings.rpc_url) as rpc:
+        return shared.read_coin(rpc, settings.load_deployment().payment_token)
 
 
 def _state(row: EpochRow, report: EpochReport | None) -> str:
@@ -70,7 +78,7 @@ def _state(row: EpochRow, report: EpochReport | None) -> str:
 def close(epoch: EpochNumber, dry_run: DryRun = False) -> None:
     """Close an ended epoch: score, allocate, build tree and bundle. With --dry-run only say what it comes to."""
     ctx = _context()
-    index(ctx.rpc, ctx.db.write, ctx.deployment)
+    shared.index_beside(ctx.rpc, ctx.db, ctx.deployment)
     if not dry_run:
         item = jobs.close_epoch(ctx, epoch)
     else:
@@ -78,10 +86,10 @@ def close(epoch: EpochNumber, dry_run: DryRun = False) -> None:
             item = epochs.draft(session, ctx.rpc, ctx.place, epoch)
     if item is None:
         raise HapticError(_unclosed(ctx, epoch))
-    tree, coin = item.closed.tree, ctx.payment
+    tree = item.closed.tree
     out.print(
-        f"epoch {epoch}: {len(item.closed.scores)} wallets, {shared.show_amount(tree.sum, coin.decimals)} {coin.symbol} "
-        f"in all, root {tree.root_hash}, data {item.closed.data_hash}"
+        f"epoch {epoch}: {len(item.closed.scores)} wallets, {_money(ctx, tree.sum)} in all, "
+        f"root {tree.root_hash}, data {item.closed.data_hash}"
     )
     for wallet, value in sorted(item.closed.scores.items(), key=lambda x: -x[1]):
         out.print(f"  {checksum(wallet)}  HapticScore {value:,}")
@@ -90,6 +98,10 @@ def close(epoch: EpochNumber, dry_run: DryRun = False) -> None:
         if dry_run
         else "[green]✓[/] closed"
     )
+
+
+def _money(ctx: Context, units: int) -> str:
+    return f"{shared.show_amount(units, ctx.payment.decimals)} {ctx.payment.symbol}"
 
 
 def _unclosed(ctx: Context, epoch: int) -> str:
@@ -191,7 +203,7 @@ def commit(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> Non
         return
     write = jobs.write_opening if row.committed_at is None else jobs.write_close
     found = write(ctx, row, dry_run=True)
-    if found.done or _agreed(found, yes=yes, dry_run=dry_run):
+    if found.done or _agreed(found, {}, yes=yes, dry_run=dry_run):
         out.print(f"[green]✓[/] {write(ctx, row).what}")
 
 
@@ -230,7 +242,8 @@ def post(
             ctx.rpc, session, ctx.deployment, _poster(ctx), report, again=again, dry_run=dry
         )
 
-    _on_chain(ctx, step, dry_run=dry_run, yes=yes)
+    rows = {"Allotted": f"{_money(ctx, row.sum)} in all, cumulative over all epochs so far"}
+    _on_chain(ctx, step, rows, dry_run=dry_run, yes=yes)
 
 
 @epoch_app.command("activate")
@@ -241,7 +254,7 @@ def activate(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> N
     def step(session: Session, *, dry: bool) -> Outcome:
         return publisher.activate(ctx.rpc, session, ctx.deployment, _poster(ctx), epoch, dry_run=dry)
 
-    _on_chain(ctx, step, dry_run=dry_run, yes=yes)
+    _on_chain(ctx, step, {}, dry_run=dry_run, yes=yes)
 
 
 @epoch_app.command("veto")
@@ -282,20 +295,22 @@ def _poster(ctx: Context) -> Signer:
     return ctx.poster
 
 
-def _on_chain(ctx: Context, step: Callable[..., Outcome], *, dry_run: bool, yes: bool) -> None:
+def _on_chain(
+    ctx: Context, step: Callable[..., Outcome], rows: Mapping[str, str], *, dry_run: bool, yes: bool
+) -> None:
     """Say what a step costs, ask, do it; the database is not locked while a person or the chain is waited for."""
     with ctx.db.stepwise() as session:
         found = step(session, dry=True)
         if found.done:
             out.print(f"{found.what}: the chain has it already")
-        elif _agreed(found, yes=yes, dry_run=dry_run):
+        elif _agreed(found, rows, yes=yes, dry_run=dry_run):
             out.print(f"[green]✓[/] {step(session, dry=False).what}")
 
 
-def _agreed(found: Outcome, *, yes: bool, dry_run: bool) -> bool:
+def _agreed(found: Outcome, rows: Mapping[str, str], *, yes: bool, dry_run: bool) -> bool:
     """Show what a step was found to do and to cost, and ask."""
     quoted = found.quote
-    return plan.agree(found.what, {}, None if quoted is None else lambda: quoted, yes=yes, dry_run=dry_run)
+    return plan.agree(found.what, rows, None if quoted is None else lambda: quoted, yes=yes, dry_run=dry_run)
 
 
 def _context(*, secret_is_lost: bool = False) -> Context:

@@ -15,8 +15,8 @@ from chain.deploy import Terms, cost_of
 from chain.deploy import deploy as deploy_contracts
 from chain.deployment import write_deployment
 from chain.errors import HapticError
-from chain.messages import checksum, parse_address
-from chain.receipts import KeptReceipt, read_receipts
+from chain.messages import Receipt, checksum, parse_address
+from chain.receipts import Finding, Kept, read_promises
 from chain.rpc import Rpc
 from chain.verify import Checked, NothingPostedError, Verified, bundle_source
 from chain.verify import verify as verify_epochs
@@ -198,13 +198,13 @@ def worker(
 def verify(
     bundle: Annotated[str, typer.Option(envvar="HAPTIC_SERVICE", help="URL of a service, a URL with {epoch}, a folder of bundles, or one bundle file beside its elders")] = shared.SERVICE,
     epoch: Annotated[int | None, typer.Option(min=0, max=shared.MAX_EPOCH, help="Verify epochs 0 to this one; default: all that are posted")] = None,
-    receipts: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Receipts that `haptic rank` kept: is each of these rankings in the log?")] = None,
+    receipts: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="What `haptic rank` kept: is each ranking and each hand-out in the log as it was promised?")] = None,
     rpc: RpcUrl = RPC, deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
 ) -> None:  # fmt: skip
     """Recompute every score and payout from the chain and the bundles; trusts nothing of the operator's.
 
-    Exit status: 0 when all of it is right, 1 when something differs or cannot be read, or a ranking is not in the log as
-    its receipt says, 2 when nothing was checked because no epoch has been posted yet.
+    Exit status: 0 when all of it is right, 1 when something differs or cannot be read, or a ranking or hand-out is not in
+    the log as it was promised, 2 when nothing was checked because no epoch has been posted yet.
     """
     kept = _read_receipts(receipts)
     node, d = shared.connect(rpc, deployment)
@@ -239,27 +239,34 @@ def verify(
     out.print("[bold green]verify: OK[/]")
 
 
-def _read_receipts(path: Path | None) -> list[KeptReceipt]:
-    """Return the receipts in a file; none without one."""
+def _read_receipts(path: Path | None) -> list[Kept]:
+    """Return the promises in a file; none without one."""
     if path is None:
         return []
     try:
-        return list(read_receipts(path.read_text(encoding="utf-8").splitlines()))
+        return list(read_promises(path.read_text(encoding="utf-8").splitlines()))
     except ValueError as error:
         raise HapticError(f"{path} cannot be read as text: {error}") from error
 
 
 def _checked(e: Verified, *, receipts: bool) -> str:
     """Return in words how much of what was held against what."""
-    c, right = e.checked, sum(not f.fault for f in e.receipts)
+    c = e.checked
     parts = [
         f"signatures {c.signatures:,} (of contract wallets, by their code {c.contract_signatures:,})",
         f"hand-outs replayed {c.handouts:,}, skips {c.skips:,}",
         _sealed(c),
     ]
     if receipts:
-        parts.append(f"receipts {len(e.receipts):,}, in the log as they promise {right:,}")
+        rankings = [f for f in e.receipts if isinstance(f.kept.promise, Receipt)]
+        handouts = [f for f in e.receipts if not isinstance(f.kept.promise, Receipt)]
+        parts.append(f"receipts {len(rankings):,}, in the log as they promise {_right(rankings)}")
+        parts.append(f"hand-outs promised {len(handouts):,}, in the log so {_right(handouts)}")
     return "; ".join(parts)
+
+
+def _right(found: Sequence[Finding]) -> str:
+    return f"{sum(not f.fault for f in found):,}"
 
 
 def _sealed(c: Checked) -> str:
@@ -276,15 +283,15 @@ def _sealed(c: Checked) -> str:
     )
 
 
-def _show_faults(kept: Sequence[KeptReceipt], found: Sequence[Verified]) -> bool:
-    """Say of each receipt whose ranking is not in the log as promised what is wrong; return whether there is none."""
+def _show_faults(kept: Sequence[Kept], found: Sequence[Verified]) -> bool:
+    """Say of each promise that the log does not keep what is wrong; return whether there is none."""
     findings = [f for e in found for f in e.receipts]
     for finding in (f for f in findings if f.fault):
-        line = f"receipt in line {finding.kept.line}, epoch {finding.kept.receipt.epoch}: "
+        line = f"receipt in line {finding.kept.line}, epoch {finding.kept.promise.epoch}: "
         out.print(f"[bold red]{line}{plain(finding.fault)}[/]", soft_wrap=True)
     if waiting := len(kept) - len(findings):
         out.print(
-            f"[yellow]note:[/] {waiting} receipts are for epochs that were not verified here: not posted yet?"
+            f"[yellow]note:[/] {waiting} receipts and hand-outs are of epochs that were not verified here: not posted yet?"
         )
     return not any(f.fault for f in findings)
 

@@ -231,12 +231,23 @@ def _check_run(service: str, run: int) -> None:
 
 def rank(
     count: Annotated[int, typer.Option(min=1, max=100_000, help="Stop after so many tasks")] = 1000,
+    correct: Annotated[bool, typer.Option("--correct", help="List what you ranked in this epoch, and correct it, instead of asking for tasks")] = False,
     service: ServiceUrl = SERVICE, keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None,
 ) -> None:  # fmt: skip
-    """Rank answers of models that you cannot tell apart, and sign each ranking with your wallet's session key."""
+    """Rank answers of models that you cannot tell apart, and sign each ranking with your wallet's session key.
+
+    What you type after # is a comment for the operator, such as A > B # B is out of date: it is signed with the ranking,
+    and only its hash is published. Until the epoch ends a ranking can be corrected, by c or --correct: what you said last
+    counts, and every order that you gave is published. What the service promises of each task and ranking is kept beside
+    the wallet, in *.receipts.jsonl, for `haptic verify --receipts`.
+    """
     with Api(service) as api:
         account = shared.open_wallet(keyfile, password_file, api.domain().chain_id)
-        Sitting(api, account, keyfile.with_suffix(".receipts.jsonl")).run(count)
+        sitting = Sitting(api, account, keyfile.with_suffix(".receipts.jsonl"))
+        if correct:
+            sitting.correct()
+        else:
+            sitting.run(count)
 
 
 def register(app: typer.Typer) -> None:

@@ -11,12 +11,11 @@ from rich.table import Table
 
 from chain.keys import keyfile_address
 from chain.messages import parse_address
+from chain.reason import COMPARISON, HUNDREDTH, shown
 from service.cli import shared
 from service.cli.shared import KEYFILE, SERVICE, KeyFile, ServiceUrl
-from service.client import Api
+from service.client import PAGE, Api
 from service.terminal import out, show_score, show_wait, show_when
-
-PAGE = 500
 
 
 def score(
@@ -82,12 +81,13 @@ def _comparisons(count: int) -> str:
 def _sentence(earned: Mapping[str, Any]) -> str:
     """Return what is proven and what the next payment takes, in words."""
     more = earned["next_payment"]
-    said = (
-        "going on like this, it is not paid again"
-        if more is None
-        else f"going on like this, it is paid again after about {_comparisons(max(1, round(more)))} more"
-    )
-    return f"Over all epochs {earned['words']}; {said}."
+    if more is None:
+        said = "it is not paid again"
+    elif int(earned["proven"]) and not int(earned["missing"]):
+        said = "every epoch pays it"
+    else:
+        said = f"it is paid again after about {_comparisons(max(1, round(more)))} more"
+    return f"Over all epochs {earned['words']}; going on like this, {said}."
 
 
 def _history(points: list[Mapping[str, Any]], paid: shared.Coin) -> Table:
@@ -97,7 +97,11 @@ def _history(points: list[Mapping[str, Any]], paid: shared.Coin) -> Table:
         "allotted",
     )  # fmt: skip
     for p in points:
-        numbers = (f"{p[n]:.2f}" for n in ("surplus", "chance", "entry", "stands", "proven"))
+        surplus, entry, stands, proven = (
+            round(p[n] * COMPARISON) // HUNDREDTH for n in ("surplus", "entry", "stands", "proven")
+        )
+        # What chance may explain is what the others leave, as in the sentence, so that the row adds up.
+        numbers = map(shown, (surplus, surplus - entry - stands, entry, stands, proven))
         quality = f"{p['quality']:.2f} ({p['low']:.2f} to {p['high']:.2f})"
         table.add_row(str(p["epoch"]), str(p["place"]), quality, *numbers, paid.show(int(p["allotted"])))
     return table

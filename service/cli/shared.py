@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,14 +17,19 @@ from eth_account.signers.local import LocalAccount
 
 from chain.contracts import Contract, call
 from chain.deployment import Deployment, check_deployment, read_deployment
-from chain.errors import HapticError
+from chain.errors import BusyIndexError, HapticError
+from chain.indexer import IndexResult, index
 from chain.keys import PASSWORD_VARIABLE, check_private, load_keyfile, read_password
 from chain.messages import checksum, parse_address
 from chain.rpc import Rpc
 from chain.types import Address
+from service.database import Database
+from service.terminal import out
 
 MAX_EPOCH, MAX_PORT = 2**31 - 1, 65_535
 """Largest epoch that the tables hold, and the largest port."""
+INDEX_WAIT_S, INDEX_POLL_S = 60.0, 1.0
+"""How long another process that indexes is waited for, and how often it is looked whether it is done."""
 DEFAULT_DEPLOYMENT = Path(".haptic/deployment.json")
 
 RpcUrl = Annotated[
@@ -130,6 +137,29 @@ def connect(rpc_url: str, deployment: Path) -> tuple[Rpc, Deployment]:
     rpc = Rpc(rpc_url, chain_id=found.chain_id)
     check_deployment(rpc, found)
     return rpc, found
+
+
+def index_beside(
+    rpc: Rpc, db: Database, deployment: Deployment, progress: Callable[[int, int], None] | None = None
+) -> IndexResult:
+    """Bring the ledger up to the finalized block; where another process moves the index too, go on from where it is.
+
+    A BusyIndexError where the other is not done in INDEX_WAIT_S.
+    """
+    deadline = math.inf
+    while True:
+        try:
+            return index(rpc, db.write, deployment, progress)
+        except BusyIndexError:
+            if time.monotonic() > deadline:
+                raise
+        if deadline == math.inf:
+            deadline = time.monotonic() + INDEX_WAIT_S
+            out.print(
+                "Another process, such as the running service, is indexing too: waiting for it, "
+                f"{INDEX_WAIT_S:.0f} s at most (Ctrl-C stops)."
+            )
+        time.sleep(INDEX_POLL_S)
 
 
 def open_wallet(

@@ -1,21 +1,22 @@
-"""A person at the terminal who ranks: shown one blind task after another, each order read, signed and sent."""
+"""A person at the terminal who ranks: shown one blind task after another, each order read, signed, sent, corrected."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from eth_account.signers.local import LocalAccount
 from rich.panel import Panel
 from rich.prompt import Confirm, Prompt
+from rich.table import Table
 
 from chain.errors import HapticError
-from chain.messages import Ranking
-from service.client import ORDERS, Api, ApiError, Contributor, Task, parse_marks, parse_order
+from chain.messages import Ranking, checksum
+from service.client import ORDERS, Api, ApiError, Contributor, Recorded, Task, parse_marks, parse_order
 from service.hostile import plain
 from service.terminal import out, show_time, show_wait
 
@@ -32,6 +33,10 @@ OVER = frozenset({404, CONFLICT, 410})
 """Answers to a ranking that no other order mends: its epoch or its lease has ended, or it was ranked elsewhere."""
 OPENING_S, POLL_S = 120.0, 1.0
 """How long an epoch whose tasks are still being made is waited for, and how often it is asked about."""
+LISTED = 20
+"""Rankings that are listed to choose from; older ones are there by the numbers that were told."""
+COMMENT = "[i]#[/] begins a comment"
+T = TypeVar("T")
 
 
 class Sitting:
@@ -41,15 +46,12 @@ class Sitting:
         self.api, self.receipts = api, receipts
         self.me = Contributor(api, account, api.domain())
         self.terms = str(api.get("/terms")["terms"])
-        self.done, self._epoch_ends = 0, 0
+        self.done, self._epoch, self._epoch_ends = 0, 0, 0
 
     def run(self, count: int) -> None:
         """Ask until `count` tasks are ranked, none is left, or the person stops; what was sent is recorded by then."""
-        if not self._agreed():
-            out.print("Not signed in: nothing was signed.")
+        if not self._entered():
             return
-        self._sign_in()
-        out.print(f"Receipts are kept in {self.receipts}: with them a dropped ranking can be proven.")
         while self.done < count:
             task = self._next_task()
             if task is None:
@@ -64,6 +66,25 @@ class Sitting:
                 )
                 return
         out.print(f"Ranked {self.done} in all.")
+
+    def correct(self) -> None:
+        """Let the person correct what they ranked in the running epoch, until they wish to correct no more."""
+        if self._entered():
+            while self._correct_one():
+                pass
+
+    def _entered(self) -> bool:
+        """Sign in with the person's consent, and say what is kept; False where there is none."""
+        if not self._agreed():
+            out.print("Not signed in: nothing was signed.")
+            return False
+        self._sign_in()
+        out.print(
+            f"The service's promises are kept in {self.receipts}: with them a dropped ranking, or a task that you were "
+            f"handed and the log leaves out, can be proven. Each is checked as it comes: {checksum(self.me.receipt_signer)} "
+            "signs them."
+        )
+        return True
 
     def _agreed(self) -> bool:
         """Show the terms and ask; an input that ends is a no."""
@@ -84,20 +105,27 @@ class Sitting:
                 f"epoch 0 begins in {show_wait(info['genesis'] - now)}: nothing can be ranked before"
             )
         self.me.log_in(epoch=epoch, now=now, terms=self.terms)
-        self._epoch_ends = info["genesis"] + (epoch + 1) * info["epoch_length"]
+        self._epoch, self._epoch_ends = epoch, info["genesis"] + (epoch + 1) * info["epoch_length"]
         return epoch
 
     def _next_task(self) -> Task | None:
-        """Return the next task, signing in once more where the session has ended; None when there is no task."""
+        """Return the next task, the promise of it kept; None when there is no task."""
+        task = self._signed_in(self._opened_task)
+        if task is not None:
+            self._keep({"handout": task.promise})
+        return task
+
+    def _signed_in(self, ask: Callable[[], T]) -> T:
+        """Return what the service answers, signing in once more where the session has ended."""
         try:
-            return self._opened_task()
+            return ask()
         except ApiError as error:
             if error.status != UNAUTHORIZED:
                 raise
         out.print(
             f"Your session had ended: you are signed in for epoch {self._sign_in()}, on the same terms."
         )
-        return self._opened_task()
+        return ask()
 
     def _opened_task(self) -> Task | None:
         """Return the next task, waiting for an epoch whose tasks are still being made."""
@@ -115,64 +143,132 @@ class Sitting:
 
     def _rank(self, task: Task) -> bool:
         """Show a task and ask until an order of it is recorded or its time is over; False to stop."""
+        self._show(task)
+        while True:
+            skip = f", [i]s[/] to skip ({task.skips_left} left)" if task.skips_left else ""
+            said = _ask(
+                f"{_how(task)} ([i]bad[/] if all are bad, {COMMENT}{skip}, [i]c[/] to correct one you sent, [i]q[/] to stop)"
+            )
+            match said.lower():
+                case "q":
+                    return False
+                case "s" if self._skip(task):
+                    return True
+                case "s":
+                    continue
+                case "c":
+                    self._correct_one()
+                    self._show(task)
+                case _ if self._send(task, said):
+                    return True
+
+    def _show(self, task: Task) -> None:
         out.rule(plain(f"epoch {task.epoch} · {task.method}"))
         out.print(Panel(plain(task.prompt), title="prompt", title_align="left"))
         for letter, text in zip("ABCDEF", task.shown, strict=False):
             out.print(Panel(plain(text), title=letter, title_align="left", border_style="cyan"))
+        if task.expires_at:
+            out.print(
+                f"[dim]This task is yours until {self._until(task)}, also if you stop (q) and come back.[/]"
+            )
+
+    def _correct_one(self) -> bool:
+        """Let the person choose a ranking and send it anew; False where they choose none, or there is none."""
+        chosen = self._chosen()
+        if chosen is None:
+            return False
+        self._show(chosen.task)
         out.print(
-            f"[dim]This task is yours until {self._until(task)}, also if you stop (q) and come back.[/]"
+            f"You said {_said(chosen)}. What you say now counts in its place, until the epoch ends; that you said "
+            "something else before stays in the log."
         )
-        while True:
-            skip = f", [i]s[/] to skip ({task.skips_left} left)" if task.skips_left else ""
-            said = _ask(f"{_how(task)} ([i]bad[/] if all are bad{skip}, [i]q[/] to stop)")
-            if said.lower() == "q":
-                return False
-            try:
-                if said.lower() == "s":
-                    if self._skip(task):
-                        return True
-                    continue
-                ranking = self._read(task, said)
-                answer = self.me.send(ranking)
-            except HapticError as error:
-                out.print("[yellow]not sent:[/] " + plain(str(error)))
-                if isinstance(error, ApiError) and error.status in OVER:
-                    return True
-                continue
-            self._keep(ranking, answer)
-            return True
+        stays = ", or the one you gave stays" if chosen.comment else ""
+        how = f"{_how(chosen.task)} ([i]bad[/] if all are bad, {COMMENT}{stays}, [i]q[/] to change nothing)"
+        while (said := _ask(how)).lower() not in {"", "q"}:
+            if self._send(chosen.task, said, chosen):
+                break
+        return True
+
+    def _chosen(self) -> Recorded | None:
+        """List what was ranked in the running epoch and ask for a number; any that was told counts, if it is older too."""
+        found = self._signed_in(lambda: list(self.me.recorded(self._epoch)))
+        latest: dict[str, Recorded] = {}
+        for one in found:
+            latest.setdefault(one.task.task, one)
+        if not latest:
+            out.print(
+                f"Nothing that you ranked is recorded in epoch {self._epoch}, which is the one that runs."
+            )
+            return None
+        table = Table("number", "said", "prompt")
+        for one in list(latest.values())[:LISTED]:
+            table.add_row(str(one.position), _said(one), plain(" ".join(one.task.prompt.split())[:60]))
+        out.print(table)
+        if len(latest) > LISTED:
+            out.print(f"{len(latest) - LISTED} older ones are there by the numbers that you were told.")
+        while (said := _ask("Which number do you correct? ([i]q[/] for none)")).lower() not in {"", "q"}:
+            for one in found:
+                if str(one.position) == said:
+                    return latest[one.task.task]
+            out.print(f"[yellow]{plain(said)} is no number of yours in epoch {self._epoch}[/]")
+        return None
 
     def _skip(self, task: Task) -> bool:
-        """Ask why, and give the task back; False when the person would rather not."""
+        """Ask why, and give the task back; False where it is still to be judged."""
         words = ", ".join(f"[i]{k}[/] {v.replace('_', ' ')}" for k, v in REASONS.items())
         reason = REASONS.get(_ask(f"Why? ({words}; anything else goes back)").lower())
         if reason is None:
             return False
-        left = self.me.skip(task, reason)
+        try:
+            left = self.me.skip(task, reason)
+        except HapticError as error:
+            return _not_sent(error)
         out.print(f"Skipped; it does not come again. {left} more may be skipped, and judged tasks earn more.")
         return True
 
-    def _read(self, task: Task, said: str) -> Ranking:
-        """Return the ranking that a person typed; HapticError says what is wrong with it."""
-        count, now = len(task.shown), self.api.get("/info")["now"]
-        if said.lower() == "bad":
-            return self.me.ranking(task, [1] * count, now=now, flag="all_bad")
-        if task.method == "likert":
-            marks, ranks = parse_marks(said, count)
-            return self.me.ranking(task, ranks, now=now, likert=marks)
-        return self.me.ranking(task, parse_order(said, count), now=now)
-
-    def _keep(self, ranking: Ranking, answer: Mapping[str, Any]) -> None:
-        """Keep the receipt, and say what was recorded."""
-        with self.receipts.open("a", encoding="utf-8") as kept:
-            kept.write(json.dumps({"ranking": ranking.to_json(), "receipt": answer}) + "\n")
-        self.done += 1
-        number = answer["position"]
-        out.print(
-            f"[green]✓[/] recorded as number {plain(number)}: {ranking.summary} · ranked {self.done} so far"
-        )
+    def _send(self, task: Task, said: str, before: Recorded | None = None) -> bool:
+        """Sign and send what a person typed, in place of what they said before; False where typing anew may mend it."""
+        order, marked, comment = (part.strip() for part in said.partition("#"))
+        if before is not None and not marked:
+            comment = before.comment
+        try:
+            ranking = self._read(task, order, comment, 0 if before is None else before.ranking.revision + 1)
+            answer = self.me.send(ranking, comment)
+        except HapticError as error:
+            return _not_sent(error)
+        self._keep({"ranking": ranking.to_json(), "comment": comment, "receipt": answer})
+        if before is None:
+            self.done += 1
+            far = f"ranked {self.done} so far"
+        else:
+            far = f"in place of number {before.position}"
+        out.print(f"[green]✓[/] recorded as number {plain(answer['position'])}: {ranking.summary} · {far}")
         if answer["notice"]:
             out.print(f"[yellow]{plain(answer['notice'])}[/]")
+        return True
+
+    def _read(self, task: Task, order: str, comment: str, revision: int) -> Ranking:
+        """Return the ranking that a person typed; HapticError says what is wrong with it."""
+        count, flag = len(task.shown), "all_bad" if order.lower() == "bad" else ""
+        marks: tuple[int, ...] = ()
+        if flag:
+            ranks: tuple[int, ...] = (1,) * count
+        elif task.method == "likert":
+            marks, ranks = parse_marks(order, count)
+        else:
+            ranks = parse_order(order, count)
+        now = self.api.get("/info")["now"]
+        return self.me.ranking(
+            task, ranks, now=now, likert=marks, flag=flag, comment=comment, revision=revision
+        )
+
+    def _keep(self, promise: Mapping[str, Any]) -> None:
+        """Keep a promise of the service's in a line of the file, once: a task that one comes back to is promised again."""
+        line = json.dumps(promise).encode() + b"\n"
+        with self.receipts.open("ab+") as kept:
+            kept.seek(0)
+            if line not in kept.read():
+                kept.write(line)
 
     def _until(self, task: Task) -> str:
         """Return the time of day at which a task is taken back: at the end of its lease, or of its epoch."""
@@ -183,6 +279,19 @@ def _how(task: Task) -> str:
     """Return how this task is answered, with an example that fits it."""
     count = len(task.shown)
     return HOW[task.method].format(order=ORDERS[count], marks=" ".join("5274163"[:count]))
+
+
+def _said(one: Recorded) -> str:
+    """Return what a person said, as it is typed, with the comment."""
+    said, comment = one.ranking, plain(" ".join(one.comment.split()))
+    order = "bad" if said.flag == "all_bad" else said.flag or " ".join(map(str, said.likert)) or said.summary
+    return plain(order) + (f" # {comment}" if comment else "")
+
+
+def _not_sent(error: HapticError) -> bool:
+    """Say why nothing was sent; return whether nothing that is typed mends it."""
+    out.print("[yellow]not sent:[/] " + plain(str(error)))
+    return isinstance(error, ApiError) and error.status in OVER
 
 
 def _ask(question: str) -> str:

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from chain import ledger
 from chain.deployment import Deployment, check_deployment
-from chain.indexer import index as index_events
 from chain.keys import keyfile_address
 from chain.rpc import Rpc
 from service.cli import plan, shared
@@ -128,8 +127,8 @@ def _index(rpc: Rpc, db: Database, deployment: Deployment) -> None:
     columns = TextColumn("block"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task("index", total=None)
-        found = index_events(
-            rpc, db.write, deployment, lambda done, of: bar.update(task, completed=done, total=of)
+        found = shared.index_beside(
+            rpc, db, deployment, lambda done, of: bar.update(task, completed=done, total=of)
         )
     out.print(
         f"[green]✓[/] {found.events:,} new events; indexed to block {found.indexed_to:,}, the last that is final "

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Executable, Float, and_, cast, delete, func, or_, update
+from sqlalchemy import Executable, Float, and_, cast, delete, func, or_, tuple_, update
 from sqlalchemy import select as columns
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, SQLModel, col, select
@@ -98,6 +98,13 @@ def last_closed(session: Session) -> int:
 def task_row(session: Session, epoch: int, task: str) -> TaskRow | None:
     """Return a task of an epoch."""
     return session.get(TaskRow, (epoch, task))
+
+
+def tasks_of(session: Session, rows: Iterable[RankingRow]) -> dict[tuple[int, str], TaskRow]:
+    """Return the tasks of these rankings by (epoch, task)."""
+    names = {(r.epoch, r.task) for r in rows}
+    found = select(TaskRow).where(tuple_(col(TaskRow.epoch), col(TaskRow.task)).in_(names))
+    return {(t.epoch, t.task): t for t in session.exec(found)}
 
 
 def tasks(session: Session, epoch: int) -> Iterator[TaskRow]:

@@ -16,16 +16,18 @@ from chain.bundle import SignedSession
 from chain.canonical import text_hash
 from chain.contracts import call
 from chain.errors import RpcError, SignatureError, UnprovenError
+from chain.feedback import Task
 from chain.handout import STAKE_BEFORE_S
 from chain.messages import Handout, Ranking, Session, checksum, sign_with
 from chain.types import Address
 from service import auth, feedback, handouts, login
+from service.arena import task_of
 from service.context import Context
 from service.errors import BadRequestError, ConflictError, UnavailableError
 from service.idempotency import Repeatable
 from service.intake import Intake
 from service.ledger import queries
-from service.ledger.tables import AnswerRow, EpochRow
+from service.ledger.tables import AnswerRow, EpochRow, RankingRow
 from service.rates import Limits
 from service.routes.depends import (
     MAX_EPOCH,
@@ -162,11 +164,13 @@ class ReceiptAnswer(BaseModel):
 
 
 class RankingAnswer(BaseModel):
-    """One of the wallet's own rankings as it was signed."""
+    """One of the wallet's own rankings as it was signed, with the texts that it orders."""
 
     ranking: dict[str, Any]
     signature: str
     comment: str
+    prompt: str
+    shown: list[str] = Field(description="texts in the order of the screen, whose hashes `ranking` has")
     digest: Hash
     position: int
     received_at: int
@@ -346,16 +350,21 @@ def _receipt(ctx: Context, accepted: feedback.Accepted, staked: int | None) -> R
 def own_rankings(
     db: Reading, caller: Caller, page: Paged, epoch: Annotated[int | None, Query(ge=0, le=MAX_EPOCH)] = None
 ) -> list[RankingAnswer]:
-    """Read back what this wallet signed, newest first."""
+    """Read back what this wallet signed, newest first; the last revision of a task is the one that counts."""
     before = page.after(2)
     found = queries.rankings_of(db, caller.wallet, epoch, before=before, limit=page.wanted)
-    return [
-        RankingAnswer(
-            ranking=r.message, signature=r.signature, comment=r.comment, digest=r.digest,
-            position=r.position, received_at=r.received_at, receipt=r.receipt,
-        )
-        for r in page.cut(found, lambda r: (r.epoch, r.position))
-    ]  # fmt: skip
+    shown = page.cut(found, lambda r: (r.epoch, r.position))
+    tasks = queries.tasks_of(db, shown)
+    return [_read_back(r, task_of(tasks[r.epoch, r.task])) for r in shown]
+
+
+def _read_back(row: RankingRow, task: Task) -> RankingAnswer:
+    texts = dict(zip(task.hashes, task.responses, strict=True))
+    return RankingAnswer(
+        ranking=row.message, signature=row.signature, comment=row.comment, prompt=task.prompt,
+        shown=[texts[name] for name in row.message["shown"]], digest=row.digest, position=row.position,
+        received_at=row.received_at, receipt=row.receipt,
+    )  # fmt: skip
 
 
 @router.post("/typed-data/{kind}")

@@ -17,7 +17,7 @@ from chain.rules import SIZES, Rules
 from service import imports
 from service.arena import file_gold
 from service.imports import Tally
-from service.judged import Judged, dense, read, signs_of
+from service.judged import Judged, dense, merged, read, signs_of
 from service.pool import file_tasks
 from trainer.preferences import read_snapshot, write_snapshot
 
@@ -92,6 +92,22 @@ def test_every_record_is_a_task_repeats_another_or_is_left_out_with_a_reason(fou
     assert len(found) == tally.records == len(made) + tally.repeated + sum(tally.left_out.values())
     assert tally.made == len(made)
     assert len({(r["prompt"], frozenset(r["responses"])) for r in made}) == len(made)
+
+
+@given(records())
+def test_every_pair_is_a_preference_or_left_out_and_so_is_a_record_without_a_verdict(
+    found: list[Judged],
+) -> None:
+    tally, whole = Tally(), merged(found)
+    made = list(imports.preferences(found, tally))
+    pairs = {
+        (one.prompt, *sorted((one.texts[i], one.texts[j])))
+        for one in whole for signs in one.signs.values() for i, j in signs
+    }  # fmt: skip
+    silent = sum(not any(one.signs.values()) for one in whole)
+    assert tally.left_out["it says nothing of which response is better"] == silent
+    assert tally.made == len(made)
+    assert tally.made + sum(tally.left_out.values()) == len(pairs) + silent
 
 
 def _file(folder: Path, rows: object) -> Path:

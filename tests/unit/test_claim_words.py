@@ -1,4 +1,4 @@
-"""What can be claimed later is told with when and how much; where nothing comes later, nothing is said."""
+"""What can be claimed later is told with when and how much, and what it takes to be paid again, or nothing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from chain.contracts import Contract
 from chain.types import Address
-from service.cli.score import later_of
+from service.cli.score import _history, _sentence, later_of
 from service.cli.shared import Coin
-from service.terminal import show_date
+from service.terminal import show_date, show_score
 
 NOW = 1_900_000_000
 DUSD = Coin(Contract("HapticToken", Address("0x" + "11" * 20)), "DUSD", 6)
@@ -55,3 +55,43 @@ def test_something_comes_later_exactly_where_more_was_allotted_than_can_be_claim
     pending = None if pending is None else min(pending, claimable + more)
     found = wallet(claimed + claimable + more, claimed, claimable, pending)
     assert bool(later_of(found, DUSD, NOW)) == bool(more)
+
+
+@pytest.mark.parametrize(
+    ("proven", "missing", "more", "words"),
+    [
+        (0, 7, None, "it is not paid again."),
+        (5, 0, 1 / 6, "every epoch pays it."),
+        (5, 1, 1 / 6, "it is paid again after about 1 comparison more."),
+        (0, 0, 1 / 6, "it is paid again after about 1 comparison more."),
+        (5, 9, 2345.6, "it is paid again after about 2,346 comparisons more."),
+    ],
+)
+def test_who_is_paid_steadily_is_not_told_to_wait_for_one_comparison_more(
+    proven: int, missing: int, more: float | None, words: str
+) -> None:
+    earned = {"words": "…", "proven": str(proven), "missing": str(missing), "next_payment": more}
+    assert _sentence(earned) == f"Over all epochs …; going on like this, {words}"
+
+
+@given(*[st.integers(0, 10**12)] * 4)
+def test_a_row_of_the_history_adds_up_and_is_rounded_as_all_else_is(
+    earned: int, chance: int, entry: int, proven: int
+) -> None:
+    units = {
+        "surplus": earned,
+        "chance": chance,
+        "entry": entry,
+        "stands": earned - chance - entry,
+        "proven": proven,
+    }
+    point = {n: x / 6_000_000 for n, x in units.items()} | {"quality": 0.5, "low": 0.4, "high": 0.6}
+    table = _history([point | {"epoch": 0, "place": 1, "allotted": "0"}], DUSD)
+    told = {str(column.header): next(iter(column.cells)) for column in table.columns}
+    assert [told[n] for n in ("surplus", "entry", "stands", "proven")] == [
+        show_score(units[n]) for n in ("surplus", "entry", "stands", "proven")
+    ]
+    surplus, chance, entry, stands = (
+        int(told[n].replace(".", "")) for n in ("surplus", "chance", "entry", "stands")
+    )
+    assert surplus - chance - entry == stands

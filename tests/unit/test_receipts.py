@@ -1,4 +1,4 @@
-"""A receipt that was kept finds its ranking in the log, or proves that it was dropped or moved."""
+"""A promise that was kept finds its ranking or hand-out in the log, or proves that it was dropped or moved."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ import pytest
 
 from chain.bundle import Evidence
 from chain.errors import SignatureError
-from chain.messages import Receipt, checksum, sign
-from chain.receipts import KeptReceipt, check_receipts, read_receipts
+from chain.messages import Handout, Receipt, checksum, sign
+from chain.receipts import Kept, check_promises, read_promises
 from tests.worlds import DOMAIN, PEOPLE, RECEIPTS, evidence_of, first_standing
 
 GOOD = evidence_of(Random(7), first_standing())
 DIGESTS = {r.position: r.ranking.digest(DOMAIN) for r in GOOD.rankings}
 KEPT = [
-    KeptReceipt(receipt, sign(receipt, DOMAIN, RECEIPTS), n + 1)
+    Kept(receipt, sign(receipt, DOMAIN, RECEIPTS), n + 1)
     for n, r in enumerate(GOOD.rankings)
     for receipt in [Receipt(DIGESTS[r.position], 0, r.position, r.received_at)]
 ]
 
+HANDED = [
+    Kept(promise, sign(promise, DOMAIN, RECEIPTS), n + 1)
+    for n, h in enumerate(GOOD.handouts)
+    for promise in [Handout(h.wallet, 0, h.task, h.number, h.at)]
+]
 
-def _faults(kept: list[KeptReceipt], evidence: Evidence = GOOD) -> list[str]:
+
+def _faults(kept: list[Kept], evidence: Evidence = GOOD) -> list[str]:
     digests = {r.position: r.ranking.digest(DOMAIN) for r in evidence.rankings}
-    return [f.fault for f in check_receipts(kept, evidence, digests, DOMAIN)]
+    return [f.fault for f in check_promises(kept, evidence, digests, DOMAIN)]
 
 
-def _other(**changes: int) -> KeptReceipt:
-    receipt = replace(KEPT[3].receipt, **changes)
-    return KeptReceipt(receipt, sign(receipt, DOMAIN, RECEIPTS), 4)
+def _other(**changes: int) -> Kept:
+    receipt = replace(KEPT[3].promise, **changes)
+    return Kept(receipt, sign(receipt, DOMAIN, RECEIPTS), 4)
 
 
 def test_every_receipt_of_an_honest_log_finds_its_ranking() -> None:
@@ -43,7 +49,7 @@ def test_a_dropped_ranking_is_named_even_if_the_others_move_up(at: int) -> None:
     left = [*GOOD.rankings[:at], *GOOD.rankings[at + 1 :]]
     closed_up = replace(GOOD, rankings=tuple(replace(r, position=i) for i, r in enumerate(left)))
     (fault,) = _faults([KEPT[at]], closed_up)
-    assert KEPT[at].receipt.digest_of in fault
+    assert KEPT[at].promise.digest_of in fault
     assert "was DROPPED" in fault
     faults = _faults(KEPT, closed_up)
     assert sum("DROPPED" in f for f in faults) == 1
@@ -51,31 +57,70 @@ def test_a_dropped_ranking_is_named_even_if_the_others_move_up(at: int) -> None:
 
 
 def test_a_ranking_that_is_said_to_have_come_at_another_time_is_named() -> None:
-    (fault,) = _faults([_other(received_at=KEPT[3].receipt.received_at - 1)])
+    (fault,) = _faults([_other(received_at=KEPT[3].promise.received_at - 1)])
     assert "it was moved" in fault
 
 
 def test_a_receipt_of_another_signer_proves_nothing_against_the_operator() -> None:
     dropped = replace(GOOD, rankings=GOOD.rankings[:-1])
-    forged = replace(KEPT[-1], signature=sign(KEPT[-1].receipt, DOMAIN, PEOPLE[0]))
+    forged = replace(KEPT[-1], signature=sign(KEPT[-1].promise, DOMAIN, PEOPLE[0]))
     (fault,) = _faults([forged], dropped)
     assert "the operator names" in fault
     (fault,) = _faults([replace(KEPT[-1], signature="0x")], dropped)
     assert "proves nothing" in fault
 
 
-def test_receipts_of_other_epochs_are_left_out() -> None:
-    assert _faults([_other(epoch=1)]) == []
+def test_promises_of_other_epochs_are_left_out() -> None:
+    later = replace(HANDED[0], promise=replace(HANDED[0].promise, epoch=1))
+    assert _faults([_other(epoch=1), later]) == []
+
+
+def test_every_promise_of_an_honest_log_finds_its_hand_out() -> None:
+    assert _faults(HANDED) == [""] * len(GOOD.handouts)
+    assert len(HANDED) > 10
+
+
+@pytest.mark.parametrize("at", [0, 3, len(HANDED) - 1])
+def test_a_hand_out_that_is_left_out_is_named_even_if_the_others_move_up(at: int) -> None:
+    left = [*GOOD.handouts[:at], *GOOD.handouts[at + 1 :]]
+    closed_up = replace(GOOD, handouts=tuple(replace(h, number=i) for i, h in enumerate(left)))
+    (fault,) = _faults([HANDED[at]], closed_up)
+    assert HANDED[at].promise.task in fault
+    assert HANDED[at].promise.wallet in fault
+    assert f"LEFT OUT: it is not so among the {len(left)} hand-outs" in fault
+
+
+@pytest.mark.parametrize("part", ["wallet", "task", "at"])
+def test_a_hand_out_that_the_log_has_otherwise_is_named(part: str) -> None:
+    other = {"wallet": "0x" + "11" * 20, "task": "0x" + "11" * 32, "at": GOOD.handouts[3].at + 1}[part]
+    changed = list(GOOD.handouts)
+    changed[3] = replace(changed[3], **{part: other})
+    faults = _faults(HANDED, replace(GOOD, handouts=tuple(changed)))
+    assert [n for n, fault in enumerate(faults) if "LEFT OUT" in fault] == [3]
+
+
+def test_a_promise_of_another_signer_proves_nothing_against_the_operator() -> None:
+    dropped = replace(GOOD, handouts=GOOD.handouts[:-1])
+    forged = replace(HANDED[-1], signature=sign(HANDED[-1].promise, DOMAIN, PEOPLE[0]))
+    (fault,) = _faults([forged], dropped)
+    assert "the operator names" in fault
+    (fault,) = _faults([replace(HANDED[-1], signature="0x")], dropped)
+    assert "proves nothing" in fault
 
 
 def test_a_file_is_read_as_it_is_kept() -> None:
     r = KEPT[0]
     answer = {
-        "digest": r.receipt.digest_of, "epoch": 0, "position": r.receipt.position,
-        "received_at": r.receipt.received_at, "signature": r.signature, "signer": checksum(GOOD.header.receipt_signer),
+        "digest": r.promise.digest_of, "epoch": 0, "position": r.promise.position,
+        "received_at": r.promise.received_at, "signature": r.signature, "signer": checksum(GOOD.header.receipt_signer),
     }  # fmt: skip
     line = json.dumps({"ranking": {}, "receipt": answer})
-    assert list(read_receipts([line, "", line])) == [r, replace(r, line=3)]
-    for broken in ("{", "[]", "{}", json.dumps({"receipt": answer | {"position": -1}}), "[" * 100_000):
+    h = HANDED[0]
+    signed = {"signature": h.signature, "signer": checksum(GOOD.header.receipt_signer)}
+    handed = h.promise.to_json() | signed
+    found = list(read_promises([line, "", line, json.dumps({"handout": handed})]))
+    assert found == [r, replace(r, line=3), replace(h, line=4)]
+    odd = (json.dumps({"receipt": answer | {"position": -1}}), json.dumps({"handout": handed | {"at": "1"}}))
+    for broken in ("{", "[]", "{}", '{"handout": 1}', *odd, "[" * 100_000):
         with pytest.raises(SignatureError, match="line 2 of the receipts"):
-            list(read_receipts([line, broken]))
+            list(read_promises([line, broken]))

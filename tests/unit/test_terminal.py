@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.terminal import show_date, show_span, show_time, show_wait, show_when
+from chain.surplus import Surplus, in_words
+from chain.types import ONE, Params
+from service.terminal import show_date, show_score, show_span, show_time, show_wait, show_when
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,10 @@ def test_a_length_of_time_is_told_to_the_second_and_in_the_unit_that_fits(second
 def test_a_time_of_day_is_that_of_this_machine() -> None:
     made = time.mktime((2030, 5, 6, 14, 5, 59, 0, 0, -1))
     assert show_time(int(made)) == "14:05"
+
+
+@given(st.integers(-(10**13), 10**13) | st.integers(-9, 9))
+def test_a_score_in_a_table_is_told_as_in_the_sentence_below_it(surplus: int) -> None:
+    entry = Params().c0 * ONE
+    said = in_words(Surplus(surplus, 0, entry, surplus - entry, 0), Params())
+    assert said.startswith(f"its surplus is {show_score(surplus)}, ")

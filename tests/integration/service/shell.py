@@ -99,18 +99,18 @@ class Shell:
 class Talk:
     """A command that is talked to line by line while it runs."""
 
-    def __init__(self, shell: Shell, *arguments: str) -> None:
+    def __init__(self, shell: Shell, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
         program = Path(sys.executable).with_name("haptic")
         known = {k: v for k, v in os.environ.items() if not k.startswith("HAPTIC_")}
         self.process = subprocess.Popen(
-            [program, *arguments], cwd=shell.folder, env=known | shell.environ,
+            [program, *arguments], cwd=shell.folder, env=known | shell.environ | dict(environ or {}),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.said = ""
 
     def type(self, line: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.write(line.encode(errors="surrogateescape") + b"\n")
         self.process.stdin.flush()
 
     def hears(self, *words: str) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from chain.devnet import mine
+from chain.errors import BusyIndexError
 from chain.messages import parse_address
 from chain.rules import Rules
 from chain.transactions import transact
 from service import epochs, jobs
+from service.cli import shared
 from service.cli.shared import show_amount
 from service.devnet import COIN, DOLLAR
 from service.ledger import queries
@@ -51,7 +53,7 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
         if number == epoch:
             _closed_here_and_on_the_chain(haptic, epoch)
         before = net.rows()
-        assert "nothing was sent" in haptic.does("epoch", "post", "--epoch", number, "--dry-run")
+        _posting_is_shown_in_coins(haptic, net, number)
         assert net.rows() == before
         haptic.does("epoch", "post", "--epoch", number, "--yes")
         assert "has it already" in haptic.does("epoch", "post", "--epoch", number, "--yes")
@@ -64,7 +66,7 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
     jobs.step_index(net.ctx)
     for _ in range(epoch + 1):
         jobs.step_payout(net.ctx)
-    assert "active" in haptic.does("epoch", "list")
+    _allotted_is_told_in_coins(haptic, net, epoch)
     payee = helpers[0]
     haptic.environ["HAPTIC_KEYFILE"] = str(net.site.folder / "wallets" / f"person-{net._people - 2}.json")
     _score_is_told_in_coins(haptic, net, payee.address)
@@ -83,6 +85,13 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
     mine(net.rpc, 3)
     _verify_says_what_was_carried(haptic, net)
     _verify_names_what_was_changed(haptic, net, epoch)
+
+
+def _posting_is_shown_in_coins(haptic: Shell, net: Any, number: int) -> None:
+    shown = haptic.does("epoch", "post", "--epoch", number, "--dry-run")
+    assert "nothing was sent" in shown
+    units = int(net.api.get(f"/epochs/{number}")["sum"])
+    assert f"{show_amount(units, 6)} DUSD in all, cumulative" in shown
 
 
 def _what_is_not_there_is_told_as_it_is(haptic: Shell, newest: int) -> None:
@@ -134,6 +143,15 @@ def _score_is_told_in_coins(haptic: Shell, net: Any, who: str) -> None:
     assert allotted > 0
     shown = f"{show_amount(allotted, 6)} DUSD"
     assert f"allotted {shown} · claimed 0 DUSD · claimable now {shown}" in said
+
+
+def _allotted_is_told_in_coins(haptic: Shell, net: Any, epoch: int) -> None:
+    sums = [int(net.api.get(f"/epochs/{e}")["sum"]) for e in range(epoch + 1)]
+    listed = haptic.does("epoch", "list")
+    assert "active" in listed
+    for units in sums:
+        assert f"{show_amount(units, 6)} DUSD" in listed
+        assert not units or str(units) not in listed
 
 
 def _verify_says_what_was_carried(haptic: Shell, net: Any) -> None:
@@ -236,3 +254,36 @@ def test_an_epoch_is_not_reopened_while_the_chain_waits_to_hear_what_followed_fr
     with net.ctx.db.read() as db:
         assert queries.last_closed(db) == epoch - 2
     assert jobs.close_epoch(net.ctx, epoch - 1) is not None
+
+
+def test_who_closes_beside_the_service_waits_for_it_to_index_and_goes_on(
+    net: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shared, "INDEX_POLL_S", 0.01)
+    jobs.step_index(net.ctx)
+    mine(net.rpc, 5)
+    once = iter([net.ctx])
+
+    def beaten(_done: int, _of: int) -> None:
+        """Let the service index just before what was read here is written."""
+        for ctx in once:
+            jobs.step_index(ctx)
+
+    found = shared.index_beside(net.rpc, net.ctx.db, net.ctx.deployment, beaten)
+    assert found.indexed_to == found.finalized
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("is indexing too: waiting for it, 60 s at most") == 1
+
+
+def test_it_waits_no_longer_than_it_says(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "INDEX_WAIT_S", 0.0)
+    monkeypatch.setattr(shared, "INDEX_POLL_S", 0.01)
+    tries = iter(range(50))
+
+    def index(*_: Any) -> None:
+        if next(tries, None) is not None:
+            raise BusyIndexError("another indexer")
+
+    monkeypatch.setattr(shared, "index", index)
+    with pytest.raises(BusyIndexError):
+        shared.index_beside(net.rpc, net.ctx.db, net.ctx.deployment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from chain.canonical import text_hash
+from chain.messages import Handout, checksum, recover
 from chain.rules import Rules
 from service import jobs
 from service.cli import sitting
@@ -63,6 +66,144 @@ def test_a_task_is_skipped_for_a_reason_and_the_next_is_shown(haptic: Shell, net
     assert "Ranked 1 in all." in said
     with net.ctx.db.read() as db:
         assert [s.reason for s in queries.skips(db, opened)] == ["not_my_language"]
+
+
+def _kept(haptic: Shell, kind: str) -> list[Any]:
+    """Return what the command line keeps of one kind of promise, in order."""
+    file = Path(haptic.environ["HAPTIC_KEYFILE"]).with_suffix(".receipts.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return [row for row in rows if kind in row]
+
+
+def _recorded(net: Any, epoch: int, wallet: str) -> list[tuple[int, str, str, str]]:
+    """Return revision, order, flag and comment of what a wallet sent, in the order of the log."""
+    with net.ctx.db.read() as db:
+        found = [(r.message, r.comment) for r in queries.rankings_of(db, wallet, epoch)][::-1]
+    return [(m["revision"], m["summary"], m["flag"], comment) for m, comment in found]
+
+
+def test_a_comment_is_typed_behind_the_order_and_signed_with_it(haptic: Shell, net: Any, opened: int) -> None:
+    me = take_wallet(haptic, net, "talker")
+    said = haptic.does("rank", typed="y\nB > A = C > D # C repeats A: why?\nbad#\nA # no\nbad # all\nq\n")
+    assert "# begins a comment" in said
+    assert "not sent: B, C, D is missing in 'A'" in said
+    first = (0, "B > A = C > D", "", "C repeats A: why?")
+    tied = "A = B = C = D"
+    assert _recorded(net, opened, me) == [first, (0, tied, "all_bad", ""), (0, tied, "all_bad", "all")]
+    for row in _kept(haptic, "receipt"):
+        assert row["ranking"]["commentHash"] == text_hash(row["comment"])
+    assert "not sent: commentHash" in haptic.does("rank", typed=f"y\nbad # {'x' * 4001}\nq\n")
+    assert len(_recorded(net, opened, me)) == 3
+
+
+def test_a_comment_in_another_encoding_is_refused_and_nothing_is_sent(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    me = take_wallet(haptic, net, "latin")
+    talk = Talk(haptic, "rank", environ={"LC_ALL": "C"})
+    for line in ("y", "bad # caf\udce9", "q"):
+        talk.type(line)
+    talk.hears("not sent: the comment holds bytes that are no UTF-8", "Stopped; ranked 0")
+    assert talk.ends() == 0
+    assert _recorded(net, opened, me) == []
+
+
+def test_what_was_sent_is_listed_and_corrected_and_the_last_word_counts(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    me = take_wallet(haptic, net, "second-thoughts")
+    haptic.does("rank", "--count", "2", typed="y\nA > B > C > D # sure\nB > A = C > D\n")
+    typed = "y\n7\n0\nD > C > B > A\n1\nA >\nA = B = C = D # none\n0\nq\n2\nbad #\nq\n"
+    said = haptic.does("rank", "--correct", typed=typed)
+    assert "A > B > C > D # sure" in said
+    assert f"7 is no number of yours in epoch {opened}" in said
+    assert "You said A > B > C > D # sure." in said
+    assert said.count("or the one you gave stays") == 3
+    assert "answer 00" in said
+    assert "recorded as number 2: D > C > B > A · in place of number 0" in said
+    assert "not sent: '' is not one of A, B, C, D" in said
+    assert "You said D > C > B > A # sure." in said
+    assert _recorded(net, opened, me) == [
+        (0, "A > B > C > D", "", "sure"), (0, "B > A = C > D", "", ""), (1, "D > C > B > A", "", "sure"),
+        (1, "A = B = C = D", "", "none"), (2, "A = B = C = D", "all_bad", ""),
+    ]  # fmt: skip
+    receipts = _kept(haptic, "receipt")
+    assert [r["receipt"]["position"] for r in receipts] == [0, 1, 2, 3, 4]
+    assert [r["ranking"]["revision"] for r in receipts] == [0, 0, 1, 1, 2]
+
+
+def test_a_typing_error_is_corrected_amid_ranking_and_the_task_is_shown_again(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    me = take_wallet(haptic, net, "hasty")
+    said = haptic.does("rank", typed="y\nc\nA > B > C > D\nc\n0\nB > A > C > D\nA = B = C = D\nq\n")
+    assert f"Nothing that you ranked is recorded in epoch {opened}" in said
+    assert "in place of number 0" in said
+    assert "Stopped; ranked 2 in all." in said
+    orders = [(revision, order) for revision, order, _, _ in _recorded(net, opened, me)]
+    assert orders == [(0, "A > B > C > D"), (1, "B > A > C > D"), (0, "A = B = C = D")]
+
+
+def test_what_another_epoch_has_is_not_corrected(haptic: Shell, net: Any, opened: int) -> None:
+    take_wallet(haptic, net, "too-late")
+    haptic.does("rank", "--count", "1", typed="y\nA > B > C > D\n")
+    talk = Talk(haptic, "rank", "--correct")
+    talk.type("y\n0")
+    talk.hears("You said A > B > C > D")
+    net.go_to(net.start(opened + 1) + 1)
+    talk.type("B > A > C > D")
+    talk.hears(f"not sent: the ranking is for epoch {opened}", f"you are signed in for epoch {opened + 1}")
+    talk.hears(f"Nothing that you ranked is recorded in epoch {opened + 1}")
+    assert talk.ends() == 0
+
+
+@pytest.mark.usefixtures("opened")
+def test_only_the_newest_are_listed_and_older_ones_are_there_by_their_numbers(
+    net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sitting, "LISTED", 1)
+    found = sitting.Sitting(net.api, net.site.wallet("many"), tmp_path / "receipts.jsonl")
+    found._sign_in()
+    net.judge(found.me, 3)
+    monkeypatch.setattr(sitting, "_ask", lambda _: "0")
+    chosen = found._chosen()
+    assert chosen is not None
+    assert chosen.position == 0
+    assert "2 older ones are there by the numbers" in capsys.readouterr().out
+
+
+def test_the_promise_of_a_hand_out_is_kept_once_before_the_task_is_judged(
+    haptic: Shell, net: Any, opened: int
+) -> None:
+    me = take_wallet(haptic, net, "careful")
+    signer = net.api.get("/info")["receipt_signer"]
+    said = haptic.does("rank", typed="y\nq\n")
+    assert f"checked as it comes: {signer} signs them" in said
+    haptic.does("rank", typed="y\nA > B > C > D\nq\n")
+    handed = [row["handout"] for row in _kept(haptic, "handout")]
+    with net.ctx.db.read() as db:
+        log = [h for h in queries.handouts(db, opened) if h.wallet == me]
+    assert [(h["number"], h["task"], h["at"]) for h in handed] == [(h.number, h.task, h.at) for h in log]
+    assert len(handed) == 2
+    for h in handed:
+        promise = Handout(me, opened, h["task"], h["number"], h["at"])
+        assert checksum(recover(promise.digest(net.ctx.domain), h["signature"])) == h["signer"] == signer
+
+
+def test_who_reads_back_what_they_did_not_rank_is_told_so(
+    net: Any, opened: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = net.person(epoch=opened)
+    net.judge(who, 1)
+    (row,) = net.api.request("GET", "/v1/rankings", token=who._token)
+    (mine,) = who.recorded(opened)
+    assert mine.task.shown == tuple(row["shown"])
+    assert mine.task.prompt == row["prompt"]
+    other = row["ranking"] | {"wallet": "0x" + "11" * 20}
+    for wrong in ({"shown": row["shown"][::-1]}, {"ranking": other}):
+        monkeypatch.setattr(who.api, "every", lambda *_, wrong=wrong, **__: iter([row | wrong]))
+        with pytest.raises(ApiError, match="reads back what"):
+            list(who.recorded(opened))
 
 
 def test_a_task_is_kept_no_longer_than_its_epoch(haptic: Shell, net: Any, opened: int) -> None:

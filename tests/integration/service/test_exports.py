@@ -140,7 +140,7 @@ def test_what_cannot_be_exported_is_one_line_and_no_file(haptic: Shell, net: Any
     haptic.fails("export", "--out", "there.jsonl", words=("exists already", "--force"))
     haptic.does("export", "--out", "there.jsonl", "--force")
     haptic.fails("export", "--as", "parquet", words=("--out",))
-    haptic.fails("export", "--epochs", "0..7", "--out", "x", words=("answered 404",))
+    haptic.fails("export", "--epochs", "0..7", "--out", "x", words=("answered 404: epoch 2 is not closed",))
     haptic.fails("export", "--epochs", "0..7", "--bundle", bundles, "--out", "x", words=("[0, 1]",))
     haptic.fails("export", "--epochs", "3..1", words=("before the first",))
     haptic.fails("export", "--epochs", "one", words=("0..3",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -91,10 +92,28 @@ def test_every_answer_wears_the_headers_and_only_the_pages_may_be_more_than_data
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
-        assert ("script-src" in policy) == (path == "/docs")
+        assert "script-src" not in policy
+        assert "http" not in policy
+        assert ("style-src" in policy) == (path in {"/", "/docs"})
         assert "'unsafe-eval'" not in policy
         assert "strict-transport-security" not in answer.headers
         assert "server" not in answer.headers
+
+
+def test_the_page_of_the_api_names_every_route_and_asks_nothing_of_another_host(guarded: Any) -> None:
+    page = _ask(guarded, "GET", "/docs").text
+    document = guarded.ask("GET", "/openapi.json").json()["paths"]
+    named = re.findall(r"<dt><code>([A-Z]+) (?:<a href=[^>]*>)?([^<]+)<", page)
+    assert sorted(named) == sorted((m.upper(), path) for path, methods in document.items() for m in methods)
+    assert "Read back what this wallet signed, newest first" in page
+    linked = re.findall(r'(?:href|src)="([^"]*)"', page)
+    assert {"/openapi.json", "/v1/info", "/v1/models"} <= set(linked)
+    for path in linked:
+        assert path.startswith("/")
+        assert _ask(guarded, "HEAD", path).status_code not in {401, 404}, path
+    assert "GET /v1/tasks/next</code>, private" in page
+    assert "<script" not in page
+    assert _ask(guarded, "GET", "/redoc").status_code == 404
 
 
 def test_strict_transport_is_asked_for_behind_tls_alone(guarded: Any) -> None:

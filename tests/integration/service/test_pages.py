@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.ledger import queries
-from service.ledger.tables import EpochRow, JobRow, MeritRow, RankingRow, RunRow, ScoreRow
+from service.ledger.tables import EpochRow, JobRow, MeritRow, RankingRow, RunRow, ScoreRow, TaskRow
 from tests.integration.service.conftest import RANKING_ONLY
 
 COUNT = 7
@@ -28,8 +28,16 @@ def _epoch(n: int) -> EpochRow:
 def _ranking(n: int, wallet: str) -> RankingRow:
     return RankingRow(
         epoch=n // 3, position=n, digest=f"0x{n:064x}", wallet=wallet, signer=wallet, task=f"0x{n:064x}", revision=0,
-        message={}, signature="", received_at=0, receipt="",
+        message={"shown": []}, signature="", received_at=0, receipt="",
     )  # fmt: skip
+
+
+def _task(n: int) -> TaskRow:
+    """Return the task that ranking n is of."""
+    lists: dict[str, Any] = {
+        name: [] for name in ("responses", "methods", "origins", "assignees", "gold_ranks")
+    }
+    return TaskRow(epoch=n // 3, task=f"0x{n:064x}", prompt="", **lists)
 
 
 def _score(epoch: int, place: int, wallet: str) -> ScoreRow:
@@ -64,7 +72,13 @@ def full(network: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) 
         net.me = net.person(stake=0, epoch=COUNT)
         for n in range(COUNT):
             wallet = f"0x{n + 1:040x}"
-            _add(net, _epoch(n), _ranking(n, net.me.address), JobRow(name=f"retrain/{n}", arguments=[]))
+            _add(
+                net,
+                _epoch(n),
+                _task(n),
+                _ranking(n, net.me.address),
+                JobRow(name=f"retrain/{n}", arguments=[]),
+            )
             _add(net, _score(n, 1, ME), _score(COUNT - 1, n + 2, wallet))
             _add(net, _merit(n, ME), _merit(COUNT - 1, wallet))
             _add(net, RunRow(run=n + 1, first=n, last=n, snapshot="", model=f"policy-{n}", job=n + 1))
@@ -106,7 +120,8 @@ def test_work_comes_in_pages_too(full: Any) -> None:
 
 def test_what_is_added_between_two_pages_moves_nothing(full: Any) -> None:
     first = full.ask("GET", "/v1/rankings?limit=2", token=full.me._token)
-    _add(full, _ranking(100, full.me.address), _ranking(101, full.me.address))
+    for n in (100, 101):
+        _add(full, _task(n), _ranking(n, full.me.address))
     second = full.ask("GET", _next(first), token=full.me._token)
     assert [row["position"] for row in (*first.json(), *second.json())] == NEWEST[:4]
 

@@ -302,6 +302,6 @@ def test_a_ranking_that_is_not_signed_at_all_is_refused(net: Any, held: Any) -> 
 
 def test_the_client_refuses_a_receipt_by_another_key_than_the_published(fresh: Any) -> None:
     who, ranking = fresh
-    who._receipts = Address("0x" + "11" * 20)
+    who.receipt_signer = Address("0x" + "11" * 20)
     with pytest.raises(ApiError, match="keep this answer as evidence"):
         who.send(ranking)

@@ -140,7 +140,11 @@ def test_a_closed_log_proves_each_ranking_and_a_kept_receipt_finds_it(
     take_wallet(haptic, net, "keeper")
     haptic.does("rank", "--count", "2", typed="y\nA = B = C = D\nB > A = C > D\n")
     kept = Path(haptic.environ["HAPTIC_KEYFILE"]).with_suffix(".receipts.jsonl")
-    mine = [json.loads(line)["receipt"] for line in kept.read_text().splitlines()]
+    lines = kept.read_text().splitlines()
+    receipts = [line for line in lines if "receipt" in json.loads(line)]
+    handed = [line for line in lines if "handout" in json.loads(line)]
+    mine = [json.loads(line)["receipt"] for line in receipts]
+    assert (len(receipts), len(handed), len(lines)) == (2, 2, 4)
     path = f"/v1/epochs/0/rankings/{mine[0]['digest']}/proof"
     net.refused(404, "not closed", method="GET", path=path)
     net.go_to(net.start(1) + 1)
@@ -172,14 +176,19 @@ def test_a_closed_log_proves_each_ranking_and_a_kept_receipt_finds_it(
         r"committed to before the first hand-out \(\d+ s\); bundle 0x\w{8}… anchored at the close", said
     )
     assert "receipts 2, in the log as they promise 2" in said
+    assert "hand-outs promised 2, in the log so 2" in said
     assert "verify: OK" in said
-    lines = kept.read_text().splitlines()
-    moved = json.loads(lines[0])
+    moved, never = json.loads(receipts[0]), json.loads(handed[0])
     moved["receipt"]["position"] += 1
-    (tmp_path / "odd.jsonl").write_text(json.dumps(moved) + "\n" + lines[1] + "\n")
+    never["handout"]["number"] += 100
+    odd_lines = (json.dumps(moved), receipts[1], handed[1], json.dumps(never))
+    (tmp_path / "odd.jsonl").write_text("\n".join(odd_lines) + "\n")
     odd = haptic("verify", "--receipts", str(tmp_path / "odd.jsonl"))
     assert odd.status == 1
     assert "receipt in line 1, epoch 0: the ranking" in odd.out
     assert "receipt in line 2" not in odd.out
+    assert "receipt in line 3" not in odd.out
+    assert "receipt in line 4, epoch 0: the hand-out of task" in odd.out
+    assert "hand-outs promised 2, in the log so 1" in " ".join(odd.out.split())
     assert "receipts 2, in the log as they promise 1" in " ".join(odd.out.split())
     assert "verify: OK" not in odd.out

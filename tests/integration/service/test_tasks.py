@@ -195,7 +195,7 @@ def test_a_hand_out_is_promised_with_the_key_that_signs_receipts(net: Any, epoch
     assert found[0] == found[1]
     promise = Handout(who.address, epoch, found[0]["task"], found[0]["number"], found[0]["at"])
     assert recover(promise.digest(net.ctx.domain), found[0]["signature"]) == address_of(net.ctx.desk.receipts)
-    who._receipts = who.address
+    who.receipt_signer = who.address
     with pytest.raises(ApiError, match="did not sign this hand-out"):
         who.next_task()
 
