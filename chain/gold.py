@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -47,16 +47,28 @@ def gold_root(tasks: Iterable[Hash32], gold: Mapping[Hash32, Gold], seed: bytes)
     return ledger_root((gold_digest(g), _NOBODY) for g in answers)
 
 
-def wrong_gold(
-    found: Comparisons, labels: Sequence[PairResult], judges: Mapping[Hash32, int], least: int
-) -> frozenset[Hash32]:
-    """Return the gold tasks whose answer is refuted: by `least` judges with stake, surely, and on every pair.
+def refuters(found: Comparisons) -> Counter[Hash32]:
+    """Return how many wallets contradict each gold task: those whose order says more pairs the other way than its way.
 
-    `judges` counts them by task. Gold has no part in a label's log-odds but by the reliability of who gave it.
+    Whoever flags a task or ties a pair says nothing of the order, neither for the answer nor against it.
     """
+    gold = [pair.gold for pair in found.pairs]
+    said: Counter[tuple[Hash32, int]] = Counter()
+    for wallet, pair, x in zip(found.columns.wallet, found.columns.pair, found.columns.x, strict=True):
+        if gold[pair]:
+            said[found.keys[pair].task, wallet] += x * gold[pair]
+    return Counter(task for (task, _), agreed in said.items() if agreed < 0)
+
+
+def wrong_gold(found: Comparisons, labels: Sequence[PairResult], least: int) -> frozenset[Hash32]:
+    """Return the gold tasks whose answer is refuted: by `least` wallets, surely, and on every pair.
+
+    Gold has no part in a label's log-odds but by the reliability of who gave it.
+    """
+    against = refuters(found)
     said: defaultdict[Hash32, list[bool]] = defaultdict(list)
     for key, pair, label in zip(found.keys, found.pairs, labels, strict=True):
         if pair.gold:
             opposes = label.log_odds * pair.gold < 0
             said[key.task].append(opposes and label.confidence >= SURE)
-    return frozenset(t for t, opposed in said.items() if all(opposed) and judges.get(t, 0) >= least)
+    return frozenset(t for t, opposed in said.items() if all(opposed) and against[t] >= least)
