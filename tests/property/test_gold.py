@@ -66,7 +66,7 @@ def _crowd(
             assert said is not None
             rankings.append(said)
     signed = tuple(SignedRanking(r, "", i, GENESIS + 110) for i, r in enumerate(rankings))
-    handouts = tuple(HandoutEntry(i, r.wallet, r.task, GENESIS + 110, True, i) for i, r in enumerate(rankings))
+    handouts = tuple(HandoutEntry(i, r.wallet, r.task, GENESIS + 110, i) for i, r in enumerate(rankings))
     header = header_of(0, first_standing(RULES), known, gold, RULES)
     return Evidence(header, known, gold, (), signed, (), handouts), names
 

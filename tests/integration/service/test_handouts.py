@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from sqlmodel import Session as Db
 
+from chain.assignment import task_point
 from chain.board import Arrival, Board, in_order, replay
 from chain.feedback import Task, signs_of
 from chain.messages import Ranking
@@ -55,10 +56,10 @@ class ServiceKeeper:
         assert row is not None
         return row
 
-    def ask(self, wallet: Address, at: int, *, staked: bool) -> Hash32 | None:
+    def ask(self, wallet: Address, at: int) -> Hash32 | None:
         with self.database.write() as db:
             try:
-                found = handouts.next_task(db, SEED, self.rules, self._row(db), wallet, at, staked=staked)
+                found = handouts.next_task(db, SEED, self.rules, self._row(db), wallet, at)
             except NotFoundError:
                 return None
             db.commit()
@@ -160,12 +161,26 @@ def test_a_clock_that_goes_back_leaves_a_log_that_does_not(database: Database) -
     tasks = {t.hash(): t for t in (Task.of(f"p{n}", ["a", "b"], ["ranking"]) for n in range(4))}
     keeper = _open(database, tasks, rules)
     for wallet, at in zip(WALLETS[:3], (100, 90, 95), strict=True):
-        name = keeper.ask(wallet, at, staked=True)
+        name = keeper.ask(wallet, at)
         assert name is not None
         keeper.rank(ranking_of(wallet, tasks[name], rules, 0, 1), at - 5)
     with database.read() as db:
         assert [h.at for h in queries.handouts(db, keeper.epoch)] == [100] * 3
         assert [r.received_at for r in queries.rankings(db, keeper.epoch)] == [100] * 3
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_a_task_that_is_for_one_and_one_for_all_are_chosen_in_one_order(
+    database: Database, turn: int
+) -> None:
+    """Neither has been judged: the first from the wallet's point on is given, and round again."""
+    rules, wallet = Rules(methods=("ranking",)), WALLETS[turn]
+    point = task_point(SEED, wallet, 0)
+    for n in range(30):
+        own = Task.of(f"own {n}", ["a", "b"], ["ranking"], assignees=(wallet,))
+        tasks = {t.hash(): t for t in (own, Task.of(f"all {n}", ["a", "b"], ["ranking"]))}
+        expected = min(tasks, key=lambda name: (name < point, name))
+        assert _open(database, tasks, rules).ask(wallet, 5) == expected
 
 
 def test_a_hand_out_takes_a_few_milliseconds_among_four_thousand_tasks(database: Database) -> None:
@@ -178,7 +193,7 @@ def test_a_hand_out_takes_a_few_milliseconds_among_four_thousand_tasks(database:
     for turn in range(60):
         wallet = WALLETS[turn % len(WALLETS)]
         began = perf_counter()
-        name = keeper.ask(wallet, turn, staked=True)
+        name = keeper.ask(wallet, turn)
         spent.append(perf_counter() - began)
         assert name is not None
         keeper.rank(ranking_of(wallet, tasks[name], rules, 0, turn), turn)

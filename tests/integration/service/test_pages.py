@@ -61,7 +61,7 @@ def full(network: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) 
     """Yield a service with more of everything than a page shows, and a wallet that is logged in."""
     with network(tmp_path_factory.mktemp("pages"), RANKING_ONLY) as net:
         net.go_to(net.start(COUNT) + 1)
-        net.me = net.person(stake=0, epoch=COUNT)
+        net.me = net.person(stake=1, epoch=COUNT)
         for n in range(COUNT):
             wallet = f"0x{n + 1:040x}"
             _add(net, _epoch(n), _ranking(n, net.me.address), JobRow(name=f"retrain/{n}", arguments=[]))
