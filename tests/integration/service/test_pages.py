@@ -129,6 +129,17 @@ def test_a_leaderboard_has_no_page_of_an_epoch_that_is_not_closed(full: Any) -> 
         )
 
 
+def test_a_leaderboard_has_no_page_of_an_epoch_that_is_long_over(full: Any) -> None:
+    closed = full.api.get("/leaderboard")["last"]
+    for by in ("quality", "score"):
+        paths = [
+            f"/v1/leaderboard?by={by}&cursor={base64.urlsafe_b64encode(f'{n}.0'.encode()).decode()}"
+            for n in (closed - 1, closed - 2)
+        ]
+        assert full.ask("GET", paths[0]).status_code == 200
+        full.refused(404, f"epoch {closed - 2} is over", method="GET", path=paths[1])
+
+
 def test_the_next_page_is_asked_as_the_first_was(full: Any) -> None:
     answer = full.ask("GET", "/v1/rankings?epoch=1&limit=2", token=full.me._token)
     following = _next(answer)
