@@ -47,28 +47,26 @@ def gold_root(tasks: Iterable[Hash32], gold: Mapping[Hash32, Gold], seed: bytes)
     return ledger_root((gold_digest(g), _NOBODY) for g in answers)
 
 
-def refuters(found: Comparisons) -> Counter[Hash32]:
-    """Return how many wallets contradict each gold task: those whose order says more pairs the other way than its way.
+def judges(found: Comparisons) -> Counter[Hash32]:
+    """Return how many wallets say of each gold task how it is ordered, be it for its answer or against it.
 
-    Whoever flags a task or ties a pair says nothing of the order, neither for the answer nor against it.
+    Whoever flags a task, or ties all that its answer orders, says nothing of that.
     """
     gold = [pair.gold for pair in found.pairs]
-    said: Counter[tuple[Hash32, int]] = Counter()
-    for wallet, pair, x in zip(found.columns.wallet, found.columns.pair, found.columns.x, strict=True):
-        if gold[pair]:
-            said[found.keys[pair].task, wallet] += x * gold[pair]
-    return Counter(task for (task, _), agreed in said.items() if agreed < 0)
+    rows = zip(found.columns.wallet, found.columns.pair, strict=True)
+    said = {(found.keys[pair].task, wallet) for wallet, pair in rows if gold[pair]}
+    return Counter(task for task, _ in said)
 
 
 def wrong_gold(found: Comparisons, labels: Sequence[PairResult], least: int) -> frozenset[Hash32]:
-    """Return the gold tasks whose answer is refuted: by `least` wallets, surely, and on every pair.
+    """Return the gold tasks whose answer is refuted: by `least` judges or more, surely, and on every pair.
 
     Gold has no part in a label's log-odds but by the reliability of who gave it.
     """
-    against = refuters(found)
+    orders = judges(found)
     said: defaultdict[Hash32, list[bool]] = defaultdict(list)
     for key, pair, label in zip(found.keys, found.pairs, labels, strict=True):
         if pair.gold:
             opposes = label.log_odds * pair.gold < 0
             said[key.task].append(opposes and label.confidence >= SURE)
-    return frozenset(t for t, opposed in said.items() if all(opposed) and against[t] >= least)
+    return frozenset(t for t, opposed in said.items() if all(opposed) and orders[t] >= least)

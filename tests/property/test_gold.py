@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chain.bundle import Evidence, SignedRanking
 from chain.epoch import FAST, SPEC, Closed, Facts, close
 from chain.feedback import Columns, Comparisons, PairKey, Task, comparisons
-from chain.gold import SURE, Gold, gold_root, refuters, salt_of, wrong_gold
+from chain.gold import SURE, Gold, gold_root, judges, salt_of, wrong_gold
 from chain.handout import HandoutEntry
 from chain.lines import Line, read_line
 from chain.messages import Ranking
@@ -116,36 +116,35 @@ def _said(wallet: int, marks: Sequence[int], flag: str = "", revision: int = 0) 
     return said
 
 
-def _against(*said: Ranking) -> int:
-    return refuters(comparisons(said, {GOLDEN.hash(): GOLDEN}, {GOLDEN.hash(): ANSWER}))[GOLDEN.hash()]
+def _judges(*said: Ranking) -> int:
+    return judges(comparisons(said, {GOLDEN.hash(): GOLDEN}, {GOLDEN.hash(): ANSWER}))[GOLDEN.hash()]
 
 
 @given(st.lists(st.tuples(orders, st.sampled_from(["", "", "", "broken"])), max_size=7))
-def test_who_orders_more_pairs_against_the_answer_than_by_it_refutes_it_and_nobody_else(
+def test_whoever_orders_what_the_answer_orders_is_a_judge_of_it_and_nobody_else(
     said: list[tuple[list[int], str]],
 ) -> None:
-    """Marks say how good a response is, the answer which place it has: to agree is to differ in sign."""
+    """The last two responses are tied in the answer: who orders these alone says nothing of it."""
     expected = 0
     for marks, flag in said:
-        pairs = combinations(range(4), 2)
-        moves = [(marks[i] - marks[j]) * (ANSWER[i] - ANSWER[j]) for i, j in pairs]
-        expected += not flag and sum(m > 0 for m in moves) > sum(m < 0 for m in moves)
-    assert _against(*(_said(i, *one) for i, one in enumerate(said))) == expected
+        ordered = any(marks[i] != marks[j] and ANSWER[i] != ANSWER[j] for i, j in combinations(range(4), 2))
+        expected += ordered and not flag
+    assert _judges(*(_said(i, *one) for i, one in enumerate(said))) == expected
 
 
 def test_a_flag_or_a_tie_says_nothing_of_an_answer() -> None:
     wrong, right, tied = (1, 2, 3, 4), (4, 3, 2, 1), (2, 2, 2, 2)
-    assert _against(_said(0, wrong), _said(1, wrong)) == 2
+    assert _judges(_said(0, wrong), _said(1, wrong)) == 2
     others = _said(2, tied), _said(3, wrong, "broken"), _said(4, right), _said(5, (1, 1, 2, 1))
-    assert _against(_said(0, wrong), _said(1, wrong), *others) == 3
-    assert _against(_said(0, wrong), _said(0, tied, revision=1)) == 0
+    assert _judges(_said(0, wrong), _said(1, wrong), *others) == 4
+    assert _judges(_said(0, wrong), _said(0, tied, revision=1)) == 0
 
 
 @pytest.mark.parametrize(
     ("marks", "flag", "retired"),
     [((1, 2, 3, 4), "", True), ((2, 2, 2, 2), "", False), ((1, 2, 3, 4), "broken", False)],
 )
-def test_an_answer_that_two_reliable_wallets_contradict_falls_with_a_third_that_does_and_with_no_other(
+def test_an_answer_that_two_reliable_wallets_contradict_falls_with_a_third_that_orders_and_with_no_other(
     marks: Sequence[int],
     flag: str,
     retired: bool,  # noqa: FBT001
