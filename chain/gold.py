@@ -50,7 +50,8 @@ def gold_root(tasks: Iterable[Hash32], gold: Mapping[Hash32, Gold], seed: bytes)
 def judges(found: Comparisons) -> Counter[Hash32]:
     """Return how many wallets say of each gold task how it is ordered, be it for its answer or against it.
 
-    Whoever flags a task, or ties all that its answer orders, says nothing of that.
+    Whoever flags a task or ties all of it says nothing of that; whoever orders any two of its responses orders two that
+    its answer does, unless that orders none.
     """
     gold = [pair.gold for pair in found.pairs]
     rows = zip(found.columns.wallet, found.columns.pair, strict=True)

@@ -124,7 +124,7 @@ def _judges(*said: Ranking) -> int:
 def test_whoever_orders_what_the_answer_orders_is_a_judge_of_it_and_nobody_else(
     said: list[tuple[list[int], str]],
 ) -> None:
-    """The last two responses are tied in the answer: who orders these alone says nothing of it."""
+    """The last two responses are tied in the answer: nobody can order these alone."""
     expected = 0
     for marks, flag in said:
         ordered = any(marks[i] != marks[j] and ANSWER[i] != ANSWER[j] for i, j in combinations(range(4), 2))

@@ -10,6 +10,7 @@ from time import perf_counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from sqlalchemy.event import listen
 from sqlmodel import Session as Db
 
 from chain.assignment import task_point
@@ -181,6 +182,26 @@ def test_a_task_that_is_for_one_and_one_for_all_are_chosen_in_one_order(
         tasks = {t.hash(): t for t in (own, Task.of(f"all {n}", ["a", "b"], ["ranking"]))}
         expected = min(tasks, key=lambda name: (name < point, name))
         assert _open(database, tasks, rules).ask(wallet, 5) == expected
+
+
+def test_a_hand_out_is_found_by_indexes_of_what_is_still_searched(tmp_path: Path) -> None:
+    """Not by those of all leases or all tallies: of a hundred thousand wallets most hold or judged something."""
+    opened = open_database(f"sqlite:///{tmp_path / 'haptic.db'}")
+    rules, asked = Rules(methods=("ranking",)), []
+    tasks = {t.hash(): t for t in (Task.of(f"p{n}", ["a", "b"], ["ranking"]) for n in range(4))}
+    keeper = _open(opened, tasks, rules)
+    listen(opened.engine, "before_cursor_execute", lambda *about: asked.append(about[2:4]))
+    assert keeper.ask(WALLETS[0], 5)
+    found: dict[str, set[str]] = {"lease": set(), "tally": set()}
+    with opened.read() as db:
+        for statement, given_ in [a for a in asked if a[0].startswith("SELECT")]:
+            for *_, plan in db.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given_):
+                for table, indexes in found.items():
+                    if f" {table} " in plan:
+                        indexes.add(plan.partition(" INDEX ")[2].partition(" ")[0])
+    opened.engine.dispose()
+    assert found["lease"] == {"lease_held", "lease_ends", "sqlite_autoindex_lease_1"}
+    assert found["tally"] == {"tally_open", "tally_reserved", "sqlite_autoindex_tally_1"}
 
 
 def test_a_hand_out_takes_a_few_milliseconds_among_four_thousand_tasks(database: Database) -> None:
