@@ -36,7 +36,7 @@ Event: TypeAlias = HandoutEntry | SkipEntry | Arrival
 
 @dataclass(slots=True)
 class Tally:
-    """What has come of a task so far, by wallets that had stake when they were handed it."""
+    """What has come of a task so far."""
 
     votes: list[int]
     """Σ x of each of its pairs, in the order of `combinations` of its response hashes."""
@@ -57,7 +57,6 @@ class _Lease:
     """A task in a wallet's hands, or what became of it."""
 
     expires_at: int
-    staked: bool
     live: bool = True
     done: bool = False
     signs: tuple[int, ...] = ()
@@ -116,8 +115,7 @@ class Board:
         """Let a lease end, whatever for."""
         lease.live = False
         del self._held[wallet]
-        if lease.staked:
-            self._count(task, live=-1)
+        self._count(task, live=-1)
 
     def expire(self, now: int) -> None:
         """Let all leases end whose time is over."""
@@ -170,13 +168,12 @@ class Board:
         expected = self.choose(entry.wallet)
         if entry.task != expected:
             raise VerifyError(f"it gave {entry.task}, the rule gives {expected or 'none'}")
-        lease = _Lease(entry.at + self._rules.lease_s, entry.staked)
+        lease = _Lease(entry.at + self._rules.lease_s)
         self._leases[entry.wallet, entry.task] = lease
         self._held[entry.wallet] = entry.task
         self._turns[entry.wallet] += 1
         heappush(self._ends, (lease.expires_at, entry.wallet, entry.task))
-        if entry.staked:
-            self._count(entry.task, live=1)
+        self._count(entry.task, live=1)
 
     def skip(self, entry: SkipEntry) -> None:
         """Record a skip; VerifyError where the wallet does not hold the task or has no skip left."""
@@ -207,11 +204,8 @@ class Board:
             self._end(ranking.wallet, ranking.task, lease)
             self._judged[ranking.wallet] += 1
             self._barred[ranking.wallet].add(ranking.task)
-        if lease.staked:
-            before = lease.signs or (0,) * len(signs)
-            self._count(
-                ranking.task, done=int(first), signs=[s - b for s, b in zip(signs, before, strict=True)]
-            )
+        before = lease.signs or (0,) * len(signs)
+        self._count(ranking.task, done=int(first), signs=[s - b for s, b in zip(signs, before, strict=True)])
         lease.done, lease.signs = True, signs
 
     def take(self, event: Event) -> None:

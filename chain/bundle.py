@@ -134,8 +134,7 @@ def _session_line(s: SignedSession) -> Line:
 
 def _handout_line(h: HandoutEntry) -> Line:
     return {
-        "kind": "handout", "number": h.number, "wallet": h.wallet, "task": h.task, "at": h.at, "staked": h.staked,
-        "after": h.after,
+        "kind": "handout", "number": h.number, "wallet": h.wallet, "task": h.task, "at": h.at, "after": h.after,
     }  # fmt: skip
 
 
@@ -253,13 +252,9 @@ def _session(line: Line) -> SignedSession:
 
 
 def _handout(line: Line) -> HandoutEntry:
-    number, wallet, task, at, staked, after = _exact(
-        line, "number", "wallet", "task", "at", "staked", "after"
-    )
-    if type(staked) is not bool:
-        raise BundleError(f"staked is {staked!r}, expected true or false")
+    number, wallet, task, at, after = _exact(line, "number", "wallet", "task", "at", "after")
     return HandoutEntry(
-        _int(number, "number"), parse_address(wallet, "wallet"), parse_hash(task, "task"), _int(at, "at"), staked,
+        _int(number, "number"), parse_address(wallet, "wallet"), parse_hash(task, "task"), _int(at, "at"),
         _int(after, "after"),
     )  # fmt: skip
 

@@ -147,13 +147,6 @@ def snapshot_hash(preferences: Iterable[bytes]) -> Hash32:
     return Hash32("0x" + digest.hexdigest())
 
 
-def _staked_judges(evidence: Evidence) -> Counter[Hash32]:
-    """Return how many wallets that had stake when they were handed it have judged each task."""
-    staked = {(h.wallet, h.task): h.staked for h in evidence.handouts}
-    judged = {(r.ranking.wallet, r.ranking.task) for r in evidence.rankings}
-    return Counter(task for wallet, task in judged if staked.get((wallet, task)))
-
-
 def _without(found: Comparisons, retired: frozenset[Hash32]) -> Comparisons:
     """Return the comparisons with these tasks as ordinary ones."""
     pairs = zip(found.keys, found.pairs, strict=True)
@@ -171,9 +164,7 @@ def _scored(
     begin("score")
     states = [standing.states.get(w, WalletState()) for w in found.wallets]
     result = engine.score(found, states, rules.params)
-    retired = (
-        wrong_gold(found, result.pairs, _staked_judges(evidence), rules.overlap_min) if gold else frozenset()
-    )
+    retired = wrong_gold(found, result.pairs, rules.overlap_min) if gold else frozenset()
     if not retired:
         return found, result, retired
     found = _without(found, retired)

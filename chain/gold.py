@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -47,16 +47,27 @@ def gold_root(tasks: Iterable[Hash32], gold: Mapping[Hash32, Gold], seed: bytes)
     return ledger_root((gold_digest(g), _NOBODY) for g in answers)
 
 
-def wrong_gold(
-    found: Comparisons, labels: Sequence[PairResult], judges: Mapping[Hash32, int], least: int
-) -> frozenset[Hash32]:
-    """Return the gold tasks whose answer is refuted: by `least` judges with stake, surely, and on every pair.
+def judges(found: Comparisons) -> Counter[Hash32]:
+    """Return how many wallets say of each gold task how it is ordered, be it for its answer or against it.
 
-    `judges` counts them by task. Gold has no part in a label's log-odds but by the reliability of who gave it.
+    Whoever flags a task or ties all of it says nothing of that; whoever orders any two of its responses orders two that
+    its answer does, unless that orders none.
     """
+    gold = [pair.gold for pair in found.pairs]
+    rows = zip(found.columns.wallet, found.columns.pair, strict=True)
+    said = {(found.keys[pair].task, wallet) for wallet, pair in rows if gold[pair]}
+    return Counter(task for task, _ in said)
+
+
+def wrong_gold(found: Comparisons, labels: Sequence[PairResult], least: int) -> frozenset[Hash32]:
+    """Return the gold tasks whose answer is refuted: by `least` judges or more, surely, and on every pair.
+
+    Gold has no part in a label's log-odds but by the reliability of who gave it.
+    """
+    orders = judges(found)
     said: defaultdict[Hash32, list[bool]] = defaultdict(list)
     for key, pair, label in zip(found.keys, found.pairs, labels, strict=True):
         if pair.gold:
             opposes = label.log_odds * pair.gold < 0
             said[key.task].append(opposes and label.confidence >= SURE)
-    return frozenset(t for t, opposed in said.items() if all(opposed) and judges.get(t, 0) >= least)
+    return frozenset(t for t, opposed in said.items() if all(opposed) and orders[t] >= least)

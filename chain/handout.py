@@ -28,8 +28,6 @@ class HandoutEntry:
     task: Hash32
     at: int
     """Block time, Unix seconds."""
-    staked: bool
-    """The wallet had stake then; only then its judgement is one of those that are wanted."""
     after: int
     """How many rankings had been accepted before."""
 
@@ -62,8 +60,8 @@ def skips_left(judged: int, skipped: int, rules: Rules) -> int:
     return max(0, rules.skips_free + judged // rules.judged_per_skip - skipped)
 
 
-def check_staked(handouts: Iterable[HandoutEntry], changes: Iterable[Change]) -> None:
-    """Raise a VerifyError at the first hand-out that is not by the stake that its wallet had about then.
+def check_staked(handouts: Iterable[HandoutEntry], changes: Iterable[Change], least: int) -> None:
+    """Raise a VerifyError at the first hand-out to a wallet that never had `least` wei of stake about then.
 
     `changes` are the vault's events in the order of the chain.
     """
@@ -79,8 +77,8 @@ def check_staked(handouts: Iterable[HandoutEntry], changes: Iterable[Change]) ->
         known = times[entry.wallet]
         first = bisect_right(known, max(0, entry.at - STAKE_BEFORE_S)) - 1
         seen = stakes[entry.wallet][first : bisect_right(known, entry.at + STAKE_AFTER_S)]
-        if entry.staked not in {stake > 0 for stake in seen}:
+        if max(seen) < least:
             raise VerifyError(
-                f"hand-out {entry.number} of {entry.wallet} at {entry.at}: staked is {entry.staked}, by the vault's "
-                f"events its stake was {' then '.join(map(str, seen))}"
+                f"hand-out {entry.number} of {entry.wallet} at {entry.at}: by the vault's events its stake was "
+                f"{' then '.join(map(str, seen))} wei, expected {least}"
             )

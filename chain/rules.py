@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from chain.canonical import canonical, hash_of
 from chain.errors import BundleError
@@ -28,7 +28,7 @@ class Rules:
     methods: tuple[str, ...] = METHODS
     """Methods that are drawn per wallet and epoch."""
     overlap: int = 5
-    """Judgements wanted of a task about which wallets with stake mostly agree."""
+    """Judgements wanted of a task about which they mostly agree."""
     overlap_min: int = 3
     """Judgements wanted of each task, and of one about which they agree in all."""
     overlap_max: int = 7
@@ -40,6 +40,8 @@ class Rules:
     gold_epochs: int = 3
     gold_floor_ppm: int = 20_000
     """Least share of gold tasks in the epochs after."""
+    stake_least: int = 10**18
+    """Stake in wei with which a wallet is handed tasks: without it, wallets that cost nothing would have a say."""
     lease_s: int = 1200
     """Seconds of block time that a task is kept for the wallet that it was handed to."""
     skips_free: int = 3
@@ -48,12 +50,13 @@ class Rules:
     """Judged tasks that earn one more."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that is hashed; lambda0 as decimal strings because it exceeds 2^53."""
+        """Return the JSON object that is hashed; wei as decimal strings because they exceed 2^53."""
         params: dict[str, Any] = asdict(self.params)
         params["lambda0_num"] = str(self.params.lambda0_num)
         params["lambda0_den"] = str(self.params.lambda0_den)
         rest = {k: v for k, v in asdict(self).items() if k != "params"}
-        return {"version": VERSION, "params": params, **rest, "methods": list(self.methods)}
+        rest |= {"methods": list(self.methods), "stake_least": str(self.stake_least)}
+        return {"version": VERSION, "params": params, **rest}
 
     def hash(self) -> Hash32:
         """Return `rulesHash`: keccak256 of the canonical JSON of all parameters and the version."""
@@ -64,8 +67,11 @@ class Rules:
         """Return the rules in a bundle's header, or say which field is wrong."""
         try:
             params = Params(**{k: int(v) for k, v in value["params"].items()})
-            rest = {k: v for k, v in value.items() if k not in {"version", "params", "methods"}}
-            rules = cls(params=params, methods=tuple(value["methods"]), **rest)
+            rest = {
+                k: v for k, v in value.items() if k not in {"version", "params", "methods", "stake_least"}
+            }
+            stake = int(value["stake_least"])
+            rules = cls(params=params, methods=tuple(value["methods"]), stake_least=stake, **rest)
             same = canonical(rules.to_json()) == canonical(value)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"rules of the bundle cannot be read: {error}") from error
@@ -76,6 +82,11 @@ class Rules:
         return rules
 
 
+_POSITIVE: Final = frozenset(
+    {"n1", "z_den", "lambda0_den", "overlap", "overlap_min", "stake_least", "judged_per_skip"}
+)
+
+
 def _wrong(rules: Rules) -> str:
     """Return what no epoch can run by, in words; nothing when all is well."""
     p, methods = rules.params, rules.methods
@@ -83,9 +94,7 @@ def _wrong(rules: Rules) -> str:
         return f"methods {list(methods)} must be some of {', '.join(METHODS)}, each once"
     numbers = asdict(p) | {k: v for k, v in asdict(rules).items() if k not in {"params", "methods"}}
     for name, value in numbers.items():
-        least = (
-            1 if name in {"n1", "z_den", "lambda0_den", "overlap", "overlap_min", "judged_per_skip"} else 0
-        )
+        least = 1 if name in _POSITIVE else 0
         most = ONE if name.endswith("_ppm") or name == "n1" else value
         if type(value) is not int or not least <= value <= most:
             return f"{name} is {value!r}, expected a whole number from {least}"

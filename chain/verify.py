@@ -174,7 +174,8 @@ def _check_evidence(evidence: Evidence, domain: Domain, rpc: Rpc) -> dict[int, H
 
 def _check_staked(evidence: Evidence, record: Record) -> None:
     try:
-        check_staked(evidence.handouts, (change for _, change in record.stakes))
+        least = evidence.header.rules.stake_least
+        check_staked(evidence.handouts, (change for _, change in record.stakes), least)
     except VerifyError as error:
         raise VerifyError(f"epoch {evidence.header.epoch}, {error}") from error
 

@@ -342,7 +342,8 @@ def _close(
     """Write both files; return the closed epoch, the root of its gold, how many rankings, and hand-outs and skips."""
     found = evidence(db, place, row, snapshot, before)
     digests = check_evidence(found, place.domain, wallets)
-    check_staked(found.handouts, chain_ledger.stake_changes(db, snapshot.number))
+    least = found.header.rules.stake_least
+    check_staked(found.handouts, chain_ledger.stake_changes(db, snapshot.number), least)
     closed = close(found, known, before, FAST, digests, bundle.write)
     # One by one: `writelines` would hold all of them before the first is on disk.
     for line in preference_lines(found.tasks, closed.comparisons, closed.result, row.epoch):

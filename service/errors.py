@@ -3,6 +3,7 @@
 ServiceError
 ├── BadRequestError      400  a body that is not what the OpenAPI document says
 ├── UnauthorizedError    401  no session, or one that ended
+├── ForbiddenError       403  a wallet without the stake that it takes
 ├── NotFoundError        404
 ├── ConflictError        409  the same revision twice, or an epoch that is not open
 ├── ExpiredError         410  a lease that ran out
@@ -33,6 +34,12 @@ class UnauthorizedError(ServiceError):
     """No session, or one that ended."""
 
     status = 401
+
+
+class ForbiddenError(ServiceError):
+    """Known who asks, but it has not the stake that it takes."""
+
+    status = 403
 
 
 class NotFoundError(ServiceError):

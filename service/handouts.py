@@ -30,7 +30,6 @@ class Held(Protocol):
     live: bool
     done: bool
     skipped: bool
-    staked: bool
     expires_at: int
 
 
@@ -94,12 +93,10 @@ def later(row: EpochRow, now: int) -> int:
     return row.last_at
 
 
-def next_task(
-    db: Db, seed: bytes, rules: Rules, row: EpochRow, wallet: Address, now: int, *, staked: bool
-) -> Handed:
+def next_task(db: Db, seed: bytes, rules: Rules, row: EpochRow, wallet: Address, now: int) -> Handed:
     """Hand the wallet the task it holds, or the next that the rule gives it; NotFoundError when there is none.
 
-    `row` is the open epoch, locked.
+    `row` is the open epoch, locked; the wallet has the stake that is asked for.
     """
     method, epoch = method_of(seed, wallet, rules.methods), row.epoch
     held = queries.live_lease(db, epoch, wallet, max(now, row.last_at))
@@ -114,16 +111,15 @@ def next_task(
             f"no task for {wallet} in epoch {epoch}: all that fit its method, {method}, have enough judgements"
         )
     entry = HandoutRow(
-        epoch=epoch, number=row.entries, wallet=wallet, task=name, at=now, staked=staked,
+        epoch=epoch, number=row.entries, wallet=wallet, task=name, at=now,
         after=queries.next_position(db, epoch),
     )  # fmt: skip
     row.entries += 1
     lease = queries.lease_row(db, epoch, wallet, name)
     if lease is None:
         lease = LeaseRow(epoch=epoch, wallet=wallet, task=name, expires_at=0)
-    lease.number, lease.expires_at, lease.live, lease.staked = entry.number, now + rules.lease_s, True, staked
-    if staked:
-        queries.tally_row(db, epoch, name).taken += 1
+    lease.number, lease.expires_at, lease.live = entry.number, now + rules.lease_s, True
+    queries.tally_row(db, epoch, name).taken += 1
     queries.add(db, entry, lease)
     return _hand(db, seed, lease, method)
 
@@ -149,7 +145,7 @@ def _expire(db: Db, epoch: int, now: int) -> None:
 
 def _end(lease: Held, tally: Counted) -> None:
     """Let a lease end, whatever for."""
-    if lease.live and lease.staked:
+    if lease.live:
         tally.taken -= 1
     lease.live = False
 
@@ -168,13 +164,12 @@ def check_held(lease: L | None, wallet: str, task: str, now: int) -> L:
 def count(rules: Rules, lease: Held, tally: Counted, ranking: Ranking, before: Ranking | None) -> None:
     """Count a ranking that was accepted; `before` is the revision that it replaces."""
     _end(lease, tally)
-    if lease.staked:
-        signs = signs_of(ranking)
-        old = signs_of(before) if before else (0,) * len(signs)
-        tally.votes = [v + s - o for v, s, o in zip(tally.votes, signs, old, strict=True)]
-        if not lease.done:
-            tally.taken, tally.done = tally.taken + 1, tally.done + 1
-        tally.wanted = wanted(tally.done, tally.votes, rules)
+    signs = signs_of(ranking)
+    old = signs_of(before) if before else (0,) * len(signs)
+    tally.votes = [v + s - o for v, s, o in zip(tally.votes, signs, old, strict=True)]
+    if not lease.done:
+        tally.taken, tally.done = tally.taken + 1, tally.done + 1
+    tally.wanted = wanted(tally.done, tally.votes, rules)
     lease.done = True
 
 
@@ -219,7 +214,7 @@ def left_of(db: Db, rules: Rules, epoch: int, wallet: str) -> int:
 
 def handout_entry(row: HandoutRow) -> HandoutEntry:
     """Return a stored hand-out as the record that is published."""
-    return HandoutEntry(row.number, Address(row.wallet), Hash32(row.task), row.at, row.staked, row.after)
+    return HandoutEntry(row.number, Address(row.wallet), Hash32(row.task), row.at, row.after)
 
 
 def skip_entry(row: SkipRow) -> SkipEntry:

@@ -22,8 +22,10 @@ Z: Final = 2
 """Standard deviations to each side: 95 of 100 intervals hold the true quality, or more."""
 LEAST: Final = 20
 """Comparisons below which a wallet stands on no leaderboard by quality: its interval is as wide as the scale."""
-KEPT: Final = 4
-"""Leaderboards that are kept, of the windows that were asked for last."""
+WINDOWS: Final = (0, 1, 2, 4, 13)
+"""Epochs that a leaderboard may look back over, 0: all; few, because each is put together once a close for everybody."""
+KEPT: Final = 2 * len(WINDOWS)
+"""Leaderboards that are kept: all that can be asked for, of the last closed epoch and, to turn pages, the one before."""
 
 
 class Interval(NamedTuple):

@@ -61,7 +61,7 @@ def worlds(draw: st.DrawFn) -> tuple[dict[Hash32, Task], Rules]:
 class Keeper(Protocol):
     """Who hands out tasks and writes the log."""
 
-    def ask(self, wallet: Address, at: int, *, staked: bool) -> Hash32 | None: ...
+    def ask(self, wallet: Address, at: int) -> Hash32 | None: ...
 
     def skip(self, wallet: Address, task: Hash32, reason: str, at: int) -> None: ...
 
@@ -77,13 +77,13 @@ class BoardKeeper:
     skips: list[SkipEntry] = field(default_factory=list)
     arrivals: list[Arrival] = field(default_factory=list)
 
-    def ask(self, wallet: Address, at: int, *, staked: bool) -> Hash32 | None:
+    def ask(self, wallet: Address, at: int) -> Hash32 | None:
         self.board.expire(at)
         if (held := self.board.held(wallet)) is not None:
             return held
         name = self.board.choose(wallet)
         if name is not None:
-            self.handouts.append(HandoutEntry(self._number, wallet, name, at, staked, len(self.arrivals)))
+            self.handouts.append(HandoutEntry(self._number, wallet, name, at, len(self.arrivals)))
             self.board.hand_out(self.handouts[-1])
         return name
 
@@ -112,7 +112,7 @@ def tell(
         now, wallet = now + later, WALLETS[who]
         task = given[wallet]
         if kind == "ask":
-            name = keeper.ask(wallet, now, staked=who != 1 and luck % 9 > 0)
+            name = keeper.ask(wallet, now)
             given[wallet] = name or task
             said.append(name or "none")
             continue
@@ -178,9 +178,6 @@ class Reading:
     def count(self, wallet: Address, word: str) -> int:
         return sum(self.state(wallet, t) == word for t in self.tasks)
 
-    def staked(self, wallet: Address, task: Hash32) -> bool:
-        return [e for e in self.of(wallet, task) if isinstance(e, HandoutEntry)][-1].staked
-
     def target(self, name: Hash32, done: Sequence[Address]) -> int:
         """Return how many judgements are wanted of a task that these wallets have judged."""
         last = [[e.ranking for e in self.of(w, name) if isinstance(e, Arrival)][-1] for w in done]
@@ -197,7 +194,7 @@ class Reading:
         draw = SEED + b"task" + bytes.fromhex(wallet[2:]) + turn.to_bytes(32, "big")
         point = "0x" + keccak256(draw).hex()
         for name, task in self.tasks.items():
-            others = [w for w in WALLETS if self.of(w, name) and self.staked(w, name)]
+            others = [w for w in WALLETS if self.of(w, name)]
             done = [w for w in others if self.state(w, name) == "done"]
             taken = len(done) + sum(self.state(w, name) == "held" for w in others)
             open_to = wallet in task.assignees if task.assignees else taken < self.target(name, done)

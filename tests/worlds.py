@@ -139,12 +139,12 @@ class Log:
     def _number(self) -> int:
         return len(self.handouts) + len(self.skips)
 
-    def ask(self, wallet: Address, *, staked: bool = True) -> Hash32 | None:
+    def ask(self, wallet: Address) -> Hash32 | None:
         """Hand a wallet its next task, if there is one."""
         self.board.expire(self.now)
         name = self.board.held(wallet) or self.board.choose(wallet)
         if name is not None and not self.board.held(wallet):
-            entry = HandoutEntry(self._number, wallet, name, self.now, staked, len(self.rankings))
+            entry = HandoutEntry(self._number, wallet, name, self.now, len(self.rankings))
             self.board.hand_out(entry)
             self.handouts.append(entry)
         return name
@@ -183,7 +183,7 @@ def evidence_of(
             gold[task.hash()] = Gold(task.hash(), ranks, text_hash(f"salt {epoch}.{n}"))
     log = Log(known, rules, epoch)
     for place, (_, wallet) in [(i, x) for _ in range(tasks) for i, x in enumerate(_named(people))]:
-        name = log.ask(wallet, staked=place < people - 1)
+        name = log.ask(wallet)
         if name is not None:
             _answer(luck, log, wallet, name, truths[name], place)
     return Evidence(

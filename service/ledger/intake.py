@@ -31,7 +31,6 @@ class Lease:
     live: bool
     done: bool
     skipped: bool
-    staked: bool
 
 
 @dataclass(slots=True)
@@ -72,7 +71,7 @@ class NewRanking:
 
 
 _HELD = "WITH held(wallet, task) AS (VALUES {}) "
-_LEASES = """SELECT lease.wallet, lease.task, expires_at, live, done, skipped, staked FROM held CROSS JOIN lease
+_LEASES = """SELECT lease.wallet, lease.task, expires_at, live, done, skipped FROM held CROSS JOIN lease
 WHERE lease.epoch = :epoch AND lease.wallet = held.wallet AND lease.task = held.task"""
 _REVISIONS = """SELECT ranking.wallet, ranking.task, max(ranking.revision) FROM held CROSS JOIN ranking
 WHERE ranking.epoch = :epoch AND ranking.wallet = held.wallet AND ranking.task = held.task

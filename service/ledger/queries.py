@@ -6,7 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+<<<<<<< HEAD
 from sqlalchemy import Executable, Float, and_, cast, delete, func, or_, tuple_, update
+=======
+from sqlalchemy import Executable, Float, and_, cast, delete, func, or_, text, update
+>>>>>>> 924f9f8e99e6a3fbbd636eb56a1840aaf4ab5b0b
 from sqlalchemy import select as columns
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, SQLModel, col, select
@@ -18,6 +22,8 @@ from chain.rules import Rules
 from chain.types import Address, Epoch, Hash32, Params, WalletState, Wei
 from service.leaderboard import Merit
 from service.ledger.tables import (
+    OPEN,
+    RESERVED,
     AnswerRow,
     EpochRow,
     HandoutRow,
@@ -172,13 +178,15 @@ def lease_row(session: Session, epoch: int, wallet: str, task: str) -> LeaseRow 
 
 def live_lease(session: Session, epoch: int, wallet: str, now: int) -> LeaseRow | None:
     """Return the task that the wallet holds and has neither judged nor skipped, if its time is not over."""
-    held = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, col(LeaseRow.live).is_(True))
-    return session.exec(select(LeaseRow).where(*held, LeaseRow.expires_at > now)).first()
+    # Its time is looked at here: SQLite would go through the times of all leases, for it holds that to be narrower.
+    held = (LeaseRow.epoch == epoch, LeaseRow.wallet == wallet, text("live"))
+    found = session.exec(select(LeaseRow).where(*held)).first()
+    return found if found and found.expires_at > now else None
 
 
 def overdue_leases(session: Session, epoch: int, now: int) -> Sequence[LeaseRow]:
     """Return the leases that still count as live though their time is over."""
-    live = (LeaseRow.epoch == epoch, col(LeaseRow.live).is_(True), LeaseRow.expires_at <= now)
+    live = (LeaseRow.epoch == epoch, text("live"), LeaseRow.expires_at <= now)
     return session.exec(select(LeaseRow).where(*live)).all()
 
 
@@ -196,23 +204,31 @@ def next_open(session: Session, epoch: int, wallet: str, method: str, point: str
     """Return the task that a wallet which holds none is given: with the fewest judgements, first from `point` on.
 
     Of those that it has not judged, skipped or written, and that more judgements are wanted of or that are its own
-    to judge. In steps that an index answers, so that the number of tasks hardly matters.
+    to judge. In steps that an index answers, so that the number of tasks hardly matters, and that of those which
+    nobody is asked about any more not at all.
     """
     # Not as an EXISTS: a PostgreSQL that has not yet counted a new table's rows would look it up for each task.
     mine = select(LeaseRow.task).where(
         LeaseRow.epoch == epoch, LeaseRow.wallet == wallet,
         or_(col(LeaseRow.done).is_(True), col(LeaseRow.skipped).is_(True)),
     )  # fmt: skip
-    wanted = and_(col(TallyRow.assignees) == "", TallyRow.taken < col(TallyRow.wanted))
     fits = (
         TallyRow.epoch == epoch, col(TallyRow.methods).contains(f",{method},"), TallyRow.author != wallet,
-        or_(wanted, col(TallyRow.assignees).contains(f",{wallet},")), col(TallyRow.task).not_in(mine),
+        col(TallyRow.task).not_in(mine),
     )  # fmt: skip
+    reserved = (RESERVED, col(TallyRow.assignees).contains(f",{wallet},"))
+    found = (_first_from(session, point, *fits, OPEN), _first_from(session, point, *fits, *reserved))
+    return min((known for known in found if known), default=(0, False, None))[2]
+
+
+def _first_from(session: Session, point: str, *fits: Any) -> tuple[int, bool, str] | None:
+    """Return of the tasks that fit the first in the order of choice: its `taken`, whether it is before `point`, name."""
     fewest = session.exec(select(TallyRow.taken).where(*fits).order_by(col(TallyRow.taken)).limit(1)).first()
     if fewest is None:
         return None
     level = select(TallyRow.task).where(*fits, TallyRow.taken == fewest).order_by(col(TallyRow.task)).limit(1)
-    return session.exec(level.where(TallyRow.task >= point)).first() or session.exec(level).first()
+    name = session.exec(level.where(TallyRow.task >= point)).first() or session.exec(level).one()
+    return fewest, name < point, name
 
 
 def handouts(session: Session, epoch: int) -> Sequence[HandoutRow]:

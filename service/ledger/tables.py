@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, TextClause, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from chain.ledger import Uint
@@ -12,6 +12,17 @@ from chain.ledger import Uint
 
 def _json() -> Any:
     return Field(sa_column=Column(JSON, nullable=False))
+
+
+OPEN = text("taken < wanted AND assignees = ''")
+"""Of a tally: more judgements are wanted, by anybody. A query has to say it in these words to be answered by an index."""
+RESERVED = text("assignees <> ''")
+"""Of a tally: the task is for certain wallets, however many have judged it; in the same way."""
+
+
+def _partly(name: str, *columns: str, where: TextClause) -> Index:
+    """Return an index of those rows alone that are still searched: what is over would be most of it."""
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
 def _run() -> Any:
@@ -83,7 +94,10 @@ class TallyRow(SQLModel, table=True):
     """What has come of a task so far, and what it takes to choose it; narrow, because each hand-out searches it."""
 
     __tablename__ = "tally"
-    __table_args__ = (Index("tally_taken", "epoch", "taken", "task"),)
+    __table_args__ = (
+        _partly("tally_open", "epoch", "taken", "task", where=OPEN),
+        _partly("tally_reserved", "epoch", "taken", "task", where=RESERVED),
+    )
     epoch: int = Field(primary_key=True)
     task: str = Field(primary_key=True)
     methods: str
@@ -92,7 +106,7 @@ class TallyRow(SQLModel, table=True):
     assignees: str = ""
     """With a comma before and after each; empty for a task that is for everybody."""
     taken: int = 0
-    """Judgements that wallets with stake have given, or may give because they hold the task."""
+    """Judgements that wallets have given, or may give because they hold the task."""
     done: int = 0
     """Those that are given."""
     wanted: int
@@ -111,7 +125,6 @@ class HandoutRow(SQLModel, table=True):
     wallet: str
     task: str
     at: int = Field(sa_type=BigInteger)
-    staked: bool
     after: int
     """How many rankings had been accepted before."""
 
@@ -134,7 +147,10 @@ class LeaseRow(SQLModel, table=True):
     """A task in a wallet's hands, or what became of it."""
 
     __tablename__ = "lease"
-    __table_args__ = (Index("lease_live", "epoch", "live", "expires_at"),)
+    __table_args__ = (
+        _partly("lease_held", "epoch", "wallet", where=text("live")),
+        _partly("lease_ends", "epoch", "expires_at", where=text("live")),
+    )
     epoch: int = Field(primary_key=True)
     wallet: str = Field(primary_key=True)
     task: str = Field(primary_key=True)
@@ -145,8 +161,6 @@ class LeaseRow(SQLModel, table=True):
     """The wallet holds it; once its time is over, until somebody asks for a task."""
     done: bool = False
     skipped: bool = False
-    staked: bool = False
-    """The wallet had stake when it was handed the task; only then it counts among the judgements wanted."""
 
 
 class SessionRow(SQLModel, table=True):

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlmodel import Session as Db
 
 from chain.bundle import SignedSession
 from chain.canonical import text_hash
@@ -19,11 +20,11 @@ from chain.errors import RpcError, SignatureError, UnprovenError
 from chain.feedback import Task
 from chain.handout import STAKE_BEFORE_S
 from chain.messages import Handout, Ranking, Session, checksum, sign_with
-from chain.types import Address
+from chain.types import Address, BlockRef
 from service import auth, feedback, handouts, login
 from service.arena import task_of
 from service.context import Context
-from service.errors import BadRequestError, ConflictError, UnavailableError
+from service.errors import BadRequestError, ConflictError, ForbiddenError, UnavailableError
 from service.idempotency import Repeatable
 from service.intake import Intake
 from service.ledger import queries
@@ -46,7 +47,9 @@ from service.routes.depends import (
 from service.routes.pages import NEXT, Paged
 from service.signatures import TAKEN_WITHIN_S, accepted_at
 
-NO_STAKE = "This wallet has no stake: the ranking is recorded, but its HapticScore is 0 until you stake."
+NO_STAKE = (
+    "This wallet has no stake now: the ranking is recorded, but without stake over time its HapticScore is 0."
+)
 router = APIRouter(tags=["contributors"])
 T = TypeVar("T", Session, Ranking)
 BY_WALLET = "hex: 65 bytes by the wallet's key, or what its contract accepts (ERC-1271, ERC-6492)"
@@ -223,12 +226,12 @@ def sign_in(request: Request, ctx: Ctx, db: Writing, wallets: Wallets, body: Log
 
 @router.get("/tasks/next")
 def next_task(ctx: Ctx, db: Writing, caller: Caller) -> TaskAnswer:
-    """Hand out the next task; asking again before it is judged gives the same one."""
+    """Hand out the next task to a wallet with stake; asking again before it is judged gives the same one."""
     now = ctx.clock.now()
-    staked = _staked(ctx, caller.wallet, now) > 0
+    _check_stake(ctx, caller.wallet, now)
     row = _open_epoch(ctx, db, now)
     rules, seed = ctx.rules.from_json(row.rules), ctx.place.seed(row.epoch)
-    handed = handouts.next_task(db, seed, rules, row, caller.wallet, now, staked=staked)
+    handed = handouts.next_task(db, seed, rules, row, caller.wallet, now)
     left = handouts.left_of(db, rules, row.epoch, caller.wallet)
     db.commit()
     e = handed.entry
@@ -250,10 +253,10 @@ def skip(ctx: Ctx, db: Writing, caller: Caller, task: HashPath, body: SkipReques
     return SkipAnswer(epoch=row.epoch, task=task, number=done.entry.number, skips_left=done.left)
 
 
-def _open_epoch(ctx: Context, db: Writing, now: int) -> EpochRow:
+def _open_epoch(ctx: Context, db: Db, now: int, *, lock: bool = True) -> EpochRow:
     """Return the running epoch, locked; ConflictError where nobody is asked anything yet."""
     epoch = ctx.place.epoch_at(now)
-    row = queries.epoch_row(db, epoch, lock=True)
+    row = queries.epoch_row(db, epoch, lock=lock)
     if row is None or row.committed_at is None or row.closed_at is not None:
         raise ConflictError(f"epoch {epoch} is not open yet: its tasks are being made; ask again in a moment")
     return row
@@ -384,8 +387,24 @@ def _parsed(kind: type[T], value: dict[str, Any]) -> T:
         raise BadRequestError(str(error)) from error
 
 
-def _staked(ctx: Context, wallet: Address, now: int) -> int:
-    """Return a wallet's stake at the latest finalized block: no reorg can make a liar of the log that says so."""
+def _check_stake(ctx: Context, wallet: Address, now: int) -> None:
+    """Raise a ForbiddenError where a wallet has not the stake with which it is handed tasks; nothing is locked.
+
+    Its stake is that of the latest finalized block: no reorg can make a liar of the log of hand-outs.
+    """
+    with ctx.db.read() as db:
+        least = ctx.rules.from_json(_open_epoch(ctx, db, now, lock=False).rules).stake_least
+    final, stake = _final_stake(ctx, wallet, now)
+    if stake < least:
+        raise ForbiddenError(
+            f"stake first: {checksum(wallet)} has {stake} wei staked as of block {final.number}, the last final one, and "
+            f"tasks are handed out from {least} wei on; stake what is missing (`haptic stake`), and ask again once that "
+            "is final"
+        )
+
+
+def _final_stake(ctx: Context, wallet: Address, now: int) -> tuple[BlockRef, int]:
+    """Return the latest finalized block, and a wallet's stake there in wei; UnavailableError where it is too old."""
     try:
         final = ctx.reader.block("finalized")
         if final.timestamp < now - (STAKE_BEFORE_S - TAKEN_WITHIN_S):
@@ -393,7 +412,7 @@ def _staked(ctx: Context, wallet: Address, now: int) -> int:
                 f"the last finalized block, {final.number}, is of {final.timestamp}, too long before {now} to tell who "
                 "has stake; nothing was handed out, try again later"
             )
-        return int(call(ctx.reader, ctx.deployment.stake_vault(), "stakedOf", wallet, block=final))
+        return final, int(call(ctx.reader, ctx.deployment.stake_vault(), "stakedOf", wallet, block=final))
     except RpcError as error:
         raise UnavailableError(
             f"the chain cannot be read, so nothing was recorded; try again: {error}"

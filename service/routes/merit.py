@@ -15,11 +15,11 @@ from chain.messages import Ranking, checksum
 from chain.surplus import Surplus, in_words, next_payment
 from chain.types import Address, Hash32
 from chain.verdict import Known, Verdict, verdicts
-from service.errors import NotFoundError
-from service.leaderboard import LEAST, SIXTH, Board, Merit
+from service.errors import BadRequestError, NotFoundError
+from service.leaderboard import LEAST, SIXTH, WINDOWS, Board, Merit
 from service.ledger import queries
 from service.ledger.tables import LabelRow, RankingRow, ScoreRow, TaskRow
-from service.routes.depends import MAX_EPOCH, Ctx, EpochPath, Reading, WalletPath
+from service.routes.depends import Ctx, EpochPath, Reading, WalletPath
 from service.routes.pages import NEXT, Paged
 
 router = APIRouter(tags=["public"])
@@ -149,7 +149,9 @@ def leaderboard(
         Literal["quality", "score"],
         Query(description="quality: the lower bound of the surplus per comparison"),
     ] = "quality",
-    epochs: Annotated[int, Query(ge=0, le=MAX_EPOCH, description="how many of the last; 0: all")] = 0,
+    epochs: Annotated[
+        int, Query(description="how many of the last; 0: all", json_schema_extra={"enum": list(WINDOWS)})
+    ] = 0,
 ) -> Leaderboard:
     """Wallets by what their work shows for certain: few comparisons prove little, and many bad ones nothing."""
     # Its pages stay with the epochs of the first.
@@ -157,6 +159,13 @@ def leaderboard(
     last, after = page.after(2) or (closed, 0)
     if last > closed:
         raise NotFoundError(f"epoch {last} is not closed: leave the cursor out")
+    # Whatever is asked, no more is ever put together than is kept: it takes a second, and others wait.
+    if last < closed - 1:
+        raise NotFoundError(
+            f"the leaderboard of epoch {last} is over, epoch {closed} is closed: leave the cursor out"
+        )
+    if epochs not in WINDOWS:
+        raise BadRequestError(f"epochs is {epochs}, expected one of {', '.join(map(str, WINDOWS))}; 0 is all")
     first = max(0, last + 1 - epochs) if epochs else 0
     if by == "quality":
         report = chain_ledger.epoch_report(db, last)

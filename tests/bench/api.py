@@ -186,7 +186,6 @@ def _hand_out(
                     "live": True,
                     "skipped": False,
                     "number": 0,
-                    "staked": True,
                 }
                 for t in held
             ],

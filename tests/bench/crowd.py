@@ -96,7 +96,7 @@ class Crowd:
             name = board.choose(wallet)
             if name is None:
                 raise SystemExit(f"the crowd of the bench has no task left for ranking {position}")
-            handouts.append(HandoutEntry(position, wallet, name, at, staked=True, after=position))
+            handouts.append(HandoutEntry(position, wallet, name, at, after=position))
             board.hand_out(handouts[-1])
             said = self._ranking(wallet, tasks[name], name, luck)
             board.rank(Arrival(position, said, at))

@@ -84,7 +84,7 @@ def fill(session: Session, place: Place, crowd: Crowd) -> None:
         _put(
             session,
             HandoutRow,
-            [(epoch, h.number, h.wallet, h.task, h.at - earlier, h.staked, h.after) for h in found.handouts],
+            [(epoch, h.number, h.wallet, h.task, h.at - earlier, h.after) for h in found.handouts],
         )
         if last:
             _put(session, TallyRow, list(_tallies(epoch, board, found.tasks)))
@@ -105,7 +105,7 @@ def _tallies(epoch: int, board: Board, tasks: Mapping[Hash32, Task]) -> Iterator
 def _leases(epoch: int, handouts: Iterable[HandoutEntry]) -> Iterator[tuple[Any, ...]]:
     """Yield what became of each hand-out: it was judged."""
     for h in handouts:
-        yield epoch, h.wallet, h.task, h.number, h.at + RULES.lease_s, False, True, False, h.staked
+        yield epoch, h.wallet, h.task, h.number, h.at + RULES.lease_s, False, True, False
 
 
 def _epoch(place: Place, epoch: int, found: Evidence, earlier: int) -> tuple[Any, ...]:

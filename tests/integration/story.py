@@ -49,15 +49,14 @@ class Story:
         return self.chain.deployment.revenue_distributor()
 
     def endow(self, people: int) -> None:
-        """Give people gas and tokens, and let all but the last stake."""
+        """Give people gas and tokens, and let them stake, the first the most."""
         token = Contract("HapticToken", self.chain.deployment.token)
         for place, person in enumerate(PEOPLE[:people]):
             self.chain.rpc.request("anvil_setBalance", address_of(person), hex(10**18))
-            amount = (people - 1 - place) * TOKEN
-            if amount:
-                self.chain.act(0, token, "transfer", address_of(person), 10 * amount)
-                self.pay(person, token, "approve", self.chain.deployment.vault, 10 * amount)
-                self.stake(person, amount)
+            amount = max(people - 1 - place, 1) * TOKEN
+            self.chain.act(0, token, "transfer", address_of(person), 10 * amount)
+            self.pay(person, token, "approve", self.chain.deployment.vault, 10 * amount)
+            self.stake(person, amount)
 
     def stake(self, person: LocalAccount, amount: int) -> None:
         self.pay(person, self.chain.deployment.stake_vault(), "stake", amount)

@@ -125,7 +125,7 @@ def _world(engine: Engine) -> World:
             ),
             *(handouts.tally_of(0, t, RULES) for t in tasks),
             *(
-                LeaseRow(epoch=0, wallet=p.address, task=t.hash(), expires_at=NOW + 100, staked=True)
+                LeaseRow(epoch=0, wallet=p.address, task=t.hash(), expires_at=NOW + 100)
                 for p in people
                 for t in tasks[:-1]
             ),
@@ -225,7 +225,7 @@ def test_a_session_key_signs_no_more_than_its_wallet_allowed_also_within_a_batch
         queries.add(
             db,
             *(
-                LeaseRow(epoch=0, wallet=person.address, task=t.hash(), expires_at=NOW + 9, staked=True)
+                LeaseRow(epoch=0, wallet=person.address, task=t.hash(), expires_at=NOW + 9)
                 for t in world.tasks
             ),
         )
@@ -244,7 +244,7 @@ def test_what_another_replica_took_in_counts_towards_the_limit(world: World) -> 
         queries.add(
             db,
             *(
-                LeaseRow(epoch=0, wallet=person.address, task=t.hash(), expires_at=NOW + 9, staked=True)
+                LeaseRow(epoch=0, wallet=person.address, task=t.hash(), expires_at=NOW + 9)
                 for t in world.tasks
             ),
         )

@@ -84,9 +84,9 @@ def test_both_engines_close_chained_epochs_with_the_same_bytes(
 def test_chained_epochs_have_the_hashes_that_they_had_when_they_were_first_closed() -> None:
     told = _story(6, [{0: 1000, 2**64 - 1: 7}, {1: 500}, {2: 9}], FAST)
     assert [closed.data_hash for _, closed in told] == [
-        "0xbb8d2de26a33e36c04f54e8ad56f61446fc6ad0656ae44aa3f50a827b59b5890",
-        "0x755f88aa2f6279ef42a3a0329e1a1640120ced1df88a98ceaf2e6bcca6f1f5ca",
-        "0xd0478ea11e1d013c57680650236268755651bfb559a5baca42e444acfc1a6a6b",
+        "0x28859ef5c612cf7502a3d4415b12272b0e435ac7da523273a5549d582850cd47",
+        "0x083965f3ec8d8910ba2c1b0274404a34edfc78f2a7f75d878baf830fdc4c260d",
+        "0x0c8d3b12835ffa2d9be90a481677e7d61c2a3b0e2591a3617eb47cf94da88e84",
     ]
 
 

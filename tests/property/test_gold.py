@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from random import Random
 
 import pytest
@@ -12,13 +13,13 @@ from hypothesis import strategies as st
 
 from chain.bundle import Evidence, SignedRanking
 from chain.epoch import FAST, SPEC, Closed, Facts, close
-from chain.feedback import Comparisons, PairKey, Task
-from chain.gold import SURE, Gold, gold_root, salt_of, wrong_gold
+from chain.feedback import Columns, Comparisons, PairKey, Task, comparisons
+from chain.gold import SURE, Gold, gold_root, judges, salt_of, wrong_gold
 from chain.handout import HandoutEntry
 from chain.lines import Line, read_line
 from chain.messages import Ranking
 from chain.rules import Rules
-from chain.types import Address, Hash32, Pair, PairResult
+from chain.types import Address, Hash32, Pair, PairResult, WalletState
 from tests.worlds import GENESIS, first_standing, header_of, ranking_of, seed_of
 
 RULES = Rules(methods=("ranking",))
@@ -33,7 +34,6 @@ def _crowd(
     *,
     together: int = 0,
     gold_every: int = 10,
-    staked: bool = True,
 ) -> tuple[Evidence, dict[int, Hash32]]:
     """Return an epoch in which five of sixty wallets judge each task; the first `ring` of them say the opposite.
 
@@ -66,9 +66,7 @@ def _crowd(
             assert said is not None
             rankings.append(said)
     signed = tuple(SignedRanking(r, "", i, GENESIS + 110) for i, r in enumerate(rankings))
-    handouts = tuple(
-        HandoutEntry(i, r.wallet, r.task, GENESIS + 110, staked, i) for i, r in enumerate(rankings)
-    )
+    handouts = tuple(HandoutEntry(i, r.wallet, r.task, GENESIS + 110, i) for i, r in enumerate(rankings))
     header = header_of(0, first_standing(RULES), known, gold, RULES)
     return Evidence(header, known, gold, (), signed, (), handouts), names
 
@@ -105,9 +103,63 @@ def test_both_engines_retire_the_same_gold_and_write_the_same_bytes(
     assert fast_lines == spec_lines
 
 
-def test_gold_is_not_retired_by_wallets_that_had_no_stake_when_they_were_asked() -> None:
-    found, _ = _crowd(Random(1), 120, {0, 10, 20}, staked=False)
-    assert _closed(found)[0].retired == frozenset()
+GOLDEN = Task.of("p", ["a", "bb", "cc", "dd"], ["ranking"])
+ANSWER = (1, 2, 3, 3)
+orders = st.lists(st.integers(1, 4), min_size=4, max_size=4)
+
+
+def _said(wallet: int, marks: Sequence[int], flag: str = "", revision: int = 0) -> Ranking:
+    given_ = dict(zip(GOLDEN.hashes, marks, strict=True))
+    methods = RULES.methods
+    said = ranking_of(WALLETS[wallet], GOLDEN, given_, methods=methods, flag=flag, revision=revision)
+    assert said is not None
+    return said
+
+
+def _judges(*said: Ranking) -> int:
+    return judges(comparisons(said, {GOLDEN.hash(): GOLDEN}, {GOLDEN.hash(): ANSWER}))[GOLDEN.hash()]
+
+
+@given(st.lists(st.tuples(orders, st.sampled_from(["", "", "", "broken"])), max_size=7))
+def test_whoever_orders_what_the_answer_orders_is_a_judge_of_it_and_nobody_else(
+    said: list[tuple[list[int], str]],
+) -> None:
+    """The last two responses are tied in the answer: nobody can order these alone."""
+    expected = 0
+    for marks, flag in said:
+        ordered = any(marks[i] != marks[j] and ANSWER[i] != ANSWER[j] for i, j in combinations(range(4), 2))
+        expected += ordered and not flag
+    assert _judges(*(_said(i, *one) for i, one in enumerate(said))) == expected
+
+
+def test_a_flag_or_a_tie_says_nothing_of_an_answer() -> None:
+    wrong, right, tied = (1, 2, 3, 4), (4, 3, 2, 1), (2, 2, 2, 2)
+    assert _judges(_said(0, wrong), _said(1, wrong)) == 2
+    others = _said(2, tied), _said(3, wrong, "broken"), _said(4, right), _said(5, (1, 1, 2, 1))
+    assert _judges(_said(0, wrong), _said(1, wrong), *others) == 4
+    assert _judges(_said(0, wrong), _said(0, tied, revision=1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("marks", "flag", "retired"),
+    [((1, 2, 3, 4), "", True), ((2, 2, 2, 2), "", False), ((1, 2, 3, 4), "broken", False)],
+)
+def test_an_answer_that_two_reliable_wallets_contradict_falls_with_a_third_that_orders_and_with_no_other(
+    marks: Sequence[int],
+    flag: str,
+    retired: bool,  # noqa: FBT001
+) -> None:
+    name = GOLDEN.hash()
+    said = [_said(0, (1, 2, 3, 4)), _said(1, (1, 2, 3, 4)), _said(2, marks, flag)]
+    gold = {name: Gold(name, ANSWER, salt_of(seed_of(0), name))}
+    sure = WalletState(label_n=10**9, label_d=10**9)
+    before = replace(first_standing(RULES), states=dict.fromkeys(WALLETS[:2], sure))
+    signed = tuple(SignedRanking(r, "", i, GENESIS + 110) for i, r in enumerate(said))
+    found = Evidence(header_of(0, before, {name: GOLDEN}, gold, RULES), {name: GOLDEN}, gold, (), signed, ())
+    digests = {i: Hash32(f"0x{i:064x}") for i in range(3)}
+    for engine in (FAST, SPEC):
+        closed = close(found, Facts({}, {}, {}), before, engine, digests)
+        assert closed.retired == ({name} if retired else frozenset())
 
 
 @pytest.mark.parametrize("together", [0, 3, 4])
@@ -131,12 +183,18 @@ def test_honest_judges_retire_most_wrong_gold_although_a_fifth_is_a_ring() -> No
     assert len(retired) >= 3
 
 
-def _pairs(*rows: tuple[int, int, int]) -> tuple[Comparisons, list[PairResult]]:
-    """Return pairs of one task from (gold, log-odds, confidence)."""
+def _pairs(judges: int, *rows: tuple[int, int, int]) -> tuple[Comparisons, list[PairResult]]:
+    """Return pairs of one task from (gold, log-odds, confidence), against which so many say the opposite of gold."""
     task = Hash32("0x" + 64 * "1")
     keys = tuple(PairKey(task, Hash32(f"0x{n:064x}"), Hash32(f"0x{n + 1:064x}")) for n in range(len(rows)))
     known = tuple(Pair(gold, 0, 0) for gold, _, _ in rows)
-    return Comparisons((), keys, known), [PairResult(log_odds, 0, sure) for _, log_odds, sure in rows]
+    said = Columns()
+    for wallet in range(judges):
+        for place, (gold, _, _) in enumerate(rows):
+            said.wallet.append(wallet)
+            said.pair.append(place)
+            said.x.append(-gold or 1)
+    return Comparisons((), keys, known, said), [PairResult(log_odds, 0, sure) for _, log_odds, sure in rows]
 
 
 @pytest.mark.parametrize(
@@ -159,9 +217,8 @@ def test_an_answer_is_refuted_by_enough_judges_surely_and_on_every_pair(
     judges: int,
     retired: bool,  # noqa: FBT001
 ) -> None:
-    found, labels = _pairs(*rows)
-    counted: Mapping[Hash32, int] = {Hash32("0x" + 64 * "1"): judges}
-    assert bool(wrong_gold(found, labels, counted, 3)) == retired
+    found, labels = _pairs(judges, *rows)
+    assert bool(wrong_gold(found, labels, 3)) == retired
 
 
 def test_sure_is_a_consensus_of_nine_tenths() -> None:

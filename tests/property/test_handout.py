@@ -91,7 +91,7 @@ def _change(events: list[Event], names: list[Hash32], luck: Random) -> list[Even
     """Return a log with one entry left out, doubled, exchanged, or given another task, wallet or time."""
     at, changed = luck.randrange(len(events)), list(events)
     event = changed[at]
-    kind = luck.choice(["drop", "double", "swap", "time", "task", "wallet", "stake"])
+    kind = luck.choice(["drop", "double", "swap", "time", "task", "wallet"])
     if kind == "drop":
         del changed[at]
     elif kind == "double":
@@ -105,8 +105,6 @@ def _change(events: list[Event], names: list[Hash32], luck: Random) -> list[Even
         changed[at] = replace(event, task=luck.choice(names))
     elif kind == "wallet":
         changed[at] = replace(event, wallet=luck.choice(WALLETS))
-    elif isinstance(event, HandoutEntry):
-        changed[at] = replace(event, staked=not event.staked)
     return changed
 
 
@@ -168,9 +166,7 @@ def test_no_wallet_is_asked_twice_or_about_its_own_prompt_and_reserved_tasks_go_
 
 @given(worlds(), tellings)
 @stories
-def test_a_task_is_never_judged_by_more_with_stake_than_the_bounds_and_those_without_take_no_place(
-    world: World, telling: list[Step]
-) -> None:
+def test_a_task_is_never_judged_by_more_than_the_bounds(world: World, telling: list[Step]) -> None:
     keeper, (tasks, rules) = _told(world, telling), world
     for name, tally in keeper.board.tallies.items():
         assert 0 <= tally.done <= tally.taken
@@ -216,7 +212,7 @@ def test_every_wallet_and_turn_begins_elsewhere_so_that_no_two_see_the_tasks_in_
     keeper = BoardKeeper(Board(tasks, rules, SEED))
     for n in range(30):
         for wallet in WALLETS[:3]:
-            keeper.rank(ranking_of(wallet, tasks[keeper.ask(wallet, n, staked=True)], rules, 0, 5), n)  # type: ignore[index]
+            keeper.rank(ranking_of(wallet, tasks[keeper.ask(wallet, n)], rules, 0, 5), n)  # type: ignore[index]
     orders = [[h.task for h in keeper.handouts if h.wallet == w] for w in WALLETS[:3]]
     assert all(sorted(order) == sorted(tasks) for order in orders)
     same = [
@@ -228,8 +224,11 @@ def test_every_wallet_and_turn_begins_elsewhere_so_that_no_two_see_the_tasks_in_
 # --- stake ------------------------------------------------------------------------------------------------
 
 
-def _handed(at: int, *, staked: bool) -> list[HandoutEntry]:
-    return [HandoutEntry(0, WALLETS[0], Hash32("0x" + 64 * "1"), at, staked, 0)]
+LEAST = 7
+
+
+def _handed(at: int) -> list[HandoutEntry]:
+    return [HandoutEntry(0, WALLETS[0], Hash32("0x" + 64 * "1"), at, 0)]
 
 
 def _changes(*pairs: tuple[int, int]) -> list[Change]:
@@ -237,14 +236,14 @@ def _changes(*pairs: tuple[int, int]) -> list[Change]:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 3 * STAKE_BEFORE_S), st.sampled_from([0, 0, 5])), max_size=6),
+    st.lists(
+        st.tuples(st.integers(0, 3 * STAKE_BEFORE_S), st.sampled_from([0, 1, LEAST - 1, LEAST, 9])),
+        max_size=6,
+    ),
     st.integers(STAKE_BEFORE_S, 3 * STAKE_BEFORE_S),
-    st.booleans(),
 )
-def test_a_hand_out_goes_by_a_stake_that_there_was_within_the_window(
-    changes: list[tuple[int, int]],
-    at: int,
-    staked: bool,  # noqa: FBT001
+def test_a_task_is_handed_to_a_wallet_only_if_it_had_the_least_stake_within_the_window(
+    changes: list[tuple[int, int]], at: int
 ) -> None:
     listed = _changes(*sorted(changes, key=lambda c: c[0]))
 
@@ -252,38 +251,43 @@ def test_a_hand_out_goes_by_a_stake_that_there_was_within_the_window(
         return next((c.staked_after for c in reversed(listed) if c.timestamp <= second), 0)
 
     within = {c.staked_after for c in listed if at - STAKE_BEFORE_S < c.timestamp <= at + STAKE_AFTER_S}
-    there = {s > 0 for s in (within | {stake(at - STAKE_BEFORE_S)})}
-    if staked in there:
-        check_staked(_handed(at, staked=staked), listed)
+    if any(s >= LEAST for s in (within | {stake(at - STAKE_BEFORE_S)})):
+        check_staked(_handed(at), listed, LEAST)
     else:
-        with pytest.raises(VerifyError, match=f"staked is {staked}, by the vault's events"):
-            check_staked(_handed(at, staked=staked), listed)
+        with pytest.raises(
+            VerifyError, match=f"hand-out 0 of .* by the vault's events .* wei, expected {LEAST}"
+        ):
+            check_staked(_handed(at), listed, LEAST)
 
 
 @pytest.mark.parametrize(
     ("changes", "within"),
-    [([(8060, 5)], True), ([(8061, 5)], False), ([(0, 5), (801, 0)], True), ([(0, 5), (800, 0)], False)],
+    [([(8060, 7)], True), ([(8061, 7)], False), ([(0, 7), (801, 0)], True), ([(0, 7), (800, 0)], False)],
 )
 def test_the_window_of_the_stake_ends_two_hours_before_and_a_minute_after(
     changes: list[tuple[int, int]],
     within: bool,  # noqa: FBT001
 ) -> None:
     listed = _changes(*changes)
-    check_staked(_handed(8000, staked=False), listed)
     if within:
-        check_staked(_handed(8000, staked=True), listed)
+        check_staked(_handed(8000), listed, LEAST)
     else:
-        with pytest.raises(VerifyError, match="staked is True"):
-            check_staked(_handed(8000, staked=True), listed)
+        with pytest.raises(VerifyError, match="hand-out 0 of"):
+            check_staked(_handed(8000), listed, LEAST)
+
+
+def test_less_stake_than_the_rules_ask_for_is_as_good_as_none() -> None:
+    check_staked(_handed(1000), _changes((1, LEAST)), LEAST)
+    with pytest.raises(VerifyError, match=f"its stake was 0 then {LEAST - 1} wei, expected {LEAST}"):
+        check_staked(_handed(1000), _changes((1, LEAST - 1)), LEAST)
 
 
 def test_stake_of_another_wallet_or_of_later_is_none() -> None:
-    stranger = [Change(WALLETS[1], Wei(5), 100)]
-    late = _changes((2000, 5))
+    stranger = [Change(WALLETS[1], Wei(9), 100)]
+    late = _changes((2000, 9))
     for changes in (stranger, late):
         with pytest.raises(VerifyError, match="hand-out 0 of"):
-            check_staked(_handed(1000, staked=True), changes)
-        check_staked(_handed(1000, staked=False), changes)
+            check_staked(_handed(1000), changes, LEAST)
 
 
 # --- the order of the log ---------------------------------------------------------------------------------
@@ -292,7 +296,7 @@ def test_stake_of_another_wallet_or_of_later_is_none() -> None:
 @pytest.mark.parametrize("after", [1, 7])
 def test_an_entry_that_comes_after_more_rankings_than_there_are_is_named(after: int) -> None:
     with pytest.raises(VerifyError, match=f"it is after {after} rankings, expected 0 to 0"):
-        list(in_order([replace(_handed(5, staked=True)[0], after=after)], [], []))
+        list(in_order([replace(_handed(5)[0], after=after)], [], []))
 
 
 def test_time_never_goes_back_along_the_log() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from service.leaderboard import LEAST, SIXTH, SQUARE, Board, Boards, Merit, interval
+from service.leaderboard import LEAST, SIXTH, SQUARE, WINDOWS, Board, Boards, Merit, interval
 
 surpluses = st.lists(st.floats(-1, 1), max_size=60)
 
@@ -89,6 +89,28 @@ def test_pages_are_the_whole_order_of_those_who_compared_enough(
     assert sorted(m for _, m in told) == [m for m in found if m.comparisons >= 6 * LEAST]
     for (_, a), (_, b) in pairwise(told):
         assert a.interval.low > b.interval.low or (a.interval.low == b.interval.low and a.wallet < b.wallet)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.sampled_from(WINDOWS)), max_size=100))
+def test_whatever_is_asked_no_leaderboard_is_put_together_again_before_the_next_close(
+    asked: list[tuple[int, bool, int]],
+) -> None:
+    """Each that may be asked for was, after each close: every window, of the last epoch and of the one before."""
+    boards, closed = Boards(), 0
+    made: list[int] = []
+
+    def read() -> list[Merit]:
+        made.append(closed)
+        return []
+
+    for later, before, window in [(0, False, 0), *asked]:
+        if later == 0:
+            closed += 1
+            for last in (closed - 1, closed):
+                for first in WINDOWS:
+                    boards.find(f"0x{last}", first, list)
+        boards.find(f"0x{closed - before}", window, read)
+    assert not made
 
 
 def test_a_leaderboard_is_put_together_once_for_each_close_and_window() -> None:

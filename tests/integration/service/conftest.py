@@ -17,11 +17,13 @@ from typing import Any
 
 import httpx
 import pytest
+from eth_account.signers.local import LocalAccount
 from sqlmodel import SQLModel, select
 
 from chain.contracts import Contract, call
 from chain.devnet import Devnet, mine, warp
 from chain.feedback import Task, dense_ranks
+from chain.keys import address_of
 from chain.messages import Ranking, sign
 from chain.rpc import Rpc
 from chain.rules import Rules
@@ -115,16 +117,30 @@ class Net:
         self._people += 1
         account = self.site.wallet(f"person-{self._people}", staking=stake * COIN)
         if stake:
-            vault = self.ctx.deployment.stake_vault()
-            token = Contract("HapticToken", self.ctx.deployment.token)
-            transact(self.rpc, account, token, "approve", vault.address, stake * COIN)
-            transact(self.rpc, account, vault, "stake", stake * COIN)
-            # Who is asked what goes by final stake.
-            mine(self.rpc, 3)
+            self.stake(account, address_of(account), stake * COIN)
         found = Contributor(self.api, account, self.ctx.domain)
         if epoch is not None:
             found.log_in(epoch=epoch, now=self.now(), **session)
         return found
+
+    def stake(self, payer: LocalAccount, wallet: Address, amount: int) -> None:
+        """Let somebody stake so much, in wei, for a wallet, until it is final: by final stake it is handed tasks."""
+        vault = self.ctx.deployment.stake_vault()
+        token = Contract("HapticToken", self.ctx.deployment.token)
+        transact(self.rpc, payer, token, "approve", vault.address, amount)
+        transact(self.rpc, payer, vault, "stakeFor", wallet, amount)
+        mine(self.rpc, 3)
+
+    def sponsor(self, wallet: str) -> str:
+        """Stake a token for a wallet that has none itself, and return it."""
+        self.stake(self.site.owner, Address(wallet.lower()), COIN)
+        return wallet
+
+    def unstake(self, who: Contributor) -> None:
+        """Let somebody ask all its stake back, until that is final."""
+        vault = self.ctx.deployment.stake_vault()
+        transact(self.rpc, who.wallet, vault, "requestUnstake", self.view(vault, "stakedOf", who.address))
+        mine(self.rpc, 3)
 
     def judge(self, who: Contributor, count: int = 1000, *, wrong: bool = False) -> int:
         """Let somebody judge what it is handed, rightly or all wrong; return how many."""

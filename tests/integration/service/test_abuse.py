@@ -39,7 +39,7 @@ ROUTES = (
 @pytest.fixture(scope="module")
 def held(net: Any) -> Any:
     """Return a wallet, and a ranking of the task that it holds and has not sent."""
-    who = net.person(stake=0)
+    who = net.person(stake=1)
     task = who.next_task()
     return who, who.ranking(task, dense_ranks([quality(t) for t in task.shown]), now=net.now())
 
@@ -235,7 +235,7 @@ def test_many_who_send_slowly_keep_nobody_waiting(net: Any) -> None:
         with _others_are_answered(net):
             pass
         began = time.monotonic()
-        assert net.person(stake=0).next_task() is not None
+        assert net.person(stake=1).next_task() is not None
         assert time.monotonic() - began < 5
 
 
@@ -262,7 +262,7 @@ def test_twenty_thousand_nonces_store_nothing_and_keep_no_memory(net: Any) -> No
 
 
 def test_a_replay_of_all_that_a_wallet_sent_adds_nothing(net: Any, right: Callable[..., Any]) -> None:
-    who = net.person(stake=0)
+    who = net.person(stake=1)
     sent = []
     for _ in range(3):
         task = who.next_task()

@@ -27,7 +27,7 @@ def down(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
     with network(tmp_path_factory.mktemp("net"), Rules(methods=("ranking",))) as net:
         net.go_to(net.start(0) + 1)
         net.open(0, net.plans(0, 2))
-        who = net.person(stake=0)
+        who = net.person(stake=1)
         task = who.next_task()
         now = net.now()
         # As many attempts as ever, without the seconds of waiting between them.

@@ -35,6 +35,7 @@ def test_from_a_ranking_to_a_verified_claim_on_the_command_line(haptic: Shell, n
     helpers = [net.person(100, epoch=epoch) for _ in range(3)]
     me = take_wallet(haptic, net, "claimer", staking=500 * COIN, dollars=10 * DOLLAR)
     haptic.does("stake", "500", "--yes")
+    net.go_to(net.now())
     for who in helpers:
         net.judge(who)
     typed = "y\nB >> A\nbad\nA = B = C = D\nq\n"

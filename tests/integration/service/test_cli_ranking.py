@@ -43,7 +43,7 @@ def _judged(net: Any, epoch: int) -> int:
 def test_who_ranks_sees_how_far_they_are_and_until_when_the_task_is_theirs(
     haptic: Shell, net: Any, opened: int
 ) -> None:
-    me = take_wallet(haptic, net, "walker")
+    me = net.sponsor(take_wallet(haptic, net, "walker"))
     said = haptic.does("rank", typed="y\nskip\nA = B = C = D\nB > A = C > D\nq\n")
     assert "'SKIP' is not one of A, B, C, D; write for example: B > A = C > D" in said
     assert "A = B = C = D · ranked 1 so far" in said
@@ -58,7 +58,7 @@ def test_who_ranks_sees_how_far_they_are_and_until_when_the_task_is_theirs(
 
 
 def test_a_task_is_skipped_for_a_reason_and_the_next_is_shown(haptic: Shell, net: Any, opened: int) -> None:
-    take_wallet(haptic, net, "picky")
+    net.sponsor(take_wallet(haptic, net, "picky"))
     said = haptic.does("rank", "--count", "1", typed="y\ns\nnone\ns\nl\nA = B = C = D\n")
     assert "s to skip (3 left)" in said
     assert "Skipped; it does not come again. 2 more may be skipped" in said
@@ -207,7 +207,7 @@ def test_who_reads_back_what_they_did_not_rank_is_told_so(
 
 
 def test_a_task_is_kept_no_longer_than_its_epoch(haptic: Shell, net: Any, opened: int) -> None:
-    take_wallet(haptic, net, "late")
+    net.sponsor(take_wallet(haptic, net, "late"))
     net.go_to(net.start(opened + 1) - 200)
     said = haptic.does("rank", typed="y\nq\n")
     assert f"stays yours until {show_time(net.start(opened + 1))}" in said
@@ -216,7 +216,7 @@ def test_a_task_is_kept_no_longer_than_its_epoch(haptic: Shell, net: Any, opened
 def test_an_input_that_ends_is_a_wish_to_stop_after_what_was_sent(
     haptic: Shell, net: Any, opened: int
 ) -> None:
-    me = take_wallet(haptic, net, "piped")
+    me = net.sponsor(take_wallet(haptic, net, "piped"))
     assert "nothing was signed" in haptic.does("rank", typed="")
     with net.ctx.db.read() as db:
         assert queries.sessions(db, opened, me) == []
@@ -229,7 +229,7 @@ def test_an_input_that_ends_is_a_wish_to_stop_after_what_was_sent(
 def test_ranking_goes_on_over_the_end_of_a_session_and_of_an_epoch(
     haptic: Shell, net: Any, opened: int
 ) -> None:
-    take_wallet(haptic, net, "night-owl")
+    net.sponsor(take_wallet(haptic, net, "night-owl"))
     talk = Talk(haptic, "rank")
     talk.type("y")
     talk.hears("q to stop")

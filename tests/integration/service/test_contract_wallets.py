@@ -65,7 +65,7 @@ class Contract(Contributor):
 def _owned(net: Any) -> Contract:
     owner = Account.create()
     wallet = put(net.rpc, "OwnerWallet", address_of(owner))
-    net.go_to(net.now())
+    net.sponsor(wallet)
     return Contract(net, owner, wallet)
 
 
@@ -87,7 +87,7 @@ def test_a_contract_logs_in_and_ranks_and_its_block_is_kept(net: Any, right: Any
 
 
 def test_the_key_of_a_wallet_that_is_one_needs_no_chain(net: Any, right: Any) -> None:
-    who = net.person(stake=0)
+    who = net.person(stake=1)
     task = who.next_task()
     answer = who.send(who.ranking(task, right(task), now=net.now()))
     assert _row(net, answer).block is None
@@ -98,6 +98,7 @@ def test_a_wallet_that_is_not_deployed_yet_ranks(net: Any, right: Any) -> None:
     net.go_to(net.now())
     wallet = predicted(net.rpc, factory, owner, SALT)
     deployment = data_of("deploy(address,bytes32)", address_of(owner), SALT)
+    net.sponsor(wallet)
     who = Contract(net, owner, wallet, lambda s: wrapped(factory, deployment, s))
     who.enter()
     assert _row(net, net.api.request("POST", "/v1/rankings", body=who.said(right))).block
@@ -130,7 +131,7 @@ def test_a_contract_signs_in_with_ethereum(net: Any) -> None:
 def test_the_client_speaks_for_a_contract_by_its_owners_key(net: Any, right: Any, way: str) -> None:
     owner = Account.create()
     made = send(net.rpc, None, creation("DevnetWallet", address_of(owner)))["contractAddress"].lower()
-    net.go_to(net.now())
+    net.sponsor(made)
     me = Contributor(net.api, owner, net.ctx.domain, use_session_key=False, address=made)
     if way == "session":
         me.log_in(epoch=0, now=net.now(), hours=1, judgements=10)

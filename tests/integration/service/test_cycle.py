@@ -6,7 +6,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,9 +133,19 @@ def story(network: Any, module_url: str, tmp_path_factory: pytest.TempPathFactor
         yield s
 
 
+@contextmanager
+def _lagging() -> Iterator[None]:
+    """Hand out tasks by the stake of a while ago, as a node that lags tells it: it may be two hours old."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.routes.contributor._check_stake", lambda *_: None)
+        yield
+
+
 def _play(s: Story) -> None:
     net = s.net
     s.step("arena")
+    poor = net.person(1, epoch=None)
+    net.unstake(poor)
     net.go_to(net.start(0) + 1)
     s.step("arena")
     with net.ctx.db.write() as db:
@@ -144,9 +154,11 @@ def _play(s: Story) -> None:
     s.work()
     s.open()
     s.people = {n: net.person(40 + 10 * i) for i, n in enumerate(("ann", "bob", "cem", "dee"))}
-    s.people |= {"poor": net.person(0), "wrong": net.person(100)}
+    s.people |= {"poor": poor, "wrong": net.person(100)}
+    poor.log_in(epoch=0, now=net.now())
     for name, who in s.people.items():
-        net.judge(who, 20, wrong=name == "wrong")
+        with _lagging() if name == "poor" else nullcontext():
+            net.judge(who, 20, wrong=name == "wrong")
     net.fund(0, FUNDED[0])
     net.fund(NO_SUCH_RUN, FUNDED[NO_SUCH_RUN])
     s.before_close = {p: net.api.get(p) for p in ("/epochs/0", "/leaderboard", "/epochs/0/scores", "/models")}

@@ -91,7 +91,7 @@ class _NoLife:
 
 
 def test_who_listens_is_told_the_counts_as_they_change_and_nothing_else(net: Any, right: Any) -> None:
-    who = net.person(stake=0)
+    who = net.person(stake=1)
     with _stand(net, period_s=0.05) as stand, _listening(stand) as (answer, events):
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["cache-control"] == "no-store"

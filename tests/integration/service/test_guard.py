@@ -122,7 +122,7 @@ def test_strict_transport_is_asked_for_behind_tls_alone(guarded: Any) -> None:
 
 
 def test_what_is_private_is_kept_by_nobody(guarded: Any) -> None:
-    token = guarded.person(stake=0)._token
+    token = guarded.person(stake=1)._token
     assert _ask(guarded, "GET", "/v1/rankings", token=token).headers["cache-control"] == "no-store"
     assert _ask(guarded, "GET", "/v1/rankings").headers["cache-control"] == "no-store"
     assert _ask(guarded, "POST", "/v1/sessions", {}).headers["cache-control"] == "no-store"
@@ -130,7 +130,7 @@ def test_what_is_private_is_kept_by_nobody(guarded: Any) -> None:
 
 
 def test_large_public_answers_are_compressed_and_private_ones_are_not(guarded: Any) -> None:
-    token = guarded.person(stake=0)._token
+    token = guarded.person(stake=1)._token
     plain = _ask(guarded, "GET", "/v1/epochs", headers={"accept-encoding": "identity"})
     with guarded.api._http.stream("GET", "/v1/epochs", headers={"x-forwarded-for": _address()}) as answer:
         raw = b"".join(answer.iter_raw())
@@ -216,7 +216,7 @@ def test_head_is_counted_as_get_is(guarded: Any) -> None:
 
 
 def test_a_wallet_is_counted_by_its_token_from_wherever_it_asks(guarded: Any) -> None:
-    token = guarded.person(stake=0)._token
+    token = guarded.person(stake=1)._token
     answers = [_ask(guarded, "GET", "/v1/rankings", token=token) for _ in range(14)]
     assert [a.status_code for a in answers[:11]] == [200] * 11
     _check_refusal(answers[-1], "wallet")
@@ -230,7 +230,7 @@ def _signed(net: Any, who: Any, by: Any = None, **change: Any) -> dict[str, Any]
 
 
 def test_a_stranger_who_names_a_wallet_uses_up_nothing_of_it(guarded: Any) -> None:
-    victim, stranger = guarded.person(stake=0), guarded.person(stake=0)
+    victim, stranger = guarded.person(stake=1), guarded.person(stake=1)
     body = _signed(guarded, victim)
     forged = body | {"signature": _signed(guarded, stranger)["signature"]}
     for _ in range(30):
@@ -243,7 +243,7 @@ def test_a_stranger_who_names_a_wallet_uses_up_nothing_of_it(guarded: Any) -> No
 
 def test_signatures_that_only_the_chain_can_judge_are_few(guarded: Any) -> None:
     mine(guarded.rpc, 3)
-    who, busy = guarded.person(stake=0), _address()
+    who, busy = guarded.person(stake=1), _address()
     body = _signed(guarded, who) | {"signature": "0x" + "ab" * 70}
     answers = [_ask(guarded, "POST", "/v1/rankings", busy, body=body) for _ in range(3)]
     assert [a.status_code for a in answers[:2]] == [422, 422]

@@ -10,8 +10,10 @@ from time import perf_counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from sqlalchemy.event import listen
 from sqlmodel import Session as Db
 
+from chain.assignment import task_point
 from chain.board import Arrival, Board, in_order, replay
 from chain.feedback import Task, signs_of
 from chain.messages import Ranking
@@ -55,10 +57,10 @@ class ServiceKeeper:
         assert row is not None
         return row
 
-    def ask(self, wallet: Address, at: int, *, staked: bool) -> Hash32 | None:
+    def ask(self, wallet: Address, at: int) -> Hash32 | None:
         with self.database.write() as db:
             try:
-                found = handouts.next_task(db, SEED, self.rules, self._row(db), wallet, at, staked=staked)
+                found = handouts.next_task(db, SEED, self.rules, self._row(db), wallet, at)
             except NotFoundError:
                 return None
             db.commit()
@@ -160,12 +162,46 @@ def test_a_clock_that_goes_back_leaves_a_log_that_does_not(database: Database) -
     tasks = {t.hash(): t for t in (Task.of(f"p{n}", ["a", "b"], ["ranking"]) for n in range(4))}
     keeper = _open(database, tasks, rules)
     for wallet, at in zip(WALLETS[:3], (100, 90, 95), strict=True):
-        name = keeper.ask(wallet, at, staked=True)
+        name = keeper.ask(wallet, at)
         assert name is not None
         keeper.rank(ranking_of(wallet, tasks[name], rules, 0, 1), at - 5)
     with database.read() as db:
         assert [h.at for h in queries.handouts(db, keeper.epoch)] == [100] * 3
         assert [r.received_at for r in queries.rankings(db, keeper.epoch)] == [100] * 3
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_a_task_that_is_for_one_and_one_for_all_are_chosen_in_one_order(
+    database: Database, turn: int
+) -> None:
+    """Neither has been judged: the first from the wallet's point on is given, and round again."""
+    rules, wallet = Rules(methods=("ranking",)), WALLETS[turn]
+    point = task_point(SEED, wallet, 0)
+    for n in range(30):
+        own = Task.of(f"own {n}", ["a", "b"], ["ranking"], assignees=(wallet,))
+        tasks = {t.hash(): t for t in (own, Task.of(f"all {n}", ["a", "b"], ["ranking"]))}
+        expected = min(tasks, key=lambda name: (name < point, name))
+        assert _open(database, tasks, rules).ask(wallet, 5) == expected
+
+
+def test_a_hand_out_is_found_by_indexes_of_what_is_still_searched(tmp_path: Path) -> None:
+    """Not by those of all leases or all tallies: of a hundred thousand wallets most hold or judged something."""
+    opened = open_database(f"sqlite:///{tmp_path / 'haptic.db'}")
+    rules, asked = Rules(methods=("ranking",)), []
+    tasks = {t.hash(): t for t in (Task.of(f"p{n}", ["a", "b"], ["ranking"]) for n in range(4))}
+    keeper = _open(opened, tasks, rules)
+    listen(opened.engine, "before_cursor_execute", lambda *about: asked.append(about[2:4]))
+    assert keeper.ask(WALLETS[0], 5)
+    found: dict[str, set[str]] = {"lease": set(), "tally": set()}
+    with opened.read() as db:
+        for statement, given_ in [a for a in asked if a[0].startswith("SELECT")]:
+            for *_, plan in db.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given_):
+                for table, indexes in found.items():
+                    if f" {table} " in plan:
+                        indexes.add(plan.partition(" INDEX ")[2].partition(" ")[0])
+    opened.engine.dispose()
+    assert found["lease"] == {"lease_held", "lease_ends", "sqlite_autoindex_lease_1"}
+    assert found["tally"] == {"tally_open", "tally_reserved", "sqlite_autoindex_tally_1"}
 
 
 def test_a_hand_out_takes_a_few_milliseconds_among_four_thousand_tasks(database: Database) -> None:
@@ -178,7 +214,7 @@ def test_a_hand_out_takes_a_few_milliseconds_among_four_thousand_tasks(database:
     for turn in range(60):
         wallet = WALLETS[turn % len(WALLETS)]
         began = perf_counter()
-        name = keeper.ask(wallet, turn, staked=True)
+        name = keeper.ask(wallet, turn)
         spent.append(perf_counter() - began)
         assert name is not None
         keeper.rank(ranking_of(wallet, tasks[name], rules, 0, turn), turn)

@@ -23,8 +23,10 @@ def _time(at: int) -> str:
 
 
 @pytest.fixture
-def wallet() -> Any:
-    return Account.create()
+def wallet(net: Any) -> Any:
+    account = Account.create()
+    net.sponsor(address_of(account))
+    return account
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def _rank(net: Any, who: Any, luck: Random, error: float, count: int) -> None:
         task = who.next_task()
         assert task is not None
         # Of the gold with a wrong key nobody is in doubt, whenever it comes: it has to prove wrong.
-        sure = task.prompt == "prompt 2"
+        sure = task.prompt.startswith("prompt 2 ")
         marks = [
             quality(t) + (luck.randint(-2, 2) if not sure and luck.random() < error else 0)
             for t in task.shown
@@ -294,7 +294,15 @@ def _expected(story: Story, epochs: tuple[int, ...]) -> dict[str, dict[str, Any]
     return found
 
 
-@pytest.mark.parametrize(("window", "epochs"), [(0, (0, 1)), (2, (0, 1)), (9, (0, 1)), (1, (1,))])
+def test_a_leaderboard_looks_back_over_a_few_windows_and_no_others(story: Story) -> None:
+    for epochs in (3, 9, -1, 2**31, "x"):
+        answer = story.net.ask("GET", f"/v1/leaderboard?epochs={epochs}")
+        assert answer.status_code in {400, 422}
+        assert answer.headers["content-type"] == "application/problem+json"
+    story.net.refused(400, "epochs is 3", "0, 1, 2, 4, 13", method="GET", path="/v1/leaderboard?epochs=3")
+
+
+@pytest.mark.parametrize(("window", "epochs"), [(0, (0, 1)), (2, (0, 1)), (13, (0, 1)), (1, (1,))])
 def test_places_go_by_the_lower_bound_over_the_epochs_asked_for(
     story: Story, window: int, epochs: tuple[int, ...]
 ) -> None:

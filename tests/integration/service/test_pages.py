@@ -69,7 +69,7 @@ def full(network: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) 
     """Yield a service with more of everything than a page shows, and a wallet that is logged in."""
     with network(tmp_path_factory.mktemp("pages"), RANKING_ONLY) as net:
         net.go_to(net.start(COUNT) + 1)
-        net.me = net.person(stake=0, epoch=COUNT)
+        net.me = net.person(stake=1, epoch=COUNT)
         for n in range(COUNT):
             wallet = f"0x{n + 1:040x}"
             _add(
@@ -142,6 +142,17 @@ def test_a_leaderboard_has_no_page_of_an_epoch_that_is_not_closed(full: Any) -> 
         full.refused(
             404, "epoch 999 is not closed", method="GET", path=f"/v1/leaderboard?by={by}&cursor={cursor}"
         )
+
+
+def test_a_leaderboard_has_no_page_of_an_epoch_that_is_long_over(full: Any) -> None:
+    closed = full.api.get("/leaderboard")["last"]
+    for by in ("quality", "score"):
+        paths = [
+            f"/v1/leaderboard?by={by}&cursor={base64.urlsafe_b64encode(f'{n}.0'.encode()).decode()}"
+            for n in (closed - 1, closed - 2)
+        ]
+        assert full.ask("GET", paths[0]).status_code == 200
+        full.refused(404, f"epoch {closed - 2} is over", method="GET", path=paths[1])
 
 
 def test_the_next_page_is_asked_as_the_first_was(full: Any) -> None:

@@ -163,7 +163,7 @@ def test_a_task_is_handed_to_as_many_as_are_wanted_and_no_more(net: Any, open_ep
     def take(db: Db) -> None:
         row = queries.epoch_row(db, open_epoch, lock=True)
         seed = net.ctx.place.seed(open_epoch)
-        handouts.next_task(db, seed, RULES, row, people[0].address, net.now(), staked=True)
+        handouts.next_task(db, seed, RULES, row, people[0].address, net.now())
 
     assert at_once(net.ctx.db, take, people[1].next_task) is None
 

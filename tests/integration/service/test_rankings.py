@@ -31,7 +31,7 @@ def held(net: Any, right: Any) -> tuple[Any, Ranking]:
 
 @pytest.fixture
 def fresh(net: Any, right: Any) -> tuple[Any, Ranking]:
-    return _hold(net, right, stake=0)
+    return _hold(net, right, stake=1)
 
 
 def test_an_accepted_ranking_gets_a_receipt_that_the_published_key_signed(net: Any, fresh: Any) -> None:
@@ -164,8 +164,9 @@ def test_sent_again_it_is_answered_by_200_and_not_201(net: Any, fresh: Any) -> N
 
 
 def test_a_wallet_without_stake_is_recorded_and_told_so(net: Any, right: Any) -> None:
-    who = net.person(stake=0)
+    who = net.person(stake=1)
     task = who.next_task()
+    net.unstake(who)
     answer = who.send(who.ranking(task, right(task), now=net.now()))
     assert answer["staked"] == "0"
     assert "no stake" in answer["notice"]
@@ -221,7 +222,7 @@ def test_the_wallet_itself_can_always_sign(fresh: Any) -> None:
 
 
 def test_a_session_key_signs_as_much_as_it_was_allowed_and_revisions_count(net: Any, right: Any) -> None:
-    who, ranking = _hold(net, right, stake=0, judgements=2)
+    who, ranking = _hold(net, right, stake=1, judgements=2)
     who.send(ranking)
     who.send(replace(ranking, revision=1))
     more = replace(ranking, revision=2)
@@ -229,7 +230,7 @@ def test_a_session_key_signs_as_much_as_it_was_allowed_and_revisions_count(net: 
 
 
 def test_a_used_up_session_key_bars_neither_the_wallet_nor_its_next_key(net: Any, right: Any) -> None:
-    who, ranking = _hold(net, right, stake=0, judgements=1)
+    who, ranking = _hold(net, right, stake=1, judgements=1)
     who.send(ranking)
     who.signer, used = who.wallet, who.signer
     who.send(replace(ranking, revision=1))

@@ -43,7 +43,7 @@ def _send(net: Any, body: dict[str, Any], key: str) -> Any:
 
 
 def test_the_same_request_with_the_same_key_is_answered_the_same(net: Any, right: Any) -> None:
-    body = _body(net, net.person(stake=0), right)
+    body = _body(net, net.person(stake=1), right)
     first = _send(net, body, "key-1")
     with net.nothing_written():
         again = _send(net, body, "key-1")
@@ -52,7 +52,7 @@ def test_the_same_request_with_the_same_key_is_answered_the_same(net: Any, right
 
 
 def test_another_request_with_the_same_key_is_refused(net: Any, right: Any) -> None:
-    who = net.person(stake=0)
+    who = net.person(stake=1)
     body = _body(net, who, right)
     _send(net, body, "key-2")
     other = _body(net, who, right)
@@ -64,7 +64,7 @@ def test_another_request_with_the_same_key_is_refused(net: Any, right: Any) -> N
 
 
 def test_a_key_is_its_wallets_own_and_a_refusal_uses_none_up(net: Any, right: Any) -> None:
-    body, other = (_body(net, net.person(stake=0), right) for _ in range(2))
+    body, other = (_body(net, net.person(stake=1), right) for _ in range(2))
     broken = body | {"comment": "not what was hashed"}
     with net.nothing_written():
         assert _send(net, broken, "key-4").status_code == 422
@@ -74,7 +74,7 @@ def test_a_key_is_its_wallets_own_and_a_refusal_uses_none_up(net: Any, right: An
 
 def test_who_names_another_epoch_deletes_no_answer(net: Any, right: Any) -> None:
     """The key is looked up before the signature is known to be good: anybody may name any wallet and epoch."""
-    body = _body(net, net.person(stake=0), right)
+    body = _body(net, net.person(stake=1), right)
     first = _send(net, body, "key-5")
     forged = {"ranking": body["ranking"] | {"epoch": 7}, "signature": body["signature"]}
     with net.nothing_written():
@@ -84,7 +84,7 @@ def test_who_names_another_epoch_deletes_no_answer(net: Any, right: Any) -> None
 
 
 def test_an_answer_is_told_again_while_somebody_writes(net: Any, right: Any) -> None:
-    body = _body(net, net.person(stake=0), right)
+    body = _body(net, net.person(stake=1), right)
     first = _send(net, body, "key-6")
     with net.ctx.db.write() as db, net.nothing_written():
         queries.last_closed(db)  # from here on the one write lock is taken
@@ -94,13 +94,13 @@ def test_an_answer_is_told_again_while_somebody_writes(net: Any, right: Any) -> 
 
 def test_without_a_key_nothing_of_the_answer_is_kept(net: Any, right: Any) -> None:
     before = net.rows()["answer"]
-    net.api.request("POST", "/v1/rankings", body=_body(net, net.person(stake=0), right))
+    net.api.request("POST", "/v1/rankings", body=_body(net, net.person(stake=1), right))
     assert net.rows()["answer"] == before
 
 
 @pytest.mark.parametrize("key", ["", "a" * 201, "a b", "\xe9"])
 def test_a_key_is_a_short_word(net: Any, right: Any, key: str) -> None:
-    body = _body(net, net.person(stake=0), right)
+    body = _body(net, net.person(stake=1), right)
     answer = net.ask("POST", "/v1/rankings", body=body, headers={"idempotency-key": key.encode("latin-1")})
     assert answer.status_code == 400, answer.text
 
@@ -137,7 +137,7 @@ def test_a_closed_log_proves_each_ranking_and_a_kept_receipt_finds_it(
     net: Any, haptic: Shell, tmp_path: Path
 ) -> None:
     """Runs last: it ends the epoch."""
-    take_wallet(haptic, net, "keeper")
+    net.sponsor(take_wallet(haptic, net, "keeper"))
     haptic.does("rank", "--count", "2", typed="y\nA = B = C = D\nB > A = C > D\n")
     kept = Path(haptic.environ["HAPTIC_KEYFILE"]).with_suffix(".receipts.jsonl")
     lines = kept.read_text().splitlines()

@@ -84,7 +84,7 @@ def test_without_a_session_there_is_nothing_but_how_to_get_one(
 
 
 def test_a_session_of_an_earlier_time_has_ended(net: Any) -> None:
-    who = net.person(stake=0, epoch=None)
+    who = net.person(stake=1, epoch=None)
     who.log_in(epoch=0, now=net.now() - 3590, hours=1)
     assert who.next_task() is not None
     net.go_to(net.now() + 20)
@@ -92,7 +92,7 @@ def test_a_session_of_an_earlier_time_has_ended(net: Any) -> None:
 
 
 def test_a_session_key_signs_nothing_after_its_time_even_if_it_says_it_did(net: Any, right: Any) -> None:
-    who = net.person(stake=0, epoch=None)
+    who = net.person(stake=1, epoch=None)
     signed_at = net.now()
     who.log_in(epoch=0, now=signed_at - 3590, hours=1)
     task = who.next_task()
@@ -139,7 +139,7 @@ def test_a_body_of_unknown_size_is_refused_before_it_is_read(net: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["session", "ranking"])
 def test_what_a_wallet_is_shown_to_sign_is_what_is_checked(net: Any, right: Any, kind: str) -> None:
-    who = net.person(stake=0)
+    who = net.person(stake=1)
     task = who.next_task()
     message: Any = who.ranking(task, right(task), now=net.now())
     if kind == "session":

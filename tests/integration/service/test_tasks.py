@@ -12,6 +12,7 @@ import pytest
 
 from chain.board import Arrival, Board, in_order, replay
 from chain.contracts import Contract
+from chain.errors import VerifyError
 from chain.keys import address_of
 from chain.messages import Handout, Ranking, recover
 from chain.rules import Rules
@@ -21,7 +22,7 @@ from service.arena import task_of
 from service.client import ApiError, Contributor
 from service.devnet import COIN
 from service.epochs import open_epoch
-from service.handouts import handout_entry
+from service.handouts import handout_entry, next_task
 from service.ledger import queries
 from service.redaction import Redaction
 
@@ -363,14 +364,60 @@ def _everything(net: Any, epoch: int, who: Any) -> Iterator[str]:
         yield from (net.ask("GET", path, token=t).text for t in (who._token, ""))
 
 
-def test_wallets_without_stake_may_judge_but_take_no_task_from_the_others(
-    net: Any, epoch: int, right: Any
+def test_a_wallet_without_the_least_stake_is_handed_nothing_and_told_what_it_takes(
+    net: Any, epoch: int
 ) -> None:
     net.open(epoch, net.plans(epoch, 4))
-    free = [net.person(stake=0, epoch=epoch) for _ in range(OVERLAP + 1)]
-    assert [len(_judge_all(net, who, right)) for who in free] == [4] * (OVERLAP + 1)
-    assert [len(_judge_all(net, who, right)) for who in _people(net, epoch, OVERLAP)] == [4] * OVERLAP
-    assert net.person(stake=0, epoch=epoch).next_task() is None
+    asks = {"method": "GET", "path": "/v1/tasks/next"}
+    free, little = net.person(stake=0, epoch=epoch), net.person(stake=0, epoch=epoch)
+    net.refused(403, "stake first", "has 0 wei", "from 1000000000000000000 wei", token=free._token, **asks)
+    net.stake(net.site.owner, little.address, COIN - 1)
+    net.refused(403, "has 999999999999999999 wei staked", "`haptic stake`", token=little._token, **asks)
+    net.stake(net.site.owner, little.address, 1)
+    assert little.next_task() is not None
+
+
+def test_stake_counts_once_it_is_final_and_as_long_as_it_is_there(net: Any, epoch: int, right: Any) -> None:
+    net.open(epoch, net.plans(epoch, 4))
+    (who,) = _people(net, epoch, 1)
+    task = who.next_task()
+    net.unstake(who)
+    # What it holds it may still judge: it had stake when it was handed that.
+    who.send(who.ranking(task, right(task), now=net.now()))
+    net.refused(403, "stake first", method="GET", path="/v1/tasks/next", token=who._token)
+    vault = net.ctx.deployment.stake_vault()
+    transact(net.rpc, who.wallet, vault, "cancelUnstake", COIN)
+    net.refused(403, "the last final one", method="GET", path="/v1/tasks/next", token=who._token)
+    net.go_to(net.now())
+    assert who.next_task() is not None
+
+
+def test_an_epoch_in_which_a_wallet_without_stake_was_handed_a_task_is_not_closed(
+    network: Any, tmp_path: Any
+) -> None:
+    with network(tmp_path, Rules(methods=("ranking",))) as net:
+        net.go_to(net.start(0) + 1)
+        net.open(0, net.plans(0, 3))
+        who = net.person(stake=0)
+        with net.ctx.db.write() as db:
+            row, seed = queries.epoch_row(db, 0, lock=True), net.ctx.place.seed(0)
+            next_task(db, seed, net.rules, row, who.address, net.now())
+            db.commit()
+        net.go_to(net.start(1) + 1)
+        jobs.step_index(net.ctx)
+        with pytest.raises(
+            VerifyError, match=f"hand-out 0 of {who.address} at .* its stake was 0 wei, expected"
+        ):
+            jobs.close_epoch(net.ctx, 0)
+
+
+def test_who_is_told_to_stake_makes_nobody_wait(net: Any, epoch: int) -> None:
+    """Wallets that cost nothing are as many as anybody likes."""
+    net.open(epoch, net.plans(epoch, 4))
+    free = net.person(stake=0, epoch=epoch)
+    with net.ctx.db.write() as db:
+        queries.epoch_row(db, epoch, lock=True)
+        net.refused(403, "stake first", method="GET", path="/v1/tasks/next", token=free._token)
 
 
 def test_stake_that_a_reorg_takes_back_does_not_keep_an_epoch_from_being_closed(
@@ -384,7 +431,7 @@ def test_stake_that_a_reorg_takes_back_does_not_keep_an_epoch_from_being_closed(
         token, vault = Contract("HapticToken", net.ctx.deployment.token), net.ctx.deployment.stake_vault()
         transact(net.rpc, late.wallet, token, "approve", vault.address, COIN)
         transact(net.rpc, late.wallet, vault, "stake", COIN)
-        assert late.next_task() is not None
+        net.refused(403, "the last final one", method="GET", path="/v1/tasks/next", token=late._token)
         net.rpc.request("anvil_reorg", 1, [])
         assert net.view(vault, "stakedOf", late.address) == 0
         net.go_to(net.start(1) + 1)
