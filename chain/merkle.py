@@ -49,11 +49,6 @@ def ledger_root(entries: Iterable[tuple[Hash32, Address]]) -> Hash32:
     return LedgerTree(entries).root
 
 
-def ledger_proof(entries: Iterable[tuple[Hash32, Address]], digest: Hash32) -> tuple[Hash32, ...]:
-    """Return the siblings from the digest's leaf up to the root; BundleError when the digest has no entry."""
-    return LedgerTree(entries).proof(digest)
-
-
 def verify_ledger_proof(root: Hash32, digest: Hash32, wallet: Address, proof: Sequence[Hash32]) -> bool:
     """Return whether the proof leads from the entry to the root, as OpenZeppelin's MerkleProof.sol finds.
 

@@ -33,8 +33,6 @@ from service.ledger.intake import Lease, NewRanking
 MAX_COMMENT = 4000
 MAX_REVISIONS = 20
 """Most revisions of one ranking: all of them are published."""
-NO_COMMENT = text_hash("")
-"""commentHash of a ranking without a comment: keccak256 of no bytes."""
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias
 
 from chain.errors import HapticError
 from chain.messages import parse_address
 
 Format: TypeAlias = Literal["rankings", "dialogues", "pairs"]
 Signs: TypeAlias = Mapping[tuple[int, int], int]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 TURN: Final = "\n\nAssistant:"
 """What begins a turn of the assistant in a dialogue of one text."""
 _WINNERS: Final = {"left": 1, "right": -1, "tie": 0}

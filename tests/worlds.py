@@ -26,6 +26,7 @@ GENESIS, LENGTH = 1_800_000_000, 600
 DOMAIN = Domain(31_337, Address("0x" + "5f" * 20))
 DISTRIBUTOR = Address("0x" + "d1" * 20)
 NO_COMMENT = text_hash("")
+"""commentHash of a ranking without a comment: keccak256 of no bytes."""
 GENEROUS = Rules(params=Params(c0=0, z_num=0, n1=6), overlap_min=5, overlap=6)
 """Pays from the first comparison on, so that small worlds have payouts, and asks everybody in them."""
 PEOPLE: tuple[LocalAccount, ...] = tuple(

@@ -180,11 +180,6 @@ def tally_row(session: Session, epoch: int, task: str) -> TallyRow:
     return session.get_one(TallyRow, (epoch, task))
 
 
-def tallies(session: Session, epoch: int) -> Sequence[TallyRow]:
-    """Return what has come of each task of an epoch, by hash."""
-    return session.exec(select(TallyRow).where(TallyRow.epoch == epoch).order_by(col(TallyRow.task))).all()
-
-
 def next_open(session: Session, epoch: int, wallet: str, method: str, point: str) -> str | None:
     """Return the task that a wallet which holds none is given: with the fewest judgements, first from `point` on.
 
@@ -360,12 +355,6 @@ def ranking_by_digest(session: Session, epoch: int, digest: str) -> RankingRow |
     """Return the ranking with this EIP-712 digest."""
     same = (RankingRow.epoch == epoch, RankingRow.digest == digest)
     return session.exec(select(RankingRow).where(*same)).first()
-
-
-def signed_by(session: Session, epoch: int, wallet: str, signer: str) -> int:
-    """Return how many rankings of an epoch, revisions included, this key signed in the wallet's name."""
-    mine = (RankingRow.epoch == epoch, RankingRow.wallet == wallet, RankingRow.signer == signer)
-    return session.exec(select(func.count()).select_from(RankingRow).where(*mine)).one()
 
 
 # --- results ----------------------------------------------------------------------------------------------

@@ -51,10 +51,10 @@ from service.arena import Plan, methods_for
 from service.database import Database, open_database
 from service.devnet import COIN, Site, prepare, process, wait_until_served
 from service.epochs import Place, open_epoch
-from service.feedback import NO_COMMENT
 from service.ledger import queries
 from service.ledger.tables import LeaseRow, RankingRow
 from tests.postgres import Postgres
+from tests.worlds import NO_COMMENT
 
 EPOCH_S: Final = 10_000_000
 WALLETS: Final = 500

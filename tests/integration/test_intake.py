@@ -32,10 +32,11 @@ from service.errors import (
     RejectedError,
     UnavailableError,
 )
-from service.feedback import NO_COMMENT, Accepted, Desk, Running, Sent, accept, accept_all
+from service.feedback import Accepted, Desk, Running, Sent, accept, accept_all
 from service.intake import Intake
 from service.ledger import queries
 from service.ledger.tables import EpochRow, LeaseRow, RankingRow, TaskRow
+from tests.worlds import NO_COMMENT
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))
 SEED, NOW, END = b"\7" * 32, 1_000_000, 2_000_000

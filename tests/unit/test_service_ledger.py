@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel, create_engine
 
 from chain.types import Address, WalletState
-from service.ledger import queries
+from service.ledger import intake, queries
 from service.ledger.tables import (
     EpochRow,
     JobRow,
@@ -142,8 +142,8 @@ def test_what_a_key_signed_is_counted_by_wallet_and_key(db: Session) -> None:
         _ranking(3, YOU, signer="k"),
         _ranking(4, ME, signer="k", revision=3, epoch=1),
     )
-    assert queries.signed_by(db, 0, ME, "k") == 2
-    assert queries.signed_by(db, 0, ME, ME) == 1
+    assert intake.signed_since(db, 0, 0) == {(ME, "k"): 2, (ME, ME): 1, (YOU, "k"): 1}
+    assert intake.signed_since(db, 0, 2) == {(ME, ME): 1, (YOU, "k"): 1}
 
 
 def test_the_newest_revision_is_found(db: Session) -> None:
