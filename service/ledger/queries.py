@@ -133,11 +133,6 @@ def task_contents(session: Session) -> set[tuple[str, tuple[str, ...]]]:
     return {(prompt, tuple(responses)) for prompt, responses in rows}
 
 
-def task_count(session: Session, epoch: int) -> int:
-    """Return how many tasks an epoch has."""
-    return session.exec(select(func.count()).select_from(TaskRow).where(TaskRow.epoch == epoch)).one()
-
-
 def counts(session: Session, among: Collection[int] | None = None) -> dict[int, tuple[int, int, int]]:
     """Return how many tasks, rankings and skips each epoch has, of these or of all."""
     tasks_of = select(func.count()).select_from(TaskRow).where(TaskRow.epoch == EpochRow.epoch)
@@ -214,10 +209,10 @@ def handout_row(session: Session, epoch: int, number: int) -> HandoutRow:
     return session.get_one(HandoutRow, (epoch, number))
 
 
-def handout_count(session: Session, epoch: int, wallet: str | None = None) -> int:
-    """Return how often tasks were handed out in an epoch, to one wallet or to all."""
-    found = select(func.count()).select_from(HandoutRow).where(HandoutRow.epoch == epoch)
-    return session.exec(found if wallet is None else found.where(HandoutRow.wallet == wallet)).one()
+def handout_count(session: Session, epoch: int, wallet: str) -> int:
+    """Return how often a wallet was handed a task in an epoch."""
+    mine = (HandoutRow.epoch == epoch, HandoutRow.wallet == wallet)
+    return session.exec(select(func.count()).select_from(HandoutRow).where(*mine)).one()
 
 
 def skips(session: Session, epoch: int) -> Sequence[SkipRow]:
@@ -251,12 +246,10 @@ def session_by_token(session: Session, token_hash: str) -> SessionRow | None:
     return session.exec(select(SessionRow).where(SessionRow.token_hash == token_hash)).first()
 
 
-def sessions(session: Session, epoch: int, wallet: str | None = None) -> Sequence[SessionRow]:
-    """Return the sessions of an epoch, of one wallet or of all."""
-    found = select(SessionRow).where(SessionRow.epoch == epoch)
-    if wallet is not None:
-        found = found.where(SessionRow.wallet == wallet)
-    return session.exec(found.order_by(col(SessionRow.digest))).all()
+def sessions(session: Session, epoch: int, wallet: str) -> Sequence[SessionRow]:
+    """Return a wallet's sessions of an epoch."""
+    mine = (SessionRow.epoch == epoch, SessionRow.wallet == wallet)
+    return session.exec(select(SessionRow).where(*mine).order_by(col(SessionRow.digest))).all()
 
 
 def signed_sessions(session: Session, epoch: int) -> Iterator[Any]:
@@ -328,12 +321,6 @@ def rankings_of(
         found = found.where(or_(col(RankingRow.epoch) < number, same))
     newest = found.order_by(col(RankingRow.epoch).desc(), col(RankingRow.position).desc())
     return session.exec(newest.limit(limit)).all()
-
-
-def ranked_count(session: Session, wallet: str, epoch: int) -> int:
-    """Return how many tasks of an epoch a wallet has ranked."""
-    mine = (RankingRow.epoch == epoch, RankingRow.wallet == wallet, RankingRow.revision == 0)
-    return session.exec(select(func.count()).select_from(RankingRow).where(*mine)).one()
 
 
 def abandoned_of(session: Session, wallet: str) -> list[int]:

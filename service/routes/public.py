@@ -272,8 +272,7 @@ def epoch(ctx: Ctx, db: Reading, epoch: EpochPath) -> EpochAnswer:
     row = queries.epoch_row(db, epoch)
     if row is None:
         raise NotFoundError(f"epoch {epoch} was not opened")
-    counts = queries.task_count(db, epoch), queries.judgement_count(db, epoch), queries.skip_count(db, epoch)
-    return _epoch(ctx, row, chain_ledger.epoch_report(db, epoch), *counts)
+    return _epoch(ctx, row, chain_ledger.epoch_report(db, epoch), *queries.counts(db, [epoch])[epoch])
 
 
 def _epoch(
@@ -382,7 +381,7 @@ def _waiting(ctx: Context, db: Reading, wallet: Address, epoch: int) -> Waiting 
     """Return what a wallet ranked in the epoch after the last closed one, if it is open."""
     if queries.epoch_row(db, epoch) is None:
         return None
-    ranked = queries.ranked_count(db, wallet, epoch)
+    ranked = queries.judged_count(db, epoch, wallet)
     return Waiting(epoch=epoch, rankings=ranked, ends=ctx.place.start(epoch + 1))
 
 

@@ -295,6 +295,8 @@ def test_a_lease_that_ran_out_is_refused_and_one_that_was_used_may_be_revised(wo
         )
         db.commit()
     assert [type(x) for x in found] == [Accepted, ExpiredError]
+    with world.db.read() as db:
+        assert queries.judged_count(db, 0, person.address) == 1
 
 
 # -- the queue and its thread --------------------------------------------------------------------------------------
