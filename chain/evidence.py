@@ -203,6 +203,14 @@ def _check_gold(evidence: Evidence) -> None:
             )
 
 
+def replayed(evidence: Evidence) -> Board:
+    """Return what the log of an epoch leaves; an error names the first entry that the rule does not give."""
+    header = evidence.header
+    board = Board(evidence.tasks, header.rules, bytes.fromhex(header.seed[2:]))
+    arrivals = [Arrival(r.position, r.ranking, r.received_at) for r in evidence.rankings]
+    return replay(board, in_order(evidence.handouts, evidence.skips, arrivals))
+
+
 def _check_log(evidence: Evidence) -> None:
     """Every hand-out is what the rule gives at its moment, every skip and ranking is of what its wallet held."""
     header = evidence.header
@@ -212,9 +220,7 @@ def _check_log(evidence: Evidence) -> None:
                 raise VerifyError(
                     f"{kind} {entry.number} of {entry.wallet}: at {entry.at}, outside {header.start}..{header.end}"
                 )
-    board = Board(evidence.tasks, header.rules, bytes.fromhex(header.seed[2:]))
-    arrivals = [Arrival(r.position, r.ranking, r.received_at) for r in evidence.rankings]
-    replay(board, in_order(evidence.handouts, evidence.skips, arrivals))
+    replayed(evidence)
 
 
 def _check_granted(
