@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chain.canonical import text_hash
 from chain.errors import HapticError
-from chain.feedback import Task
+from chain.feedback import Task, dense_ranks
 from chain.gold import Gold, salt_of
 from chain.hashing import keccak256
 from chain.messages import parse_address
@@ -119,9 +119,8 @@ def lexicon_gold(plans: Sequence[Plan], share_ppm: int) -> list[Plan]:
     result = list(plans)
     for i in clearest:
         task = plans[i].task
-        marks = [lexicon.score(task.prompt, t) for t in task.responses]
-        order = {m: n + 1 for n, m in enumerate(sorted(set(marks), reverse=True))}
-        result[i] = replace(plans[i], gold_ranks=tuple(order[m] for m in marks))
+        ranks = dense_ranks([lexicon.score(task.prompt, t) for t in task.responses])
+        result[i] = replace(plans[i], gold_ranks=ranks)
     return result
 
 
