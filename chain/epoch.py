@@ -10,7 +10,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from chain import payout, score, spec
-from chain.bundle import ZERO_HASH, Evidence, Run, evidence_lines
+from chain.bundle import Evidence, Run, evidence_lines
 from chain.canonical import RunningHash
 from chain.collector import paused
 from chain.feedback import Comparisons, PairKey, Task, comparisons
@@ -20,6 +20,7 @@ from chain.merkle import ledger_root
 from chain.stake import mean_stake
 from chain.tree import SumTree
 from chain.types import (
+    ZERO_HASH,
     Address,
     Allocation,
     EpochScore,

@@ -13,9 +13,9 @@ from typing import Final
 
 from chain.errors import BundleError
 from chain.hashing import keccak256
-from chain.types import Address, Hash32
+from chain.types import ZERO_HASH, Address, Hash32
 
-EMPTY_ROOT: Final = Hash32("0x" + 64 * "0")
+EMPTY_ROOT: Final = ZERO_HASH
 """Root of a ledger without entries, which OpenZeppelin leaves undefined; nothing can be proven under it."""
 
 

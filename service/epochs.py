@@ -15,7 +15,7 @@ from sqlmodel import Session as Db
 
 from chain import ledger as chain_ledger
 from chain.assignment import epoch_seed, seed_commitment
-from chain.bundle import ZERO_HASH, Evidence, Header, SignedRanking, SignedSession, read_evidence
+from chain.bundle import Evidence, Header, SignedRanking, SignedSession, read_evidence
 from chain.collector import paused
 from chain.contracts import call
 from chain.deployment import Deployment
@@ -36,7 +36,7 @@ from chain.rpc import Rpc
 from chain.rules import Rules
 from chain.served import parts_of, spool
 from chain.stake import fold, stake_seconds
-from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
+from chain.types import NOBODY, ZERO_HASH, Address, BlockRef, Epoch, Hash32, Ratio, Wei
 from chain.verdict import Known
 from chain.wallets import Remembered
 from service.arena import Plan, gold_of, task_of
@@ -60,9 +60,6 @@ from service.scores import StoredScores
 
 EPOCHS = "epochs"
 """Under this name one transaction at a time opens, closes or reopens an epoch: each follows from the one before."""
-
-
-NOBODY = Address("0x" + 40 * "0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from eth_account.signers.local import LocalAccount
 
 from chain.assignment import display_order, method_of
 from chain.board import Arrival, Board
-from chain.bundle import ZERO_HASH, Evidence, Header, Run, SignedRanking, SignedSession
+from chain.bundle import Evidence, Header, Run, SignedRanking, SignedSession
 from chain.canonical import text_hash
 from chain.epoch import Facts, Standing
 from chain.feedback import Task, dense_ranks, summary_of
@@ -20,7 +20,7 @@ from chain.hashing import keccak256
 from chain.keys import address_of
 from chain.messages import Domain, Ranking, Session, sign
 from chain.rules import METHODS, SIZES, Rules
-from chain.types import Address, Epoch, Hash32, Params, Ratio, Wei
+from chain.types import ZERO_HASH, Address, Epoch, Hash32, Params, Ratio, Wei
 
 GENESIS, LENGTH = 1_800_000_000, 600
 DOMAIN = Domain(31_337, Address("0x" + "5f" * 20))

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from eth_account.signers.local import LocalAccount
 
+from chain import types
 from chain.contracts import Contract, call
 from chain.deployment import Deployment, check_deployment, read_deployment
 from chain.errors import HapticError
@@ -21,7 +22,7 @@ from chain.messages import checksum, parse_address
 from chain.rpc import Rpc
 from chain.types import Address
 
-MAX_EPOCH, MAX_PORT = 2**31 - 1, 65_535
+MAX_EPOCH, MAX_PORT = types.MAX_EPOCH, 65_535
 """Largest epoch that the tables hold, and the largest port."""
 DEFAULT_DEPLOYMENT = Path(".haptic/deployment.json")
 

@@ -18,7 +18,7 @@ from chain.contracts import call
 from chain.errors import RpcError, SignatureError, UnprovenError
 from chain.handout import STAKE_BEFORE_S
 from chain.messages import Handout, Ranking, Session, checksum, sign_with
-from chain.types import Address
+from chain.types import MAX_EPOCH, Address
 from service import auth, feedback, handouts, login
 from service.context import Context
 from service.errors import BadRequestError, ConflictError, UnavailableError
@@ -28,7 +28,6 @@ from service.ledger import queries
 from service.ledger.tables import AnswerRow, EpochRow
 from service.rates import Limits
 from service.routes.depends import (
-    MAX_EPOCH,
     Caller,
     Ctx,
     HashPath,

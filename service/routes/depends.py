@@ -13,7 +13,7 @@ from sqlmodel import Session as Db
 from chain.errors import SignatureError
 from chain.messages import parse_address
 from chain.rpc import Rpc
-from chain.types import Address, BlockRef, Hash32
+from chain.types import MAX_EPOCH, Address, BlockRef, Hash32
 from chain.wallets import Asked
 from service.auth import Visitor, who
 from service.context import Context
@@ -22,8 +22,6 @@ from service.guard import ORIGIN
 from service.idempotency import Repeatable
 from service.rates import Limits
 
-MAX_EPOCH = 2**31 - 1
-"""Largest epoch that the tables hold."""
 EpochPath = Annotated[int, Path(ge=0, le=MAX_EPOCH)]
 HashPath = Annotated[Hash32, Path(pattern="^0x[0-9a-f]{64}$")]
 

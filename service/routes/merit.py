@@ -13,13 +13,13 @@ from chain import ledger as chain_ledger
 from chain.lines import Line
 from chain.messages import Ranking, checksum
 from chain.surplus import Surplus, in_words, next_payment
-from chain.types import Address, Hash32
+from chain.types import MAX_EPOCH, Address, Hash32
 from chain.verdict import Known, Verdict, verdicts
 from service.errors import NotFoundError
 from service.leaderboard import LEAST, SIXTH, Board, Merit
 from service.ledger import queries
 from service.ledger.tables import LabelRow, RankingRow, ScoreRow, TaskRow
-from service.routes.depends import MAX_EPOCH, Ctx, EpochPath, Reading, WalletPath
+from service.routes.depends import Ctx, EpochPath, Reading, WalletPath
 from service.routes.pages import NEXT, Paged
 
 router = APIRouter(tags=["public"])

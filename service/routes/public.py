@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
@@ -17,7 +17,7 @@ from chain.contracts import call
 from chain.ledger import EpochReport
 from chain.messages import checksum
 from chain.reason import why_zero
-from chain.types import Address, Hash32
+from chain.types import Address
 from service import training
 from service.context import Context, Payouts
 from service.errors import NotFoundError
@@ -33,9 +33,6 @@ from service.status import Status, read_status
 from trainer.rating import Result, rate
 
 router = APIRouter(tags=["public"])
-DigestPath = Annotated[str, Path(pattern="^0x[0-9a-f]{64}$")]
-
-
 LINES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}
 }
@@ -327,7 +324,7 @@ def bundle_by_hash(ctx: Ctx, data_hash: HashPath) -> FileResponse:
 
 
 @router.get("/epochs/{epoch}/rankings/{digest}/proof")
-def inclusion(ctx: Ctx, db: Reading, epoch: EpochPath, digest: DigestPath) -> Inclusion:
+def inclusion(ctx: Ctx, db: Reading, epoch: EpochPath, digest: HashPath) -> Inclusion:
     """That a ranking stands in a closed epoch's log: the proof leads to the ledger root on the chain."""
     report = chain_ledger.epoch_report(db, epoch)
     if report is None:
@@ -338,7 +335,7 @@ def inclusion(ctx: Ctx, db: Reading, epoch: EpochPath, digest: DigestPath) -> In
     tree = ctx.ledgers.find(epoch, report.ledger_root, lambda: queries.ledger_entries(db, epoch))
     return Inclusion(
         epoch=epoch, digest=row.digest, wallet=checksum(Address(row.wallet)), position=row.position,
-        received_at=row.received_at, ledger_root=report.ledger_root, proof=list(tree.proof(Hash32(digest))),
+        received_at=row.received_at, ledger_root=report.ledger_root, proof=list(tree.proof(digest)),
     )  # fmt: skip
 
 

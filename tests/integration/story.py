@@ -12,7 +12,7 @@ from sqlmodel import Session, SQLModel, create_engine
 
 from chain import ledger
 from chain.assignment import seed_commitment
-from chain.bundle import ZERO_HASH, Evidence, Run
+from chain.bundle import Evidence, Run
 from chain.contracts import Contract
 from chain.epoch import FAST, Closed, Facts, Standing, close, preference_lines, snapshot_hash
 from chain.evidence import check_evidence
@@ -23,7 +23,7 @@ from chain.opening import Opening
 from chain.publisher import Report
 from chain.stake import fold, stake_seconds
 from chain.transactions import transact
-from chain.types import BlockRef, Epoch, Wei
+from chain.types import ZERO_HASH, BlockRef, Epoch, Wei
 from tests.integration.conftest import TOKEN, Chain
 from tests.worlds import PEOPLE, evidence_of, first_standing
 
