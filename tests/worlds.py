@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
+from typing import Any
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -27,6 +28,8 @@ DOMAIN = Domain(31_337, Address("0x" + "5f" * 20))
 DISTRIBUTOR = Address("0x" + "d1" * 20)
 NO_COMMENT = text_hash("")
 """commentHash of a ranking without a comment: keccak256 of no bytes."""
+UNASKED: Any = None
+"""Contract wallets, where whoever signs has a key: they are not asked, and nobody could be."""
 GENEROUS = Rules(params=Params(c0=0, z_num=0, n1=6), overlap_min=5, overlap=6)
 """Pays from the first comparison on, so that small worlds have payouts, and asks everybody in them."""
 PEOPLE: tuple[LocalAccount, ...] = tuple(

@@ -36,7 +36,7 @@ from service.feedback import Accepted, Desk, Running, Sent, accept, accept_all
 from service.intake import Intake
 from service.ledger import queries
 from service.ledger.tables import EpochRow, LeaseRow, RankingRow, TaskRow
-from tests.worlds import NO_COMMENT
+from tests.worlds import NO_COMMENT, UNASKED
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))
 SEED, NOW, END = b"\7" * 32, 1_000_000, 2_000_000
@@ -66,7 +66,9 @@ class Person:
 
     def log_in(self, db: Any, **changes: Any) -> None:
         granted = self.session(**changes)
-        auth.log_in(db, SignedSession(granted, sign(granted, DOMAIN, self.wallet)), DOMAIN, 0, NOW, b"master")
+        auth.log_in(
+            db, SignedSession(granted, sign(granted, DOMAIN, self.wallet)), DOMAIN, 0, NOW, b"master", UNASKED
+        )
 
     def send(self, task: Task, **changes: Any) -> Sent:
         shown = display_order(SEED, self.address, task.hash(), task.hashes)
