@@ -145,7 +145,7 @@ def rankings(bundle: IO[bytes], _least: int) -> Iterator[Row]:
             found = Ranking.parse(line["ranking"])
             row = found.to_json() | {
                 "signature": str(line["signature"]), "position": _whole(line["position"]),
-                "receivedAt": _whole(line["receivedAt"]), "block": _whole(line.get("block", 0)),
+                "receivedAt": _whole(line["receivedAt"]), "block": _whole(line["block"]),
                 "digest": found.digest(domain),
             }  # fmt: skip
         yield row
