@@ -293,8 +293,8 @@ def _training_goes_on(ctx: Context, epoch: int) -> bool:
     with ctx.db.read() as db:
         if training.due(db, ctx.place, ctx.settings):
             return True
-        wanted = {r.job for r in queries.runs(db)}
-        return any(j.id in wanted and j.state in {"queued", "running"} for j in queries.jobs(db))
+        learning = queries.jobs_by_number(db, [r.job for r in queries.runs(db)])
+        return any(j.state in {"queued", "running"} for j in learning.values())
 
 
 def _pool(ctx: Context) -> list[arena.Prompt]:
