@@ -26,7 +26,7 @@ from service.guard import HEAD
 from service.ledger import queries
 from service.ledger.tables import EpochRow, ScoreRow
 from service.routes import merit
-from service.routes.depends import Ctx, EpochPath, HashPath, Reading, WalletPath
+from service.routes.depends import Ctx, EpochPath, HashPath, Reading, WalletPath, closed_report
 from service.routes.merit import Earned
 from service.routes.pages import NEXT, Paged
 from service.status import Status, read_status
@@ -306,9 +306,7 @@ class BundleFile(FileResponse):
 @router.get("/epochs/{epoch}/bundle", response_class=FileResponse, responses=LINES)
 def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
     """The epoch's bundle (JSON lines): all that a stranger needs, with the chain, to recompute it."""
-    report = chain_ledger.epoch_report(db, epoch)
-    if report is None:
-        raise NotFoundError(f"epoch {epoch} is not closed; its bundle is published then")
+    report = closed_report(db, epoch, "its bundle is published then")
     path = ctx.place.bundle_path(epoch)
     return BundleFile(path, headers={"ETag": f'"{report.data_hash}"'})
 
@@ -326,9 +324,7 @@ def bundle_by_hash(ctx: Ctx, data_hash: HashPath) -> FileResponse:
 @router.get("/epochs/{epoch}/rankings/{digest}/proof")
 def inclusion(ctx: Ctx, db: Reading, epoch: EpochPath, digest: HashPath) -> Inclusion:
     """That a ranking stands in a closed epoch's log: the proof leads to the ledger root on the chain."""
-    report = chain_ledger.epoch_report(db, epoch)
-    if report is None:
-        raise NotFoundError(f"epoch {epoch} is not closed; what stands in its log is proven then")
+    report = closed_report(db, epoch, "what stands in its log is proven then")
     row = queries.ranking_by_digest(db, epoch, digest)
     if row is None:
         raise NotFoundError(f"no ranking {digest} is in the log of epoch {epoch}")
