@@ -21,7 +21,6 @@ from chain.keys import address_of
 from chain.messages import Domain
 from chain.opening import Opening
 from chain.publisher import Report
-from chain.stake import fold, stake_seconds
 from chain.transactions import transact
 from chain.types import ZERO_HASH, BlockRef, Epoch, Wei
 from tests.integration.conftest import TOKEN, Chain
@@ -135,14 +134,7 @@ class Story:
             changes = ledger.stake_changes(session, snapshot.number)
             income = ledger.fundings(session, self.after, snapshot.number)
         engine.dispose()
-        start, funded = end - d.epoch_length, {}
-        for event in income:
-            funded[event.run] = Wei(funded.get(event.run, 0) + event.amount)
-        return Facts(
-            {a: stake_seconds(s, start) for a, s in fold(changes, start).items()},
-            {a: stake_seconds(s, end) for a, s in fold(changes, end).items()},
-            funded,
-        )
+        return Facts.of(changes, income, end - d.epoch_length, end)[0]
 
     def post(self, report: Report) -> None:
         self.chain.act(0, self.distributor, "post", astuple(report))
