@@ -97,6 +97,16 @@ class World:
         running.advance(sent, found)
         return found
 
+    def newcomer(self, number: int, **session: Any) -> Person:
+        """Log somebody new in, who holds every task."""
+        person = Person.new(number)
+        with self.db.write() as db:
+            person.log_in(db, **session)
+            held = {"epoch": 0, "wallet": person.address, "expires_at": NOW + 9, "staked": True}
+            queries.add(db, *(LeaseRow(task=t.hash(), **held) for t in self.tasks))
+            db.commit()
+        return person
+
     def log(self) -> list[tuple[Any, ...]]:
         with self.db.read() as db:
             rows = db.exec(select(RankingRow).order_by(col(RankingRow.position))).all()
@@ -222,17 +232,7 @@ def test_the_same_ranking_twice_in_a_batch_has_one_place_and_one_receipt(world: 
 
 
 def test_a_session_key_signs_no_more_than_its_wallet_allowed_also_within_a_batch(world: World) -> None:
-    person = Person.new(50)
-    with world.db.write() as db:
-        person.log_in(db, max_judgements=3)
-        queries.add(
-            db,
-            *(
-                LeaseRow(epoch=0, wallet=person.address, task=t.hash(), expires_at=NOW + 9, staked=True)
-                for t in world.tasks
-            ),
-        )
-        db.commit()
+    person = world.newcomer(50, max_judgements=3)
     running = Running(0, SEED)
     found = world.together([person.send(t) for t in world.tasks[:2]], running)
     found += world.together([person.send(t) for t in world.tasks[2:]], running)
@@ -241,17 +241,7 @@ def test_a_session_key_signs_no_more_than_its_wallet_allowed_also_within_a_batch
 
 
 def test_what_another_replica_took_in_counts_towards_the_limit(world: World) -> None:
-    person = Person.new(51)
-    with world.db.write() as db:
-        person.log_in(db, max_judgements=2)
-        queries.add(
-            db,
-            *(
-                LeaseRow(epoch=0, wallet=person.address, task=t.hash(), expires_at=NOW + 9, staked=True)
-                for t in world.tasks
-            ),
-        )
-        db.commit()
+    person = world.newcomer(51, max_judgements=2)
     here, there = Running(0, SEED), Running(0, SEED)
     world.together([world.people[0].send(world.tasks[0])], here)
     world.together([person.send(t) for t in world.tasks[:2]], there)
