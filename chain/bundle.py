@@ -18,8 +18,6 @@ from chain.messages import Ranking, Session, parse_address, parse_hash
 from chain.rules import Rules
 from chain.types import Address, Epoch, Hash32, Ratio
 
-ZERO_HASH = Hash32("0x" + 64 * "0")
-
 
 @dataclass(frozen=True, slots=True)
 class SignedSession:

@@ -10,16 +10,18 @@ from itertools import chain
 from typing import NamedTuple
 
 from chain import payout, score, spec
-from chain.bundle import ZERO_HASH, Evidence, Run, evidence_lines
+from chain.bundle import Evidence, Run, evidence_lines
 from chain.canonical import RunningHash
 from chain.collector import paused
+from chain.events import Funded
 from chain.feedback import Comparisons, PairKey, Task, comparisons
 from chain.gold import wrong_gold
 from chain.lines import Line, line_bytes
 from chain.merkle import ledger_root
-from chain.stake import mean_stake
+from chain.stake import Change, StakeAccount, fold, mean_stake, stake_seconds
 from chain.tree import SumTree
 from chain.types import (
+    ZERO_HASH,
     Address,
     Allocation,
     EpochScore,
@@ -71,6 +73,22 @@ class Facts:
     stake_end: Mapping[Address, int]
     funded: Mapping[int, Wei]
     """Revenue per run that came in after the snapshot before, up to this one."""
+
+    @classmethod
+    def of(
+        cls, changes: Sequence[Change], income: Iterable[Funded], start: int, end: int
+    ) -> tuple[Facts, dict[Address, StakeAccount]]:
+        """Return the facts by events, and the vault's slots at the epoch's end, to be held against the vault itself.
+
+        `changes` are all of stake up to the snapshot, `income` what came in after the one before.
+        """
+        before, after = fold(changes, start), fold(changes, end)
+        funded: dict[int, Wei] = {}
+        for event in income:
+            funded[event.run] = Wei(funded.get(event.run, 0) + event.amount)
+        begun = {a: stake_seconds(s, start) for a, s in before.items()}
+        ended = {a: stake_seconds(s, end) for a, s in after.items()}
+        return cls(begun, ended, funded), after
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,11 @@ class Wallets(Protocol):
         """Return whether the wallet's code accepts the signature at a block."""
 
 
-def _recovered(digest: Hash32, signature: str) -> Address:
-    """Return the key's address; an UnprovenError where these are other bytes, which only code could understand."""
+def recovered(digest: Hash32, signature: str) -> Address:
+    """Return the key's address; an UnprovenError where these are other bytes, which only code could understand.
+
+    Another SignatureError where they are none that anybody could understand.
+    """
     parse_signature(signature)
     try:
         return recover(digest, signature)
@@ -49,7 +52,7 @@ def check_session(signed: SignedSession, domain: Domain, epoch: int) -> Session:
     session = signed.session
     if session.epoch != epoch:
         raise SignatureError(f"session is for epoch {session.epoch}, not {epoch}; sign a new one")
-    signer = _recovered(session.digest(domain), signed.signature)
+    signer = recovered(session.digest(domain), signed.signature)
     if signer != session.wallet:
         raise UnprovenError(
             f"session of {session.wallet} was signed by {signer}: check the wallet, the chain id "
@@ -97,7 +100,7 @@ def _signed(
     An UnprovenError where no key that may sign for the wallet did: its code may accept it all the same.
     """
     digest = ranking.digest(domain)
-    signer = _recovered(digest, signature)
+    signer = recovered(digest, signature)
     if signer == ranking.wallet:
         return digest, signer
     ends = [s.not_after for s in sessions if s.wallet == ranking.wallet and s.key == signer]
@@ -121,7 +124,7 @@ def _check_asked(signed: SignedRanking, domain: Domain, wallets: Wallets | None)
     ranking, came = signed.ranking, signed.received_at
     digest = ranking.digest(domain)
     try:
-        own = _recovered(digest, signed.signature) == ranking.wallet
+        own = recovered(digest, signed.signature) == ranking.wallet
     except UnprovenError:
         own = False
     if own:
@@ -200,6 +203,14 @@ def _check_gold(evidence: Evidence) -> None:
             )
 
 
+def replayed(evidence: Evidence) -> Board:
+    """Return what the log of an epoch leaves; an error names the first entry that the rule does not give."""
+    header = evidence.header
+    board = Board(evidence.tasks, header.rules, bytes.fromhex(header.seed[2:]))
+    arrivals = [Arrival(r.position, r.ranking, r.received_at) for r in evidence.rankings]
+    return replay(board, in_order(evidence.handouts, evidence.skips, arrivals))
+
+
 def _check_log(evidence: Evidence) -> None:
     """Every hand-out is what the rule gives at its moment, every skip and ranking is of what its wallet held."""
     header = evidence.header
@@ -209,9 +220,7 @@ def _check_log(evidence: Evidence) -> None:
                 raise VerifyError(
                     f"{kind} {entry.number} of {entry.wallet}: at {entry.at}, outside {header.start}..{header.end}"
                 )
-    board = Board(evidence.tasks, header.rules, bytes.fromhex(header.seed[2:]))
-    arrivals = [Arrival(r.position, r.ranking, r.received_at) for r in evidence.rankings]
-    replay(board, in_order(evidence.handouts, evidence.skips, arrivals))
+    replayed(evidence)
 
 
 def _check_granted(

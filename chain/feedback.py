@@ -8,13 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from chain.canonical import canonical, hash_of, text_hash
 from chain.errors import ScoreInputError
 from chain.messages import Ranking
 from chain.rules import FLAGS, METHODS, SIZES
 from chain.types import Address, Hash32, Pair, Row
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRichComparisonT
 
 BUCKETS = 5
 
@@ -121,7 +124,7 @@ def summary_of(ranks: Sequence[int]) -> str:
     return " > ".join(" = ".join(groups[r]) for r in sorted(groups))
 
 
-def dense_ranks(marks: Sequence[int]) -> tuple[int, ...]:
+def dense_ranks(marks: Sequence[SupportsRichComparisonT]) -> tuple[int, ...]:
     """Return dense ranks of marks, the highest mark first: (7, 3, 7) gives (1, 2, 1)."""
     order = {mark: i + 1 for i, mark in enumerate(sorted(set(marks), reverse=True))}
     return tuple(order[m] for m in marks)

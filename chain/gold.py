@@ -11,11 +11,10 @@ from chain.canonical import canonical, hash_of
 from chain.feedback import Comparisons
 from chain.hashing import keccak256
 from chain.merkle import ledger_root
-from chain.types import ONE, Address, Hash32, PairResult
+from chain.types import NOBODY, ONE, Hash32, PairResult
 
 SURE: Final = (ONE + 900_000) // 2
 """Confidence of a label whose consensus is at least .9."""
-_NOBODY: Final = Address("0x" + 40 * "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def gold_root(tasks: Iterable[Hash32], gold: Mapping[Hash32, Gold], seed: bytes)
     once hand-outs have begun, which an operator could choose by who sees what.
     """
     answers = (gold.get(t) or Gold(t, (), salt_of(seed, t)) for t in tasks)
-    return ledger_root((gold_digest(g), _NOBODY) for g in answers)
+    return ledger_root((gold_digest(g), NOBODY) for g in answers)
 
 
 def judges(found: Comparisons) -> Counter[Hash32]:

@@ -58,11 +58,6 @@ class Head:
     """Oldest first, each the parent of the next."""
     finalized: BlockRef | None = None
 
-    @property
-    def latest(self) -> BlockRef | None:
-        """The newest block that is known; None before the first look."""
-        return self.blocks[-1].block if self.blocks else self.finalized
-
     def staked(self) -> dict[Address, Wei]:
         """Return the stake of every account whose stake changed in a block that is not final."""
         kinds = Staked | UnstakeRequested | UnstakeCancelled

@@ -27,7 +27,7 @@ from chain.events import Event, topics
 from chain.logs import events_of
 from chain.ranges import Range, read_ranges
 from chain.rpc import Rpc
-from chain.stake import StakeAccount, fold, stake_seconds
+from chain.stake import StakeAccount, stake_seconds
 from chain.transport import RpcAnswerError
 from chain.types import Address, BlockRef
 
@@ -262,12 +262,6 @@ def _surplus(block: BlockRef, owed: int, held: int, before: int) -> int:
             f"nobody claimed, and {before} that somebody sent: the node hides a claim, so use another one"
         )
     return held - owed
-
-
-def stake_at(session: Session, block: int) -> dict[Address, StakeAccount]:
-    """Return every account's stake as folded from the events up to and with `block`."""
-    changes = ledger.stake_changes(session, block)
-    return fold(changes, changes[-1].timestamp if changes else 0)
 
 
 def check_stake(

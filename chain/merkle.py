@@ -13,9 +13,9 @@ from typing import Final
 
 from chain.errors import BundleError
 from chain.hashing import keccak256
-from chain.types import Address, Hash32
+from chain.types import ZERO_HASH, Address, Hash32
 
-EMPTY_ROOT: Final = Hash32("0x" + 64 * "0")
+EMPTY_ROOT: Final = ZERO_HASH
 """Root of a ledger without entries, which OpenZeppelin leaves undefined; nothing can be proven under it."""
 
 
@@ -47,11 +47,6 @@ class LedgerTree:
 def ledger_root(entries: Iterable[tuple[Hash32, Address]]) -> Hash32:
     """Return the root over entries in any order, repeats counted once; EMPTY_ROOT when there are none."""
     return LedgerTree(entries).root
-
-
-def ledger_proof(entries: Iterable[tuple[Hash32, Address]], digest: Hash32) -> tuple[Hash32, ...]:
-    """Return the siblings from the digest's leaf up to the root; BundleError when the digest has no entry."""
-    return LedgerTree(entries).proof(digest)
 
 
 def verify_ledger_proof(root: Hash32, digest: Hash32, wallet: Address, proof: Sequence[Hash32]) -> bool:

@@ -42,12 +42,12 @@ def agree(
     first: int,
     block: BlockRef,
     wanted: int,
-    end: int | None = None,
+    end: int,
 ) -> None:
     """Ask `wanted` nodes, each by itself, for the hash of `block` and the events from block `first` up to it.
 
-    Every event must be the one that is stored. With `end` (Unix seconds) each must also hold `block` for the last before
-    it, and have a final one after it.
+    Every event must be the one that is stored, and each node must hold `block` for the last before `end` (Unix seconds)
+    and have a final one after it.
 
     A NodeError names who says what, and the first event that differs, where they do not; a QuorumError says who
     does not answer where fewer than `wanted` do.
@@ -80,10 +80,8 @@ def agree(
         )
 
 
-def _place(node: Rpc, number: int, end: int | None) -> tuple[Hash32, bool]:
+def _place(node: Rpc, number: int, end: int) -> tuple[Hash32, bool]:
     """Return a block's hash, and whether the node holds it for the last before `end`, for good."""
-    if end is None:
-        return node.block(number).hash, True
     here, after, final = node.blocks([number, number + 1, "finalized"])
     return here.hash, here.timestamp < end <= min(after.timestamp, final.timestamp)
 

@@ -29,8 +29,8 @@ from chain.events import (
 from chain.logs import events_of
 from chain.ranges import read_ranges
 from chain.rpc import Rpc
-from chain.stake import Change, fold, stake_seconds
-from chain.types import BlockRef, Wei
+from chain.stake import Change
+from chain.types import BlockRef
 
 
 def _events(rpc: Rpc, deployment: Deployment, until: int, last: Last) -> Iterator[Event]:
@@ -107,9 +107,9 @@ def facts_of(
     end = deployment.epoch_end(epoch)
     start = end - deployment.epoch_length
     changes = [c for block, c in record.stakes if block <= snapshot.number]
-    accounts, at_start = fold(changes, end), fold(changes, start)
-    ends = {a: stake_seconds(s, end) for a, s in accounts.items()}
     income = [e for e in record.fundings if e.block <= snapshot.number]
+    found, accounts = Facts.of(changes, (e for e in income if e.block > after), start, end)
+    ends = found.stake_end
     vault, distributor = deployment.stake_vault(), deployment.revenue_distributor()
     stored = call_each(rpc, vault, "stakeSecondsOf", [(a, end) for a in ends], block=snapshot)
     for account, seconds in zip(ends, stored, strict=True):
@@ -118,11 +118,7 @@ def facts_of(
     _same(epoch, "the stake of all accounts", sum(s.staked for s in accounts.values()), staked)
     revenue = call(rpc, distributor, "funded", block=snapshot)
     _same(epoch, "all revenue so far", sum(e.amount for e in income), revenue)
-    funded: dict[int, Wei] = {}
-    for event in income:
-        if event.block > after:
-            funded[event.run] = Wei(funded.get(event.run, 0) + event.amount)
-    return Facts({a: stake_seconds(s, start) for a, s in at_start.items()}, ends, funded)
+    return found
 
 
 def _same(epoch: int, what: str, found: int, stored: int) -> None:

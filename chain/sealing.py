@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from chain.assignment import seed_commitment
-from chain.bundle import ZERO_HASH, Evidence
+from chain.bundle import Evidence
 from chain.committer import EpochRecord, committed_lambda, epoch_record
 from chain.deployment import Deployment
 from chain.errors import VerifyError
 from chain.events import Posted
 from chain.opening import Opening
 from chain.rpc import Rpc
-from chain.types import Hash32, Ratio
+from chain.types import ZERO_HASH, Hash32, Ratio
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,21 +244,13 @@ def transact(
     function: str,
     *args: Any,
     value: int = 0,
-    timeout_s: float = TIMEOUT_S,
 ) -> Receipt:
     """Call a contract by a transaction and return its receipt, as `Courier.send` does.
 
     `value` is what is sent along, in wei of the chain's own coin.
     """
     data = contract.encode(function, *args)
-    return Courier(rpc, account).send(contract.address, data, value, timeout_s)
-
-
-def submit(
-    rpc: Rpc, account: Payer, to: Address | None, data: bytes, value: int = 0, *, timeout_s: float = TIMEOUT_S
-) -> Receipt:
-    """Send one transaction and return its receipt, as `Courier.send` does; `to` None creates a contract."""
-    return Courier(rpc, account).send(to, data, value, timeout_s)
+    return Courier(rpc, account).send(contract.address, data, value)
 
 
 def _reason(rpc: Rpc, receipt: Receipt) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, NewType
+from typing import Final, NamedTuple, NewType
 
 import msgspec
 
@@ -13,8 +13,17 @@ Address = NewType("Address", str)
 Hash32 = NewType("Hash32", str)
 """Lowercase 0x-hex of 32 bytes."""
 
+NOBODY: Final = Address("0x" + 40 * "0")
+"""The zero address, where no wallet is meant."""
+
+ZERO_HASH: Final = Hash32("0x" + 64 * "0")
+"""32 zero bytes, where there is nothing that could have a hash."""
+
 Epoch = NewType("Epoch", int)
 """Number of a half-open interval of block time, from 0."""
+
+MAX_EPOCH: Final = 2**31 - 1
+"""Largest epoch that the tables hold."""
 
 Wei = NewType("Wei", int)
 """Smallest unit of a token; an amount is never a float."""

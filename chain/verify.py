@@ -6,8 +6,8 @@ specification, not the operator's vectorised one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +29,7 @@ from chain.record import Record, facts_of, read_record
 from chain.rpc import Rpc
 from chain.sealing import Sealed, check_sealed, written
 from chain.served import Source, bundle_source
-from chain.types import BlockRef, Hash32, Wei
+from chain.types import BlockRef, Wei
 from chain.wallets import Asked
 
 __all__ = ["NothingPostedError", "Source", "Verified", "bundle_source", "verify", "verify_at"]
@@ -165,19 +165,13 @@ def _read(epoch: int, file: IO[bytes]) -> Evidence:
         raise BundleError(f"bundle of epoch {epoch}, {error}") from error
 
 
-def _check_evidence(evidence: Evidence, domain: Domain, rpc: Rpc) -> dict[int, Hash32]:
+@contextmanager
+def _named(epoch: int) -> Iterator[None]:
+    """Put the epoch in front of what is found wrong in it."""
     try:
-        return check_evidence(evidence, domain, Asked(rpc))
+        yield
     except VerifyError as error:
-        raise VerifyError(f"epoch {evidence.header.epoch}, {error}") from error
-
-
-def _check_staked(evidence: Evidence, record: Record) -> None:
-    try:
-        least = evidence.header.rules.stake_least
-        check_staked(evidence.handouts, (change for _, change in record.stakes), least)
-    except VerifyError as error:
-        raise VerifyError(f"epoch {evidence.header.epoch}, {error}") from error
+        raise VerifyError(f"epoch {epoch}, {error}") from error
 
 
 def _recompute(
@@ -199,10 +193,13 @@ def _recompute(
     _check_runs(evidence, before.standing, learned)
     progress(f"checking {len(evidence.rankings)} signatures", 0.1)
     domain = Domain(deployment.chain_id, deployment.vault)
-    digests = _check_evidence(evidence, domain, rpc)
+    with _named(epoch):
+        digests = check_evidence(evidence, domain, Asked(rpc))
     progress("recomputing scores and payouts", 0.6)
     facts = facts_of(rpc, deployment, record, epoch, before.snapshot, snapshot)
-    _check_staked(evidence, record)  # after the node's events were held against the vault
+    with _named(epoch):  # after the node's events were held against the vault
+        least = evidence.header.rules.stake_least
+        check_staked(evidence.handouts, (change for _, change in record.stakes), least)
     given = Comparison(epoch, file)
     closed = close(evidence, facts, before.standing, SPEC, digests, given.expect)
     given.expect_end()

@@ -13,7 +13,7 @@ from chain.errors import RpcError, SignatureError
 from chain.messages import parse_signature
 from chain.rpc import Rpc
 from chain.transport import RpcAnswerError
-from chain.types import Address, BlockRef, Hash32
+from chain.types import NOBODY, Address, BlockRef, Hash32
 
 MAGIC: Final = bytes.fromhex("6492" * 16)
 """What an ERC-6492 signature ends with."""
@@ -21,14 +21,13 @@ GAS: Final = 15_000_000
 """Of the whole question: more than the probe's own limits add up to, and less than nodes allow a call."""
 NO_CODE, ACCEPTED, REFUSED = b"\x00", b"\x01", b"\x02"
 """What the probe answers."""
-_NOBODY: Final = Address("0x" + 40 * "0")
 
 
 class Question(NamedTuple):
     """What a wallet is asked: the inner signature, and who deploys or prepares the wallet first where it must be."""
 
     signature: bytes
-    factory: Address = _NOBODY
+    factory: Address = NOBODY
     preparation: bytes = b""
 
 

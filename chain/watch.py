@@ -29,13 +29,12 @@ from chain.served import Served, Source, hash_served, published_leaves
 from chain.signer import Payer
 from chain.transactions import Courier
 from chain.transport import RpcAnswerError
-from chain.types import Address, BlockRef, Hash32, Leaf, Wei
+from chain.types import ZERO_HASH, Address, BlockRef, Hash32, Leaf, Wei
 from chain.verify import verify
 
 log = logging.getLogger(__name__)
 NOTHING: Final = Wei(0)
-_ZERO: Final = Hash32("0x" + 64 * "0")
-_NOBODY: Final = PostedTree(_ZERO, NOTHING, 0, {})
+_NOBODY: Final = PostedTree(ZERO_HASH, NOTHING, 0, {})
 """A tree that pays nobody, or of which nothing is known."""
 
 
@@ -256,7 +255,7 @@ class Watcher:
         """Return the active tree, as it is remembered or else as its bundle says; a BundleError without either."""
         distributor = self.deployment.revenue_distributor()
         committed = call(self.rpc, distributor, "activeCommitment", block=head)
-        if committed == _ZERO:
+        if committed == ZERO_HASH:
             return _NOBODY
         following, total, depth = call(self.rpc, distributor, "active", block=head)
         kept = self._memory.recall(committed, total, depth)

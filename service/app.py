@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from importlib import resources
+from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from sqlalchemy.exc import InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,6 +20,7 @@ from chain.errors import HapticError, RpcError
 from service import docs, jobs
 from service.clock import Stakes
 from service.context import Context
+from service.database import BUSY_ERRORS
 from service.errors import ServiceError
 from service.events import Events, read_counts
 from service.guard import PROBLEM, Guard, problem
@@ -37,8 +37,6 @@ BUSY = (
     "the database is busy, full or away, so this was not recorded for certain; send it again, it counts once"
 )
 """A connection that was lost during a commit leaves open whether it was done."""
-BUSY_ERRORS = (OperationalError, InternalError, PoolTimeoutError)
-"""The database is locked, full, gone, its disk broken, being restarted, or a standby that only reads."""
 
 
 async def _on_service_error(_request: Request, error: Exception) -> JSONResponse:
@@ -84,6 +82,13 @@ async def _on_fault(_request: Request, _error: Exception) -> JSONResponse:
     return problem(500, "this is a fault of the service, and stands in its log; try again later")
 
 
+HANDLERS: Final[Mapping[type[Exception], Callable[[Request, Exception], Awaitable[JSONResponse]]]] = {
+    HapticError: _on_service_error, RequestValidationError: _on_invalid, HTTPException: _on_http,
+    ClientDisconnect: _on_gone, **dict.fromkeys(BUSY_ERRORS, _on_busy),
+}  # fmt: skip
+"""What is answered where no route did; a fault of this program is not among them, because it has to be logged."""
+
+
 class Lane:
     """Takes one route past the framework: what it does for any route takes longer than all that a ranking needs.
 
@@ -103,14 +108,9 @@ class Lane:
         request = Request(scope, receive)
         try:
             response = await self._handle(request)
-        except HapticError as error:
-            response = await _on_service_error(request, error)
-        except RequestValidationError as error:
-            response = await _on_invalid(request, error)
-        except ClientDisconnect as error:
-            response = await _on_gone(request, error)
-        except BUSY_ERRORS as error:
-            response = await _on_busy(request, error)
+        except tuple(HANDLERS) as error:
+            kind = next(kind for kind in type(error).__mro__ if kind in HANDLERS)
+            response = await HANDLERS[kind](request, error)
         await response(scope, receive, send)
 
 
@@ -144,13 +144,9 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     app.state.events = Events(lambda: read_counts(ctx))
     limits = app.state.limits = Limits(ctx.settings)
     app.state.stakes = Stakes(ctx.reader, ctx.deployment)
-    app.add_exception_handler(HapticError, _on_service_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(ClientDisconnect, _on_gone)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, _on_fault)
-    for busy in BUSY_ERRORS:
-        app.add_exception_handler(busy, _on_busy)
     app.include_router(contributor.router, prefix="/v1")
     app.include_router(public.router, prefix="/v1")
     app.include_router(merit.router, prefix="/v1")

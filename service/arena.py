@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from chain.canonical import text_hash
 from chain.errors import HapticError
-from chain.feedback import Task
+from chain.feedback import Task, dense_ranks
 from chain.gold import Gold, salt_of
 from chain.hashing import keccak256
 from chain.messages import parse_address
@@ -119,9 +120,8 @@ def lexicon_gold(plans: Sequence[Plan], share_ppm: int) -> list[Plan]:
     result = list(plans)
     for i in clearest:
         task = plans[i].task
-        marks = [lexicon.score(task.prompt, t) for t in task.responses]
-        order = {m: n + 1 for n, m in enumerate(sorted(set(marks), reverse=True))}
-        result[i] = replace(plans[i], gold_ranks=tuple(order[m] for m in marks))
+        ranks = dense_ranks([lexicon.score(task.prompt, t) for t in task.responses])
+        result[i] = replace(plans[i], gold_ranks=ranks)
     return result
 
 
@@ -133,16 +133,15 @@ def file_gold(
     `used` returns which of the hashes that it is given are those of a task of any epoch.
     """
     plans: dict[Hash32, Plan] = {}
-    for number, raw in numbered_lines(path, "HAPTIC_GOLD_FILE"):
+    for where, row in numbered_rows(path, "HAPTIC_GOLD_FILE"):
         try:
-            row = json.loads(raw)
             # As answers of models are: what looks different may tell which tasks are gold.
             found = [redact(text, (), row["prompt"]) for text in row["responses"]]
             texts, ranks = [f.shown for f in found], [int(r) for r in row["ranks"]]
             task = Task.of(clean(row["prompt"]), texts, methods_for(len(texts), rules.methods))
             place = dict(zip(texts, ranks, strict=True))
         except (ValueError, KeyError, TypeError, AttributeError, HapticError) as error:
-            raise ConfigError(f"{path}, line {number}: {error}") from error
+            raise ConfigError(f"{where}: {error}") from error
         given, changed = tuple(place[t] for t in task.responses), tuple(f for f in found if f.changed)
         plans.setdefault(task.hash(), Plan(task, ("gold",) * len(texts), given, changed))
     gone = used(plans.keys())
@@ -155,27 +154,37 @@ def read_prompts(path: Path) -> list[Prompt]:
     The author, a wallet that is not asked about its own prompt, may be left out.
     """
     prompts: dict[str, Prompt] = {}
-    for number, raw in numbered_lines(path, "HAPTIC_PROMPTS_FILE"):
+    for where, row in numbered_rows(path, "HAPTIC_PROMPTS_FILE"):
         try:
-            row = json.loads(raw)
             author = parse_address(row["author"], "author") if row.get("author") else ""
             found = Prompt(clean(str(row["prompt"])), author)
         except (ValueError, KeyError, TypeError, AttributeError, HapticError) as error:
             raise ConfigError(
-                f'{path}, line {number}: expected {{"prompt": "…"}}, and perhaps "author", found {raw[:60]!r}: {error}'
+                f'{where}: expected {{"prompt": "…"}}, and perhaps "author", found {str(row)[:60]}: {error}'
             ) from error
         if prompts.setdefault(found.text, found) != found:
-            raise ConfigError(f"{path}, line {number}: the prompt stands there twice, by different authors")
+            raise ConfigError(f"{where}: the prompt stands there twice, by different authors")
     return list(prompts.values())
 
 
-def numbered_lines(path: Path, variable: str) -> list[tuple[int, str]]:
-    """Return the lines of a file that are not empty, numbered from 1; only a newline ends one."""
+def numbered_rows(path: Path, variable: str) -> Iterator[tuple[str, Any]]:
+    """Yield where each line of a JSONL file stands, in words for an error, and what it says; empty lines are left out.
+
+    ConfigError names the line that is no JSON. Only a newline ends one.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{variable} {path} cannot be read: {error}") from error
-    return [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{variable} {path}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{where}: it is not JSON: {error}") from error
+        yield where, row
 
 
 def gold_share(rules: Rules, epoch: int) -> int:

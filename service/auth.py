@@ -57,13 +57,7 @@ def _token(master: bytes, digest: Hash32) -> str:
 
 
 def log_in(
-    db: Db,
-    signed: SignedSession,
-    domain: Domain,
-    epoch: int,
-    now: int,
-    master: bytes,
-    wallets: Asked | None = None,
+    db: Db, signed: SignedSession, domain: Domain, epoch: int, now: int, master: bytes, wallets: Asked
 ) -> str:
     """Record a signed session and return its bearer token; nothing is recorded unless all of it holds.
 
@@ -75,8 +69,6 @@ def log_in(
         check_session(signed, domain, epoch)
     except UnprovenError as error:
         unproven = str(error)
-        if wallets is None:
-            raise RejectedError(unproven) from error
     except SignatureError as error:
         raise RejectedError(str(error)) from error
     if session.not_after <= now:
@@ -86,7 +78,7 @@ def log_in(
             f"termsHash {session.terms_hash} is not that of the terms in force, {terms_hash()}"
         )
     digest = session.digest(domain)
-    if unproven and wallets is not None:
+    if unproven:
         block = accepted_at(wallets, session.wallet, digest, signed.signature, now, unproven)
         signed = replace(signed, block=block)
     token = _token(master, digest)

@@ -137,6 +137,14 @@ class Context:
         """The EIP-712 domain of all signed messages."""
         return self.place.domain
 
+    def payer(self) -> Signer:
+        """Return who signs what is posted; a ConfigError where nobody does here."""
+        if self.poster is None:
+            raise ConfigError(
+                "the poster's key is missing: set HAPTIC_POSTER_KEYFILE, or HAPTIC_POSTER_SIGNER"
+            )
+        return self.poster
+
     def close(self) -> None:
         """Let go of the node, the signer and the database."""
         if isinstance(self.poster, RemoteSigner):

@@ -14,7 +14,8 @@ import msgspec
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, NullPool, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session, create_engine
 
 from chain.ledger.faults import hide_rows
@@ -30,6 +31,8 @@ KEPT, AT_MOST = 10, 30
 """Connections to PostgreSQL, kept open and in all: three replicas find room in the 100 that it allows by default."""
 LEASE_S = 12
 """A session that holds a SessionLock and is silent for so long is ended by PostgreSQL, and the lock is free."""
+BUSY_ERRORS = (OperationalError, InternalError, PoolTimeoutError)
+"""The database is locked, full, gone, its disk broken, being restarted, or a standby that only reads."""
 JSON: Mapping[str, Any] = {
     "json_serializer": lambda value: msgspec.json.encode(value).decode(), "json_deserializer": msgspec.json.decode,
 }  # fmt: skip

@@ -15,7 +15,7 @@ from sqlmodel import Session as Db
 
 from chain import ledger as chain_ledger
 from chain.assignment import epoch_seed, seed_commitment
-from chain.bundle import ZERO_HASH, Evidence, Header, SignedRanking, SignedSession, read_evidence
+from chain.bundle import Evidence, Header, SignedRanking, SignedSession, read_evidence
 from chain.collector import paused
 from chain.contracts import call
 from chain.deployment import Deployment
@@ -35,8 +35,7 @@ from chain.quorum import agree
 from chain.rpc import Rpc
 from chain.rules import Rules
 from chain.served import parts_of, spool
-from chain.stake import fold, stake_seconds
-from chain.types import Address, BlockRef, Epoch, Hash32, Ratio, Wei
+from chain.types import NOBODY, ZERO_HASH, Address, BlockRef, Epoch, Hash32, Ratio
 from chain.verdict import Known
 from chain.wallets import Remembered
 from service.arena import Plan, gold_of, task_of
@@ -60,9 +59,6 @@ from service.scores import StoredScores
 
 EPOCHS = "epochs"
 """Under this name one transaction at a time opens, closes or reopens an epoch: each follows from the one before."""
-
-
-NOBODY = Address("0x" + 40 * "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,17 +229,11 @@ def facts(db: Db, rpc: Rpc, place: Place, epoch: int, snapshot: BlockRef) -> Fac
     """Return stake and revenue at the snapshot, folded from indexed events and held against the vault's storage."""
     start, end = place.start(epoch), place.start(epoch + 1)
     changes = chain_ledger.stake_changes(db, snapshot.number)
-    accounts, at_start = fold(changes, end), fold(changes, start)
+    income = chain_ledger.fundings(db, _last_before(db, place, epoch), snapshot.number)
+    found, accounts = Facts.of(changes, income, start, end)
     check_stake(rpc, place.deployment, accounts, snapshot, end)
     _check_funded(db, rpc, place, snapshot)
-    funded: dict[int, Wei] = {}
-    for event in chain_ledger.fundings(db, _last_before(db, place, epoch), snapshot.number):
-        funded[event.run] = Wei(funded.get(event.run, 0) + event.amount)
-    return Facts(
-        stake_start={a: stake_seconds(s, start) for a, s in at_start.items()},
-        stake_end={a: stake_seconds(s, end) for a, s in accounts.items()},
-        funded=funded,
-    )
+    return found
 
 
 def _last_before(db: Db, place: Place, epoch: int) -> int:
@@ -343,6 +333,7 @@ def _close(
     found = evidence(db, place, row, snapshot, before)
     digests = check_evidence(found, place.domain, wallets)
     least = found.header.rules.stake_least
+    # Read once more, so that they are not in memory while all that was signed is.
     check_staked(found.handouts, chain_ledger.stake_changes(db, snapshot.number), least)
     closed = close(found, known, before, FAST, digests, bundle.write)
     # One by one: `writelines` would hold all of them before the first is on disk.

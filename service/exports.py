@@ -19,13 +19,12 @@ from chain.canonical import text_hash
 from chain.errors import BundleError, HapticError
 from chain.lines import MAX_LINE_BYTES, Line, raw_lines, read_line
 from chain.messages import Domain, Ranking, parse_address
+from chain.types import NOBODY, ONE
 from service.errors import BadRequestError
 
 Kind: TypeAlias = Literal["preference", "unpaired", "rankings"]
 Row: TypeAlias = dict[str, Any]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-ONE: Final = 1_000_000
-"""Confidence and log-odds stand in a bundle as millionths."""
 COLUMNS: Final[Mapping[Kind, Mapping[str, str]]] = {
     "preference": {
         "prompt": "string", "chosen": "string", "rejected": "string", "margin": "double",
@@ -136,7 +135,7 @@ def rankings(bundle: IO[bytes], _least: int) -> Iterator[Row]:
     `digest` is what the signature is of (EIP-712). `block` is where a contract wallet's signature was checked, 0
     for one that any key made. Who let a session key sign for a wallet stands in the bundle's `session` lines.
     """
-    domain = Domain(0, parse_address("0x" + 40 * "0"))
+    domain = Domain(0, NOBODY)
     for number, line in _lines(bundle):
         with _blamed(number, line):
             if line["kind"] == "epoch":
@@ -146,7 +145,7 @@ def rankings(bundle: IO[bytes], _least: int) -> Iterator[Row]:
             found = Ranking.parse(line["ranking"])
             row = found.to_json() | {
                 "signature": str(line["signature"]), "position": _whole(line["position"]),
-                "receivedAt": _whole(line["receivedAt"]), "block": _whole(line.get("block", 0)),
+                "receivedAt": _whole(line["receivedAt"]), "block": _whole(line["block"]),
                 "digest": found.digest(domain),
             }  # fmt: skip
         yield row

@@ -19,9 +19,9 @@ from chain import ledger as chain_ledger
 from chain.assignment import display_order, method_of
 from chain.canonical import text_hash
 from chain.errors import HapticError, SignatureError, UnprovenError
-from chain.evidence import CLOCK_SKEW_S, check_signer
+from chain.evidence import CLOCK_SKEW_S, check_signer, recovered
 from chain.feedback import Task, check_ranking
-from chain.messages import Domain, Ranking, Receipt, Session, parse_signature, recover, sign_with
+from chain.messages import Domain, Ranking, Receipt, Session, sign_with
 from chain.rules import Rules
 from chain.types import Address, Epoch, Hash32, Wei
 from service import handouts
@@ -33,8 +33,6 @@ from service.ledger.intake import Lease, NewRanking
 MAX_COMMENT = 4000
 MAX_REVISIONS = 20
 """Most revisions of one ranking: all of them are published."""
-NO_COMMENT = text_hash("")
-"""commentHash of a ranking without a comment: keccak256 of no bytes."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +87,11 @@ class Sent:
             )
         digest = ranking.digest(domain)
         try:
-            parse_signature(signature)
+            return cls(ranking, signature, comment, digest, recovered(digest, signature))
+        except UnprovenError as error:
+            return cls(ranking, signature, comment, digest, None, str(error))
         except SignatureError as error:
             raise RejectedError(str(error)) from error
-        try:
-            return cls(ranking, signature, comment, digest, recover(digest, signature))
-        except SignatureError as error:
-            return cls(ranking, signature, comment, digest, None, str(error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias
 
 from chain.rules import SIZES
 from service.judged import Judged, merged
 from trainer.preferences import ONE_PPM, Comparison
 
 Target: TypeAlias = Literal["preferences", "tasks", "gold"]
-TARGETS: Final[tuple[Target, ...]] = get_args(Target)
 NO_EPOCH: Final = 0
 """Epoch of a comparison that no epoch judged: the trainer's format wants one, and weighs none by it."""
 

@@ -15,11 +15,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy.exc import InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-
 from service.clock import ChainClock
-from service.database import Database
+from service.database import BUSY_ERRORS, Database
 from service.epochs import Place
 from service.errors import ConflictError, ServiceError, UnavailableError
 from service.feedback import Accepted, Desk, Running, Sent, accept_all
@@ -86,7 +83,7 @@ class Intake:
         """Return what became of each; what fails for all, such as a database that is away, is said to each."""
         try:
             return self._commit(epoch, [item.sent for item in items])
-        except (ServiceError, OperationalError, InternalError, PoolTimeoutError) as error:
+        except (ServiceError, *BUSY_ERRORS) as error:
             self._running = None
             return [error] * len(items)
         except Exception as error:

@@ -151,9 +151,7 @@ def write_close(ctx: Context, row: EpochRow, *, dry_run: bool = False) -> Outcom
 
 
 def _writer(ctx: Context, db: Db, *, dry_run: bool) -> Writer:
-    if ctx.poster is None:
-        raise ConfigError("the poster's key is missing: set HAPTIC_POSTER_KEYFILE, or HAPTIC_POSTER_SIGNER")
-    return Writer(ctx.rpc, db, ctx.deployment, ctx.poster, dry_run)
+    return Writer(ctx.rpc, db, ctx.deployment, ctx.payer(), dry_run)
 
 
 def _note(ctx: Context, epoch: int) -> None:
@@ -235,17 +233,16 @@ def _anchored(ctx: Context, epoch: int) -> bool:
 
 def _step(ctx: Context, row: EpochReport, state: publisher.ChainState) -> str:
     """Post this report, wait for its window, or activate it."""
-    if ctx.poster is None:
-        raise ConfigError("the poster's key is missing: set HAPTIC_POSTER_KEYFILE, or HAPTIC_POSTER_SIGNER")
+    poster = ctx.payer()
     with ctx.db.stepwise() as db:
         # It posts only what is not there, and raises where the chain has another report for the epoch.
-        publisher.publish(ctx.rpc, db, ctx.deployment, ctx.poster, publisher.report_of(row))
+        publisher.publish(ctx.rpc, db, ctx.deployment, poster, publisher.report_of(row))
         if state.pending_epoch != row.epoch:
             return _mark(ctx, row, "posted")
         if state.time < state.active_at:
             _mark(ctx, row, "posted")
             return f"epoch {row.epoch} is posted; its challenge window ends at {show_when(state.active_at, state.time)}"
-        publisher.activate(ctx.rpc, db, ctx.deployment, ctx.poster, row.epoch)
+        publisher.activate(ctx.rpc, db, ctx.deployment, poster, row.epoch)
     return _mark(ctx, row, "active")
 
 
@@ -296,8 +293,8 @@ def _training_goes_on(ctx: Context, epoch: int) -> bool:
     with ctx.db.read() as db:
         if training.due(db, ctx.place, ctx.settings):
             return True
-        wanted = {r.job for r in queries.runs(db)}
-        return any(j.id in wanted and j.state in {"queued", "running"} for j in queries.jobs(db))
+        learning = queries.jobs_by_number(db, [r.job for r in queries.runs(db)])
+        return any(j.state in {"queued", "running"} for j in learning.values())
 
 
 def _pool(ctx: Context) -> list[arena.Prompt]:

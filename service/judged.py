@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias
 
 from chain.errors import HapticError
+from chain.feedback import dense_ranks
 from chain.messages import parse_address
 
 Format: TypeAlias = Literal["rankings", "dialogues", "pairs"]
 Signs: TypeAlias = Mapping[tuple[int, int], int]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 TURN: Final = "\n\nAssistant:"
 """What begins a turn of the assistant in a dialogue of one text."""
 _WINNERS: Final = {"left": 1, "right": -1, "tie": 0}
@@ -56,12 +56,6 @@ class Judged:
         return {who: ranks for who, ranks in found if ranks}
 
 
-def dense(ranks: Sequence[int]) -> tuple[int, ...]:
-    """Return ranks without gaps, from 1: (10, 30, 10) gives (1, 2, 1)."""
-    order = {r: i + 1 for i, r in enumerate(sorted(set(ranks)))}
-    return tuple(order[r] for r in ranks)
-
-
 def signs_of(ranks: Sequence[int]) -> Signs:
     """Return what ranks say of each pair."""
     return {
@@ -71,11 +65,11 @@ def signs_of(ranks: Sequence[int]) -> Signs:
 
 def _order(signs: Signs, size: int) -> tuple[int, ...]:
     """Return the dense ranks that say just this of each pair, or nothing where no ranks do."""
-    beaten = [0] * size
+    won = [0] * size
     for (i, j), sign in signs.items():
-        beaten[i] += sign < 0
-        beaten[j] += sign > 0
-    ranks = dense(beaten)
+        won[i] += sign > 0
+        won[j] += sign < 0
+    ranks = dense_ranks(won)
     return ranks if signs_of(ranks) == signs else ()
 
 
@@ -183,7 +177,7 @@ def _rankings(row: Mapping[str, Any], who: str) -> Judged:
             raise FeedbackFileError(
                 f"{place}ranks: expected {len(texts)} whole numbers, 1 the best, one for each response, found {ranks!r}"
             )
-        signs.setdefault(_text(said, "annotator", place), signs_of(dense(ranks)))
+        signs.setdefault(_text(said, "annotator", place), signs_of(ranks))
     if "pairs" in row:
         signs.setdefault(who, _signs(row, len(texts)))
     return Judged(prompt, texts, systems, signs)

@@ -6,9 +6,8 @@ import hmac
 
 from sqlmodel import Session as Db
 
-from chain.errors import SignatureError
-from chain.evidence import CLOCK_SKEW_S
-from chain.messages import parse_signature, recover
+from chain.errors import SignatureError, UnprovenError
+from chain.evidence import CLOCK_SKEW_S, recovered
 from chain.siwe import SignIn, authority_of, personal_hash, seconds
 from chain.wallets import Asked
 from service.auth import TERMS, token_hash
@@ -81,14 +80,12 @@ def _check_signature(message: SignIn, text: str, signature: str, now: int, walle
     """Raise unless the wallet signed the text, by its key or by its code."""
     digest = personal_hash(text)
     try:
-        parse_signature(signature)
+        signer = recovered(digest, signature)
+        said = f"the login of {message.address} was signed by {signer}"
+    except UnprovenError as error:
+        signer, said = None, str(error)
     except SignatureError as error:
         raise RejectedError(str(error)) from error
-    try:
-        signer = recover(digest, signature)
-        said = f"the login of {message.address} was signed by {signer}"
-    except SignatureError as error:
-        signer, said = None, str(error)
     if signer != message.address:
         accepted_at(wallets, message.address, digest, signature, now, said)
 

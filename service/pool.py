@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,7 +10,7 @@ from chain.errors import HapticError
 from chain.feedback import Task
 from chain.messages import parse_address
 from chain.rules import Rules
-from service.arena import Plan, methods_for, numbered_lines
+from service.arena import Plan, methods_for, numbered_rows
 from service.errors import ConfigError
 from service.redaction import clean, redact
 
@@ -34,11 +33,11 @@ def file_tasks(path: Path, rules: Rules, wanted: int, used: Container[Content]) 
     file: it is found before the first task of the file is handed out.
     """
     plans: dict[Content, Plan] = {}
-    for number, raw in numbered_lines(path, "HAPTIC_TASKS_FILE"):
+    for where, row in numbered_rows(path, "HAPTIC_TASKS_FILE"):
         try:
-            plan = _plan(json.loads(raw), rules)
-        except (ValueError, RecursionError, HapticError) as error:
-            raise ConfigError(f"HAPTIC_TASKS_FILE {path}, line {number}: {error}") from error
+            plan = _plan(row, rules)
+        except (ValueError, HapticError) as error:
+            raise ConfigError(f"{where}: {error}") from error
         content = content_of(plan.task)
         if len(plans) < wanted and content not in used:
             plans.setdefault(content, plan)

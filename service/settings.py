@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     rules_file: Path | None = None
     """JSON file of the rules (see chain.rules); default: the v1 rules."""
     prompts_file: Path | None = None
-    """JSONL of {"prompt"}: what the models are asked. On a devnet the default is made up."""
+    """JSONL of {"prompt", "author"?}: what the models are asked. On a devnet the default is made up."""
     tasks_file: Path | None = None
     """JSONL of {"prompt", "responses", "origins"?, "author"?}: the operator's own tasks, each asked once, beside the
     arena's."""

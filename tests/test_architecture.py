@@ -223,13 +223,34 @@ def test_the_readme_names_every_module() -> None:
     assert missing == []
 
 
+def _slugs(file: Path) -> set[str]:
+    """Return the anchors of a Markdown file's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found: list[str] = []
+    for heading in re.findall(r"^#{1,6} +(.*?) *$", text, re.MULTILINE):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        found.append(re.sub(r"[^\w\- ]", "", words).replace(" ", "-"))
+    return {f"{slug}-{n}" if (n := found[:place].count(slug)) else slug for place, slug in enumerate(found)}
+
+
 def test_what_the_readmes_link_to_is_there() -> None:
     for readme in (ROOT, *(ROOT / p for p in ("chain", "service", "trainer", "contracts", "tests"))):
         file = readme / "README.md"
         if not file.exists():
             continue
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", file.read_text(encoding="utf-8")):
-            assert (readme / target).exists(), f"{file.relative_to(ROOT)} links to {target}"
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", file.read_text(encoding="utf-8")):
+            path, _, anchor = target.partition("#")
+            there = readme / path if path else file
+            assert there.exists(), f"{file.relative_to(ROOT)} links to {target}"
+            assert not anchor or anchor in _slugs(there), f"{file.relative_to(ROOT)} links to {target}"
+
+
+def test_an_anchor_is_a_headings_words_as_github_joins_them(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text(
+        "# What it *costs*, with `a_b` & [all](x.md)\n```\n# none\n```\n## Two\n## Two\n", encoding="utf-8"
+    )
+    assert _slugs(file) == {"what-it-costs-with-a_b--all", "two", "two-1"}
 
 
 def test_every_file_says_in_one_sentence_what_it_is_for() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
+from typing import Any
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from chain.assignment import display_order, method_of
 from chain.board import Arrival, Board
-from chain.bundle import ZERO_HASH, Evidence, Header, Run, SignedRanking, SignedSession
+from chain.bundle import Evidence, Header, Run, SignedRanking, SignedSession
 from chain.canonical import text_hash
 from chain.epoch import Facts, Standing
 from chain.feedback import Task, dense_ranks, summary_of
@@ -20,12 +21,15 @@ from chain.hashing import keccak256
 from chain.keys import address_of
 from chain.messages import Domain, Ranking, Session, sign
 from chain.rules import METHODS, SIZES, Rules
-from chain.types import Address, Epoch, Hash32, Params, Ratio, Wei
+from chain.types import ZERO_HASH, Address, Epoch, Hash32, Params, Ratio, Wei
 
 GENESIS, LENGTH = 1_800_000_000, 600
 DOMAIN = Domain(31_337, Address("0x" + "5f" * 20))
 DISTRIBUTOR = Address("0x" + "d1" * 20)
 NO_COMMENT = text_hash("")
+"""commentHash of a ranking without a comment: keccak256 of no bytes."""
+UNASKED: Any = None
+"""Contract wallets, where whoever signs has a key: they are not asked, and nobody could be."""
 GENEROUS = Rules(params=Params(c0=0, z_num=0, n1=6), overlap_min=5, overlap=6)
 """Pays from the first comparison on, so that small worlds have payouts, and asks everybody in them."""
 PEOPLE: tuple[LocalAccount, ...] = tuple(

@@ -69,13 +69,10 @@ __all__ = [
     "TransactionRow",
     "Uint",
     "add_attempt",
-    "add_events",
     "add_transaction",
     "advance",
     "attempts",
     "checkpoint",
-    "claimed_totals",
-    "claims",
     "count_events",
     "epoch_report",
     "epoch_reports",
@@ -253,12 +250,6 @@ def store(session: Session, rows: EventRows) -> None:
         session.connection().execute(insert(ReportRow), rows.reports)
 
 
-def add_events(session: Session, events: Sequence[Event], last: Last) -> None:
-    """Store events in their order, and take them into `last`."""
-    load_balances(session, events, last)
-    store(session, take(events, last))
-
-
 def unknown_accounts(events: Iterable[Event], last: Last) -> set[Address]:
     """Return the accounts in `events` whose balances have to be loaded into `last` first."""
     named = {e.account for e in events if isinstance(e, StakeEvent | Claimed)}
@@ -363,24 +354,9 @@ def fundings(session: Session, after_block: int, until_block: int) -> list[Funde
     return [_funding(row) for row in session.exec(wanted.order_by(*_oldest(FundingRow)))]
 
 
-def reports(session: Session, epoch: int | None = None) -> list[ReportEvent]:
-    """Return what happened to the reports of an epoch, or of all, in order."""
-    wanted = select(ReportRow).order_by(*_oldest(ReportRow))
-    return [
-        _report(row)
-        for row in session.exec(wanted if epoch is None else wanted.where(ReportRow.epoch == epoch))
-    ]
-
-
-def claims(session: Session) -> list[Claimed]:
-    """Return all payouts, in order."""
-    found = session.exec(select(ClaimRow).order_by(*_oldest(ClaimRow)))
-    return [_claim(row) for row in found]
-
-
-def claimed_totals(session: Session) -> dict[Address, Wei]:
-    """Return what each account was paid in all."""
-    return {claim.account: claim.cumulative for claim in claims(session)}
+def reports(session: Session) -> list[ReportEvent]:
+    """Return what happened to all reports, in order."""
+    return [_report(row) for row in session.exec(select(ReportRow).order_by(*_oldest(ReportRow)))]
 
 
 # -- what was computed -----------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from chain.errors import HapticError
 from chain.ledger import EpochReport
 from chain.messages import checksum
 from chain.rpc import Rpc
-from chain.signer import Signer
 from chain.step import Outcome
 from service import corrections, epochs, jobs, logs
 from service.cli import plan, shared
@@ -239,7 +238,7 @@ def post(
     def step(session: Session, *, dry: bool) -> Outcome:
         report = publisher.report_of(row)
         return publisher.publish(
-            ctx.rpc, session, ctx.deployment, _poster(ctx), report, again=again, dry_run=dry
+            ctx.rpc, session, ctx.deployment, ctx.payer(), report, again=again, dry_run=dry
         )
 
     rows = {"Allotted": f"{_money(ctx, row.sum)} in all, cumulative over all epochs so far"}
@@ -252,7 +251,7 @@ def activate(epoch: EpochNumber, dry_run: DryRun = False, yes: Yes = False) -> N
     ctx, _ = _posting(epoch)
 
     def step(session: Session, *, dry: bool) -> Outcome:
-        return publisher.activate(ctx.rpc, session, ctx.deployment, _poster(ctx), epoch, dry_run=dry)
+        return publisher.activate(ctx.rpc, session, ctx.deployment, ctx.payer(), epoch, dry_run=dry)
 
     _on_chain(ctx, step, {}, dry_run=dry_run, yes=yes)
 
@@ -287,12 +286,6 @@ def _posting(epoch: int) -> tuple[Context, EpochReport]:
     if row is None:
         raise NotFoundError(f"epoch {epoch} is not closed; `haptic epoch close --epoch {epoch}` first")
     return ctx, row
-
-
-def _poster(ctx: Context) -> Signer:
-    if ctx.poster is None:
-        raise HapticError("this needs the poster's key: set HAPTIC_POSTER_KEYFILE, or HAPTIC_POSTER_SIGNER")
-    return ctx.poster
 
 
 def _on_chain(

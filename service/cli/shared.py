@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from eth_account.signers.local import LocalAccount
 
+from chain import types
 from chain.contracts import Contract, call
 from chain.deployment import Deployment, check_deployment, read_deployment
 from chain.errors import BusyIndexError, HapticError
@@ -26,7 +27,7 @@ from chain.types import Address
 from service.database import Database
 from service.terminal import out
 
-MAX_EPOCH, MAX_PORT = 2**31 - 1, 65_535
+MAX_EPOCH, MAX_PORT = types.MAX_EPOCH, 65_535
 """Largest epoch that the tables hold, and the largest port."""
 INDEX_WAIT_S, INDEX_POLL_S = 60.0, 1.0
 """How long another process that indexes is waited for, and how often it is looked whether it is done."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from chain.board import Arrival, Board, Tally, in_order, replay
+from chain.board import Tally
 from chain.bundle import Evidence, read_evidence
+from chain.evidence import replayed
 from chain.lines import raw_lines, read_lines
 from chain.rules import METHODS, SIZES
 from chain.verify import bundle_source
@@ -70,12 +71,7 @@ def _sizes(found: Iterable[Evidence]) -> Counter[int]:
 
 def _tallies(found: Iterable[Evidence]) -> list[Tally]:
     """Return what came of each task by the replay of its epoch's log."""
-    tallies: list[Tally] = []
-    for e in found:
-        board = Board(e.tasks, e.header.rules, bytes.fromhex(e.header.seed[2:]))
-        arrivals = [Arrival(r.position, r.ranking, r.received_at) for r in e.rankings]
-        tallies += replay(board, in_order(e.handouts, e.skips, arrivals)).tallies.values()
-    return tallies
+    return [tally for e in found for tally in replayed(e).tallies.values()]
 
 
 def _methods(found: Iterable[Evidence]) -> Counter[str]:

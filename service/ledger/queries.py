@@ -6,11 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-<<<<<<< HEAD
-from sqlalchemy import Executable, Float, and_, cast, delete, func, or_, tuple_, update
-=======
-from sqlalchemy import Executable, Float, and_, cast, delete, func, or_, text, update
->>>>>>> 924f9f8e99e6a3fbbd636eb56a1840aaf4ab5b0b
+from sqlalchemy import Executable, Float, and_, cast, delete, func, or_, text, tuple_, update
 from sqlalchemy import select as columns
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, SQLModel, col, select
@@ -146,11 +142,6 @@ def task_contents(session: Session) -> set[tuple[str, tuple[str, ...]]]:
     return {(prompt, tuple(responses)) for prompt, responses in rows}
 
 
-def task_count(session: Session, epoch: int) -> int:
-    """Return how many tasks an epoch has."""
-    return session.exec(select(func.count()).select_from(TaskRow).where(TaskRow.epoch == epoch)).one()
-
-
 def counts(session: Session, among: Collection[int] | None = None) -> dict[int, tuple[int, int, int]]:
     """Return how many tasks, rankings and skips each epoch has, of these or of all."""
     tasks_of = select(func.count()).select_from(TaskRow).where(TaskRow.epoch == EpochRow.epoch)
@@ -195,11 +186,6 @@ def tally_row(session: Session, epoch: int, task: str) -> TallyRow:
     return session.get_one(TallyRow, (epoch, task))
 
 
-def tallies(session: Session, epoch: int) -> Sequence[TallyRow]:
-    """Return what has come of each task of an epoch, by hash."""
-    return session.exec(select(TallyRow).where(TallyRow.epoch == epoch).order_by(col(TallyRow.task))).all()
-
-
 def next_open(session: Session, epoch: int, wallet: str, method: str, point: str) -> str | None:
     """Return the task that a wallet which holds none is given: with the fewest judgements, first from `point` on.
 
@@ -242,10 +228,10 @@ def handout_row(session: Session, epoch: int, number: int) -> HandoutRow:
     return session.get_one(HandoutRow, (epoch, number))
 
 
-def handout_count(session: Session, epoch: int, wallet: str | None = None) -> int:
-    """Return how often tasks were handed out in an epoch, to one wallet or to all."""
-    found = select(func.count()).select_from(HandoutRow).where(HandoutRow.epoch == epoch)
-    return session.exec(found if wallet is None else found.where(HandoutRow.wallet == wallet)).one()
+def handout_count(session: Session, epoch: int, wallet: str) -> int:
+    """Return how often a wallet was handed a task in an epoch."""
+    mine = (HandoutRow.epoch == epoch, HandoutRow.wallet == wallet)
+    return session.exec(select(func.count()).select_from(HandoutRow).where(*mine)).one()
 
 
 def skips(session: Session, epoch: int) -> Sequence[SkipRow]:
@@ -279,12 +265,10 @@ def session_by_token(session: Session, token_hash: str) -> SessionRow | None:
     return session.exec(select(SessionRow).where(SessionRow.token_hash == token_hash)).first()
 
 
-def sessions(session: Session, epoch: int, wallet: str | None = None) -> Sequence[SessionRow]:
-    """Return the sessions of an epoch, of one wallet or of all."""
-    found = select(SessionRow).where(SessionRow.epoch == epoch)
-    if wallet is not None:
-        found = found.where(SessionRow.wallet == wallet)
-    return session.exec(found.order_by(col(SessionRow.digest))).all()
+def sessions(session: Session, epoch: int, wallet: str) -> Sequence[SessionRow]:
+    """Return a wallet's sessions of an epoch."""
+    mine = (SessionRow.epoch == epoch, SessionRow.wallet == wallet)
+    return session.exec(select(SessionRow).where(*mine).order_by(col(SessionRow.digest))).all()
 
 
 def signed_sessions(session: Session, epoch: int) -> Iterator[Any]:
@@ -358,12 +342,6 @@ def rankings_of(
     return session.exec(newest.limit(limit)).all()
 
 
-def ranked_count(session: Session, wallet: str, epoch: int) -> int:
-    """Return how many tasks of an epoch a wallet has ranked."""
-    mine = (RankingRow.epoch == epoch, RankingRow.wallet == wallet, RankingRow.revision == 0)
-    return session.exec(select(func.count()).select_from(RankingRow).where(*mine)).one()
-
-
 def abandoned_of(session: Session, wallet: str) -> list[int]:
     """Return the epochs, ascending, that a wallet ranked in and that were given up."""
     found = select(RankingRow.epoch).where(RankingRow.wallet == wallet).distinct()
@@ -383,12 +361,6 @@ def ranking_by_digest(session: Session, epoch: int, digest: str) -> RankingRow |
     """Return the ranking with this EIP-712 digest."""
     same = (RankingRow.epoch == epoch, RankingRow.digest == digest)
     return session.exec(select(RankingRow).where(*same)).first()
-
-
-def signed_by(session: Session, epoch: int, wallet: str, signer: str) -> int:
-    """Return how many rankings of an epoch, revisions included, this key signed in the wallet's name."""
-    mine = (RankingRow.epoch == epoch, RankingRow.wallet == wallet, RankingRow.signer == signer)
-    return session.exec(select(func.count()).select_from(RankingRow).where(*mine)).one()
 
 
 # --- results ----------------------------------------------------------------------------------------------

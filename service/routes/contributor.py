@@ -20,7 +20,7 @@ from chain.errors import RpcError, SignatureError, UnprovenError
 from chain.feedback import Task
 from chain.handout import STAKE_BEFORE_S
 from chain.messages import Handout, Ranking, Session, checksum, sign_with
-from chain.types import Address, BlockRef
+from chain.types import MAX_EPOCH, Address, BlockRef
 from service import auth, feedback, handouts, login
 from service.arena import task_of
 from service.context import Context
@@ -31,7 +31,6 @@ from service.ledger import queries
 from service.ledger.tables import AnswerRow, EpochRow, RankingRow
 from service.rates import Limits
 from service.routes.depends import (
-    MAX_EPOCH,
     Caller,
     Ctx,
     HashPath,

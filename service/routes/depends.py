@@ -10,20 +10,20 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Request
 from sqlmodel import Session as Db
 
+from chain import ledger as chain_ledger
 from chain.errors import SignatureError
+from chain.ledger import EpochReport
 from chain.messages import parse_address
 from chain.rpc import Rpc
-from chain.types import Address, BlockRef, Hash32
+from chain.types import MAX_EPOCH, Address, BlockRef, Hash32
 from chain.wallets import Asked
 from service.auth import Visitor, who
 from service.context import Context
-from service.errors import BadRequestError, UnauthorizedError
+from service.errors import BadRequestError, NotFoundError, UnauthorizedError
 from service.guard import ORIGIN
 from service.idempotency import Repeatable
 from service.rates import Limits
 
-MAX_EPOCH = 2**31 - 1
-"""Largest epoch that the tables hold."""
 EpochPath = Annotated[int, Path(ge=0, le=MAX_EPOCH)]
 HashPath = Annotated[Hash32, Path(pattern="^0x[0-9a-f]{64}$")]
 
@@ -52,6 +52,14 @@ def writing(ctx: Ctx) -> Iterator[Db]:
 # Given back before the answer is sent: whoever reads slowly would hold a connection for as long as it likes.
 Reading = Annotated[Db, Depends(reading, scope="function")]
 Writing = Annotated[Db, Depends(writing, scope="function")]
+
+
+def closed_report(db: Db, epoch: int, what: str) -> EpochReport:
+    """Return a closed epoch's report; a NotFoundError, with `what` comes of its close, before that."""
+    report = chain_ledger.epoch_report(db, epoch)
+    if report is None:
+        raise NotFoundError(f"epoch {epoch} is not closed; {what}")
+    return report
 
 
 def bearer(request: Request, ctx: Ctx, authorization: Annotated[str, Header()] = "") -> Visitor:

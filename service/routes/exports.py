@@ -9,12 +9,11 @@ from typing import IO, Annotated, Final
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from chain import ledger as chain_ledger
 from service import exports, rowfile
 from service.errors import NotFoundError
 from service.exports import Kind
 from service.guard import HEAD
-from service.routes.depends import Ctx, EpochPath, Reading
+from service.routes.depends import Ctx, EpochPath, Reading, closed_report
 from service.rowfile import Form
 
 router = APIRouter(tags=["exports"])
@@ -41,9 +40,7 @@ def export(
     `datasets.load_dataset("parquet", data_files=URL)` reads it in one line. It follows from the epoch's bundle
     alone: `haptic export` makes the same rows from a bundle that you have checked.
     """
-    report = chain_ledger.epoch_report(db, epoch)
-    if report is None:
-        raise NotFoundError(f"epoch {epoch} is not closed; what was ranked in it is published then")
+    report = closed_report(db, epoch, "what was ranked in it is published then")
     # Weak: rows are the same where the tag is, bytes are too with the same version of the Parquet library.
     headers = {
         "ETag": f'W/"{report.data_hash}"',

@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 from fastapi import Depends, Query, Request, Response
 
+from chain.types import MAX_EPOCH
 from service.errors import BadRequestError
-from service.routes.depends import MAX_EPOCH
 
 MOST: Final = 500
 """Rows of a page, at most."""

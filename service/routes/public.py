@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
@@ -17,7 +17,7 @@ from chain.contracts import call
 from chain.ledger import EpochReport
 from chain.messages import checksum
 from chain.reason import why_zero
-from chain.types import Address, Hash32
+from chain.types import Address
 from service import training
 from service.context import Context, Payouts
 from service.errors import NotFoundError
@@ -26,16 +26,13 @@ from service.guard import HEAD
 from service.ledger import queries
 from service.ledger.tables import EpochRow, ScoreRow
 from service.routes import merit
-from service.routes.depends import Ctx, EpochPath, HashPath, Reading, WalletPath
+from service.routes.depends import Ctx, EpochPath, HashPath, Reading, WalletPath, closed_report
 from service.routes.merit import Earned
 from service.routes.pages import NEXT, Paged
 from service.status import Status, read_status
 from trainer.rating import Result, rate
 
 router = APIRouter(tags=["public"])
-DigestPath = Annotated[str, Path(pattern="^0x[0-9a-f]{64}$")]
-
-
 LINES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}
 }
@@ -272,8 +269,7 @@ def epoch(ctx: Ctx, db: Reading, epoch: EpochPath) -> EpochAnswer:
     row = queries.epoch_row(db, epoch)
     if row is None:
         raise NotFoundError(f"epoch {epoch} was not opened")
-    counts = queries.task_count(db, epoch), queries.judgement_count(db, epoch), queries.skip_count(db, epoch)
-    return _epoch(ctx, row, chain_ledger.epoch_report(db, epoch), *counts)
+    return _epoch(ctx, row, chain_ledger.epoch_report(db, epoch), *queries.counts(db, [epoch])[epoch])
 
 
 def _epoch(
@@ -310,9 +306,7 @@ class BundleFile(FileResponse):
 @router.get("/epochs/{epoch}/bundle", response_class=FileResponse, responses=LINES)
 def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
     """The epoch's bundle (JSON lines): all that a stranger needs, with the chain, to recompute it."""
-    report = chain_ledger.epoch_report(db, epoch)
-    if report is None:
-        raise NotFoundError(f"epoch {epoch} is not closed; its bundle is published then")
+    report = closed_report(db, epoch, "its bundle is published then")
     path = ctx.place.bundle_path(epoch)
     return BundleFile(path, headers={"ETag": f'"{report.data_hash}"'})
 
@@ -328,18 +322,16 @@ def bundle_by_hash(ctx: Ctx, data_hash: HashPath) -> FileResponse:
 
 
 @router.get("/epochs/{epoch}/rankings/{digest}/proof")
-def inclusion(ctx: Ctx, db: Reading, epoch: EpochPath, digest: DigestPath) -> Inclusion:
+def inclusion(ctx: Ctx, db: Reading, epoch: EpochPath, digest: HashPath) -> Inclusion:
     """That a ranking stands in a closed epoch's log: the proof leads to the ledger root on the chain."""
-    report = chain_ledger.epoch_report(db, epoch)
-    if report is None:
-        raise NotFoundError(f"epoch {epoch} is not closed; what stands in its log is proven then")
+    report = closed_report(db, epoch, "what stands in its log is proven then")
     row = queries.ranking_by_digest(db, epoch, digest)
     if row is None:
         raise NotFoundError(f"no ranking {digest} is in the log of epoch {epoch}")
     tree = ctx.ledgers.find(epoch, report.ledger_root, lambda: queries.ledger_entries(db, epoch))
     return Inclusion(
         epoch=epoch, digest=row.digest, wallet=checksum(Address(row.wallet)), position=row.position,
-        received_at=row.received_at, ledger_root=report.ledger_root, proof=list(tree.proof(Hash32(digest))),
+        received_at=row.received_at, ledger_root=report.ledger_root, proof=list(tree.proof(digest)),
     )  # fmt: skip
 
 
@@ -382,7 +374,7 @@ def _waiting(ctx: Context, db: Reading, wallet: Address, epoch: int) -> Waiting 
     """Return what a wallet ranked in the epoch after the last closed one, if it is open."""
     if queries.epoch_row(db, epoch) is None:
         return None
-    ranked = queries.ranked_count(db, wallet, epoch)
+    ranked = queries.judged_count(db, epoch, wallet)
     return Waiting(epoch=epoch, rankings=ranked, ends=ctx.place.start(epoch + 1))
 
 

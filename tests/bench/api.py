@@ -46,15 +46,16 @@ from chain.rpc import Rpc
 from chain.rules import Rules
 from chain.transactions import transact
 from chain.types import Address
+from chain.wallets import Asked
 from service import auth
 from service.arena import Plan, methods_for
 from service.database import Database, open_database
 from service.devnet import COIN, Site, prepare, process, wait_until_served
 from service.epochs import Place, open_epoch
-from service.feedback import NO_COMMENT
 from service.ledger import queries
 from service.ledger.tables import LeaseRow, RankingRow
 from tests.postgres import Postgres
+from tests.worlds import NO_COMMENT
 
 EPOCH_S: Final = 10_000_000
 WALLETS: Final = 500
@@ -169,9 +170,8 @@ def _hand_out(
         wallet, key = Account.from_key(secrets.token_bytes(32)), PrivateKey()
         address, signer = parse_address(wallet.address), parse_address(Account.from_key(key.secret).address)
         granted = Session(address, signer, 0, 1_000_000, now + EPOCH_S // 2, auth.terms_hash())
-        auth.log_in(
-            session, SignedSession(granted, sign(granted, place.domain, wallet)), place.domain, 0, now, master
-        )
+        signed = SignedSession(granted, sign(granted, place.domain, wallet))
+        auth.log_in(session, signed, place.domain, 0, now, master, Asked(site.rpc))
         method = method_of(seed, address, RULES.methods)
         held = [t for t in tasks if method in t.methods][: -(-count // WALLETS)]
         session.connection().execute(

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from chain.devnet import Devnet, mine, warp
 from chain.epoch import NO_RUN, Facts
 from chain.ledger import stake_changes
 from chain.rpc import Rpc
-from chain.stake import fold, stake_seconds
 from chain.types import BlockRef, Hash32, Wei
 from service import epochs, jobs, training
 from service.app import create_app
@@ -227,12 +227,8 @@ def _facts(ctx: Context) -> Facts:
     start, end = ctx.place.start(CLOSED), ctx.place.start(CLOSED + 1)
     with ctx.db.read() as db:
         changes = stake_changes(db, BLOCK.number)
-    starts, ends = fold(changes, start), fold(changes, end)
-    return Facts(
-        {a: stake_seconds(s, start) for a, s in starts.items()},
-        {a: stake_seconds(s, end) for a, s in ends.items()},
-        {NO_RUN: Wei(10**12)},
-    )
+    found, _ = Facts.of(changes, (), start, end)
+    return replace(found, funded={NO_RUN: Wei(10**12)})
 
 
 def _close(ctx: Context) -> epochs.Draft:

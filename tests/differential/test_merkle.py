@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.errors import BundleError
-from chain.merkle import EMPTY_ROOT, ledger_proof, ledger_root, verify_ledger_proof
+from chain.merkle import EMPTY_ROOT, LedgerTree, ledger_root, verify_ledger_proof
 from chain.types import Address, Hash32
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "vectors/ledger_root.json").read_text())
@@ -31,7 +31,7 @@ def entries_of(count: int) -> Entries:
 def test_roots_and_proofs_are_those_of_openzeppelin(tree: dict[str, Any]) -> None:
     entries = entries_of(tree["n"])
     assert ledger_root(entries) == tree["root"]
-    assert list(ledger_proof(entries, entries[-1][0])) == tree["proof_of_last"]
+    assert list(LedgerTree(entries).proof(entries[-1][0])) == tree["proof_of_last"]
     assert verify_ledger_proof(Hash32(tree["root"]), *entries[-1], tree["proof_of_last"])
 
 
@@ -48,7 +48,7 @@ def test_every_ranking_is_proven_and_nothing_else_is(count: int) -> None:
     entries = entries_of(count)
     root, (stranger, _) = ledger_root(entries), entries_of(count + 1)[-1]
     for digest, wallet in entries:
-        proof = ledger_proof(entries, digest)
+        proof = LedgerTree(entries).proof(digest)
         assert verify_ledger_proof(root, digest, wallet, proof)
         assert not verify_ledger_proof(root, digest, Address("0x" + 40 * "1"), proof)
         assert not verify_ledger_proof(root, stranger, wallet, proof)
@@ -72,7 +72,7 @@ def test_a_ledger_of_nothing_has_the_empty_root_and_proves_nothing() -> None:
 
 def test_a_digest_that_is_not_in_the_ledger_has_no_proof() -> None:
     with pytest.raises(BundleError, match="is not in the ledger of 2 rankings"):
-        ledger_proof(entries_of(2), Hash32("0x" + 64 * "1"))
+        LedgerTree(entries_of(2)).proof(Hash32("0x" + 64 * "1"))
 
 
 def test_one_digest_of_two_wallets_is_refused() -> None:

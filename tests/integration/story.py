@@ -12,7 +12,7 @@ from sqlmodel import Session, SQLModel, create_engine
 
 from chain import ledger
 from chain.assignment import seed_commitment
-from chain.bundle import ZERO_HASH, Evidence, Run
+from chain.bundle import Evidence, Run
 from chain.contracts import Contract
 from chain.epoch import FAST, Closed, Facts, Standing, close, preference_lines, snapshot_hash
 from chain.evidence import check_evidence
@@ -21,9 +21,8 @@ from chain.keys import address_of
 from chain.messages import Domain
 from chain.opening import Opening
 from chain.publisher import Report
-from chain.stake import fold, stake_seconds
 from chain.transactions import transact
-from chain.types import BlockRef, Epoch, Wei
+from chain.types import ZERO_HASH, BlockRef, Epoch, Wei
 from tests.integration.conftest import TOKEN, Chain
 from tests.worlds import PEOPLE, evidence_of, first_standing
 
@@ -134,14 +133,7 @@ class Story:
             changes = ledger.stake_changes(session, snapshot.number)
             income = ledger.fundings(session, self.after, snapshot.number)
         engine.dispose()
-        start, funded = end - d.epoch_length, {}
-        for event in income:
-            funded[event.run] = Wei(funded.get(event.run, 0) + event.amount)
-        return Facts(
-            {a: stake_seconds(s, start) for a, s in fold(changes, start).items()},
-            {a: stake_seconds(s, end) for a, s in fold(changes, end).items()},
-            funded,
-        )
+        return Facts.of(changes, income, end - d.epoch_length, end)[0]
 
     def post(self, report: Report) -> None:
         self.chain.act(0, self.distributor, "post", astuple(report))

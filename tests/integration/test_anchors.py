@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from chain.bundle import ZERO_HASH, Evidence
+from chain.bundle import Evidence
 from chain.canonical import hash_of, text_hash
 from chain.epoch import Closed
 from chain.errors import VerifyError
 from chain.opening import Opening
-from chain.types import BlockRef, Ratio
+from chain.types import ZERO_HASH, BlockRef, Ratio
 from chain.verify import bundle_source, verify
 from tests.integration.conftest import GENESIS, Chain
 from tests.integration.story import Story, begin

@@ -21,7 +21,7 @@ from chain.devnet import Devnet, DevnetError, find_anvil, mine, warp
 from chain.errors import DeploymentError, KeyFileError
 from chain.keys import address_of, create_keyfile
 from chain.rpc import Rpc
-from chain.transactions import submit
+from chain.transactions import Courier
 
 ROOT = Path(__file__).parents[2]
 
@@ -200,5 +200,5 @@ def test_another_chain_takes_neither_devnet_dollars_nor_published_keys(
         with pytest.raises(DeploymentError, match="payment_token: chain 10"):
             deploy(rpc, owner, **settings, **people)
         with pytest.raises(KeyFileError, match="published"):
-            submit(rpc, deployed.accounts[0], deployed.address(1), b"")
+            Courier(rpc, deployed.accounts[0]).send(deployed.address(1), b"")
     assert "eth_sendRawTransaction" not in liar.seen

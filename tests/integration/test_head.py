@@ -56,7 +56,7 @@ def test_after_any_reorgs_the_head_is_that_of_somebody_who_looks_for_the_first_t
             fresh = Head(deployed.rpc, deployed.deployment)
             fresh.follow()
             assert heard == head.blocks == fresh.blocks
-            assert head.latest == deployed.rpc.block("latest")
+            assert head.blocks[-1].block == deployed.rpc.block("latest")
             for account, staked in head.staked().items():
                 assert staked == deployed.view(vault, "stakedOf", account)
     assert orphans > 0

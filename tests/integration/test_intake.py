@@ -32,10 +32,11 @@ from service.errors import (
     RejectedError,
     UnavailableError,
 )
-from service.feedback import NO_COMMENT, Accepted, Desk, Running, Sent, accept, accept_all
+from service.feedback import Accepted, Desk, Running, Sent, accept, accept_all
 from service.intake import Intake
 from service.ledger import queries
 from service.ledger.tables import EpochRow, LeaseRow, RankingRow, TaskRow
+from tests.worlds import NO_COMMENT, UNASKED
 
 DOMAIN = Domain(31337, Address("0x" + "11" * 20))
 SEED, NOW, END = b"\7" * 32, 1_000_000, 2_000_000
@@ -65,7 +66,9 @@ class Person:
 
     def log_in(self, db: Any, **changes: Any) -> None:
         granted = self.session(**changes)
-        auth.log_in(db, SignedSession(granted, sign(granted, DOMAIN, self.wallet)), DOMAIN, 0, NOW, b"master")
+        auth.log_in(
+            db, SignedSession(granted, sign(granted, DOMAIN, self.wallet)), DOMAIN, 0, NOW, b"master", UNASKED
+        )
 
     def send(self, task: Task, **changes: Any) -> Sent:
         shown = display_order(SEED, self.address, task.hash(), task.hashes)
@@ -93,6 +96,16 @@ class World:
             db.commit()
         running.advance(sent, found)
         return found
+
+    def newcomer(self, number: int, **session: Any) -> Person:
+        """Log somebody new in, who holds every task."""
+        person = Person.new(number)
+        with self.db.write() as db:
+            person.log_in(db, **session)
+            held = {"epoch": 0, "wallet": person.address, "expires_at": NOW + 9, "staked": True}
+            queries.add(db, *(LeaseRow(task=t.hash(), **held) for t in self.tasks))
+            db.commit()
+        return person
 
     def log(self) -> list[tuple[Any, ...]]:
         with self.db.read() as db:
@@ -219,17 +232,7 @@ def test_the_same_ranking_twice_in_a_batch_has_one_place_and_one_receipt(world: 
 
 
 def test_a_session_key_signs_no_more_than_its_wallet_allowed_also_within_a_batch(world: World) -> None:
-    person = Person.new(50)
-    with world.db.write() as db:
-        person.log_in(db, max_judgements=3)
-        queries.add(
-            db,
-            *(
-                LeaseRow(epoch=0, wallet=person.address, task=t.hash(), expires_at=NOW + 9)
-                for t in world.tasks
-            ),
-        )
-        db.commit()
+    person = world.newcomer(50, max_judgements=3)
     running = Running(0, SEED)
     found = world.together([person.send(t) for t in world.tasks[:2]], running)
     found += world.together([person.send(t) for t in world.tasks[2:]], running)
@@ -238,17 +241,7 @@ def test_a_session_key_signs_no_more_than_its_wallet_allowed_also_within_a_batch
 
 
 def test_what_another_replica_took_in_counts_towards_the_limit(world: World) -> None:
-    person = Person.new(51)
-    with world.db.write() as db:
-        person.log_in(db, max_judgements=2)
-        queries.add(
-            db,
-            *(
-                LeaseRow(epoch=0, wallet=person.address, task=t.hash(), expires_at=NOW + 9)
-                for t in world.tasks
-            ),
-        )
-        db.commit()
+    person = world.newcomer(51, max_judgements=2)
     here, there = Running(0, SEED), Running(0, SEED)
     world.together([world.people[0].send(world.tasks[0])], here)
     world.together([person.send(t) for t in world.tasks[:2]], there)
@@ -294,6 +287,8 @@ def test_a_lease_that_ran_out_is_refused_and_one_that_was_used_may_be_revised(wo
         )
         db.commit()
     assert [type(x) for x in found] == [Accepted, ExpiredError]
+    with world.db.read() as db:
+        assert queries.judged_count(db, 0, person.address) == 1
 
 
 # -- the queue and its thread --------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from chain.ledger import EpochReport
 from chain.outbox import TransactionKey, bring, send
 from chain.publisher import Report, activate, chain_state, publish, report_of
 from chain.rpc import Rpc
-from chain.transactions import must_succeed, price, submit, transact
+from chain.transactions import Courier, must_succeed, price, transact
 from chain.types import Epoch, Hash32, Wei
 
 Sessions = Callable[[], Session]
@@ -316,7 +316,7 @@ def test_a_stored_transaction_whose_nonce_is_gone_is_made_anew(
     deployed.fund(4, 0, 5)
     report = _report(deployed)
     _store_only(deployed, liar, sessions, report)
-    submit(deployed.rpc, deployed.accounts[0], deployed.address(9), b"", 1)
+    Courier(deployed.rpc, deployed.accounts[0]).send(deployed.address(9), b"", 1)
     # Not before that is final: a reorg might give the nonce back, and both would be sent.
     with pytest.raises(RpcError, match="was used by another one, in a block not final yet"):
         _publish(deployed, sessions, report, timeout_s=0.1)

@@ -61,16 +61,19 @@ def chain() -> Iterator[Chain]:
 @pytest.fixture
 def ask(chain: Chain, sessions: Sessions) -> Callable[..., None]:
     """Index the chain, and let nodes agree on all that happened up to the latest block."""
+    # All that happened is before the last final block, which is of a later second.
+    chain.warp(chain.rpc.block("latest").timestamp + 100)
     mine(chain.rpc, 2)
     index(chain.rpc, sessions, chain.deployment)
 
     def ask(
         asked: list[Faulty], wanted: int = 2, end: int | None = None, block: BlockRef | None = None
     ) -> None:
-        here = block or chain.rpc.block("finalized")
+        final = chain.rpc.block("finalized")
+        here, ends = block or chain.rpc.block(final.number - 1), end or final.timestamp
         urls = ",".join(node.url for node in asked)
         with Rpc(urls, retries=0, chain_id=31337) as rpc, sessions() as session:
-            agree(rpc, session, chain.deployment, chain.deployment.from_block, here, wanted, end)
+            agree(rpc, session, chain.deployment, chain.deployment.from_block, here, wanted, ends)
 
     return ask
 
@@ -219,13 +222,13 @@ def test_too_few_nodes_are_no_quorum(ask: Any, nodes: Any) -> None:
 
 
 def test_a_node_that_is_distrusted_has_no_voice(chain: Chain, nodes: Any, sessions: Sessions) -> None:
-    block = chain.rpc.block("latest")
+    block = chain.rpc.block("finalized")
     liar, good = nodes(honest, honest)
     with Rpc(f"{liar.url} {good.url}", retries=0) as rpc, sessions() as session:
         rpc.chain_id()
         assert rpc.distrust("a lie")
         with pytest.raises(QuorumError, match=rf"1 can be asked \({good.url}\)"):
-            agree(rpc, session, chain.deployment, 0, block, 2)
+            agree(rpc, session, chain.deployment, 0, block, 2, block.timestamp + 1)
 
 
 def test_each_node_by_itself_stands_for_no_other(chain: Chain, nodes: Any) -> None:

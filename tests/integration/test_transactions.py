@@ -36,9 +36,9 @@ LAUNCH = """
 import sys
 from chain.keys import devnet_accounts
 from chain.rpc import Rpc
-from chain.transactions import submit
+from chain.transactions import Courier
 with Rpc(sys.argv[1]) as rpc:
-    submit(rpc, devnet_accounts(31337)[0], sys.argv[2], b"", int(sys.argv[3]))
+    Courier(rpc, devnet_accounts(31337)[0]).send(sys.argv[2], b"", int(sys.argv[3]))
 """
 
 

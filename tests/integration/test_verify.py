@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from chain.bundle import ZERO_HASH
 from chain.canonical import hash_of, text_hash
 from chain.deploy import deploy
 from chain.deployment import write_deployment
@@ -29,7 +28,7 @@ from chain.lines import Line, raw_lines, read_lines, to_bytes
 from chain.messages import Domain
 from chain.publisher import Report
 from chain.rpc import Rpc
-from chain.types import Epoch, Hash32, Wei
+from chain.types import ZERO_HASH, Epoch, Hash32, Wei
 from chain.verify import NothingPostedError, bundle_source, verify, verify_at
 from tests.integration.conftest import BOND, COOLDOWN_S, EPOCH_S, GENESIS, TOKEN, WINDOW_S, Chain, Liar
 from tests.integration.story import Story, begin

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.bundle import ZERO_HASH, Evidence, Run
+from chain.bundle import Evidence, Run
 from chain.canonical import hash_of, text_hash
 from chain.epoch import (
     FAST,
@@ -29,7 +29,7 @@ from chain.evidence import check_evidence
 from chain.gold import gold_root
 from chain.merkle import ledger_root
 from chain.rules import Rules
-from chain.types import Epoch
+from chain.types import ZERO_HASH, Epoch
 from tests.worlds import DOMAIN, GENEROUS, evidence_of, facts_of, first_standing
 
 worlds = settings(max_examples=15)

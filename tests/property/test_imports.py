@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chain.feedback import dense_ranks
 from chain.rules import SIZES, Rules
 from service import imports
 from service.arena import file_gold
 from service.imports import Tally
-from service.judged import Judged, dense, merged, read, signs_of
+from service.judged import Judged, merged, read, signs_of
 from service.pool import file_tasks
 from trainer.preferences import read_snapshot, write_snapshot
 
@@ -31,7 +32,7 @@ def records(draw: st.DrawFn) -> list[Judged]:
     found = []
     for number in range(draw(st.integers(0, 6))):
         texts = tuple(draw(st.lists(st.sampled_from(["a", "b", "c", " "]), min_size=2, max_size=4)))
-        order = st.lists(st.integers(1, 3), min_size=len(texts), max_size=len(texts)).map(dense)
+        order = st.lists(st.integers(1, 3), min_size=len(texts), max_size=len(texts)).map(dense_ranks)
         people = st.dictionaries(st.sampled_from([f"{number} {n}" for n in range(3)]), order.map(signs_of))
         found.append(Judged(draw(st.sampled_from("pq")), texts, texts, draw(people), line=number))
     return found

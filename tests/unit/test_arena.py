@@ -205,6 +205,7 @@ def test_gold_of_a_file_keeps_its_ranks_though_the_answers_are_sorted(gold_path:
     "line",
     [
         "{",
+        pytest.param("[" * 100_000, id="deep"),
         "[]",
         '{"prompt": "p"}',
         '{"prompt": "p", "responses": ["a", "b"], "ranks": [1]}',
@@ -231,7 +232,10 @@ def test_a_prompt_is_read_with_its_author_and_without_what_is_no_text(tmp_path: 
         read_prompts(path)
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"text": "p"}', '{"prompt": "p", "author": "me"}'])
+@pytest.mark.parametrize(
+    "line",
+    ["{", pytest.param("[" * 100_000, id="deep"), "[1]", '{"text": "p"}', '{"prompt": "p", "author": "me"}'],
+)
 def test_a_prompt_line_that_cannot_be_used_is_named_by_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a\u2028b"}\n\n' + line + "\n", encoding="utf-8")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.judged import FeedbackFileError, Format, Judged, dense, merged, read, signs_of
+from chain.feedback import dense_ranks
+from service.judged import FeedbackFileError, Format, Judged, merged, read, signs_of
 
 WALLET = "0x" + "ab" * 20
 PAIR: dict[str, Any] = {
@@ -137,7 +138,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         list(read(tmp_path / "none.jsonl"))
 
 
-ranks = st.lists(st.integers(1, 3), min_size=2, max_size=4).map(dense)
+ranks = st.lists(st.integers(1, 3), min_size=2, max_size=4).map(dense_ranks)
 
 
 @given(ranks)

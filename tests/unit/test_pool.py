@@ -82,6 +82,14 @@ def test_a_line_that_cannot_be_asked_is_named_though_it_is_not_its_turn(
         file_tasks(_file(tmp_path, _row(0), line), Rules(), 1, set())
 
 
+@pytest.mark.parametrize("line", ["{", pytest.param("[" * 100_000, id="deep")])
+def test_a_line_that_is_no_json_is_named(tmp_path: Path, line: str) -> None:
+    path = _file(tmp_path, _row(0))
+    path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"HAPTIC_TASKS_FILE .*tasks\.jsonl, line 2: it is not JSON"):
+        file_tasks(path, Rules(), 1, set())
+
+
 def test_a_missing_file_is_named_with_its_variable(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"HAPTIC_TASKS_FILE .*none\.jsonl"):
         file_tasks(tmp_path / "none.jsonl", Rules(), 1, set())

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel, create_engine
 
 from chain.types import Address, WalletState
-from service.ledger import queries
+from service.ledger import intake, queries
 from service.ledger.tables import (
     EpochRow,
     JobRow,
@@ -142,8 +142,8 @@ def test_what_a_key_signed_is_counted_by_wallet_and_key(db: Session) -> None:
         _ranking(3, YOU, signer="k"),
         _ranking(4, ME, signer="k", revision=3, epoch=1),
     )
-    assert queries.signed_by(db, 0, ME, "k") == 2
-    assert queries.signed_by(db, 0, ME, ME) == 1
+    assert intake.signed_since(db, 0, 0) == {(ME, "k"): 2, (ME, ME): 1, (YOU, "k"): 1}
+    assert intake.signed_since(db, 0, 2) == {(ME, ME): 1, (YOU, "k"): 1}
 
 
 def test_the_newest_revision_is_found(db: Session) -> None:
@@ -185,20 +185,19 @@ def test_rankings_are_counted_for_each_epoch_whether_anybody_ranked_or_not(db: S
         queries.add(db, _epoch(epoch))
     queries.add(db, _task("a"), _task("b"), _ranking(0, ME), _ranking(1, YOU), _ranking(2, ME, revision=1))
     assert queries.counts(db) == {0: (2, 3, 0), 1: (0, 0, 0)}
-    for epoch, (tasks, judgements, _) in queries.counts(db).items():
-        assert (queries.task_count(db, epoch), queries.judgement_count(db, epoch)) == (tasks, judgements)
+    for epoch, (_, judgements, _) in queries.counts(db).items():
+        assert queries.judgement_count(db, epoch) == judgements
 
 
-def test_a_wallets_tasks_are_counted_once_however_often_it_changed_its_mind(db: Session) -> None:
-    queries.add(
-        db,
-        _ranking(0, ME),
-        _ranking(1, ME, revision=1),
-        _ranking(2, ME, task="u"),
-        _ranking(3, YOU, task="v"),
-    )
-    assert queries.ranked_count(db, ME, 0) == 2
-    assert queries.ranked_count(db, ME, 1) == 0
+def test_a_wallets_judged_tasks_are_counted_and_neither_what_it_holds_nor_what_it_gave_back(
+    db: Session,
+) -> None:
+    held = {"epoch": 0, "wallet": ME, "expires_at": 1}
+    queries.add(db, *(LeaseRow(task=t, done=True, live=False, **held) for t in "ab"))
+    queries.add(db, LeaseRow(task="c", **held), LeaseRow(task="d", skipped=True, live=False, **held))
+    queries.add(db, LeaseRow(task="e", done=True, **held | {"wallet": YOU}))
+    assert queries.judged_count(db, 0, ME) == 2
+    assert queries.judged_count(db, 1, ME) == 0
 
 
 def test_what_was_asked_before_is_found_among_what_is_named(db: Session) -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlmodel import Session
 
-from chain import indexer, ledger, ranges
+from chain import ledger, ranges
 from chain.continuity import Last
 from chain.devnet import mine
 from chain.errors import (
@@ -17,9 +18,16 @@ from chain.errors import (
     StakeMismatchError,
 )
 from chain.events import Challenged, Posted
-from chain.indexer import IndexResult, check_stake, index, snapshot_block, stake_at
+from chain.indexer import IndexResult, check_stake, index, snapshot_block
+from chain.stake import StakeAccount, fold, stake_seconds
 from chain.types import Address, Epoch, Hash32, Wei
 from tests.integration.indexer.staking import TOKEN, Dump, Sessions, play, run
+
+
+def stake_at(session: Session, block: int) -> dict[Address, StakeAccount]:
+    """Return every account's stake as folded from the events up to and with `block`."""
+    changes = ledger.stake_changes(session, block)
+    return fold(changes, changes[-1].timestamp if changes else 0)
 
 
 def test_the_ledger_equals_what_the_contracts_say(deployed: Any, sessions: Sessions) -> None:
@@ -33,9 +41,7 @@ def test_the_ledger_equals_what_the_contracts_say(deployed: Any, sessions: Sessi
         fundings = ledger.fundings(session, 0, last.number)
         rows = ledger.last_of(session)
     at = last.timestamp + 321
-    assert {
-        account: (stake.staked, indexer.stake_seconds(stake, at)) for account, stake in folded.items()
-    } == {
+    assert {account: (stake.staked, stake_seconds(stake, at)) for account, stake in folded.items()} == {
         deployed.address(who): (
             deployed.view(vault, "stakedOf", deployed.address(who)),
             deployed.view(vault, "stakeSecondsOf", deployed.address(who), at),
@@ -205,5 +211,5 @@ def test_what_was_proven_wrong_is_kept_as_it_was_announced(sessions: Sessions) -
     who, about = Address("0x" + "cc" * 20), Address("0x" + "dd" * 20)
     challenged = Challenged(2, 0, mark[2], 6, epoch, root, who, 2, about)
     with sessions() as session:
-        ledger.add_events(session, [posted, challenged], Last())
+        ledger.store(session, ledger.take([posted, challenged], Last()))
         assert ledger.reports(session) == [posted, challenged]

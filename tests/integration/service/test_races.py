@@ -31,6 +31,7 @@ from service.worker import Worker
 from tests.integration.service.small_trainer import train
 from tests.integration.service.turns import at_once, doing
 from tests.postgres import Postgres
+from tests.worlds import UNASKED
 
 RULES = Rules(methods=("ranking",), overlap=3, overlap_max=3)
 VAULT = Address("0x" + "1" * 40)
@@ -60,7 +61,7 @@ def _log_in(account: Any, most: int) -> Callable[[Db], str]:
     wallet = Address(account.address.lower())
     session = Session(wallet, wallet, 0, most, 1000, auth.terms_hash())
     signed = SignedSession(session, sign(session, domain, account))
-    return lambda db: auth.log_in(db, signed, domain, 0, 5, b"master")
+    return lambda db: auth.log_in(db, signed, domain, 0, 5, b"master", UNASKED)
 
 
 def test_one_session_sent_twice_gives_one_token(db: Database) -> None:
