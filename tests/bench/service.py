@@ -24,17 +24,19 @@ import httpx
 from sqlmodel import Session as Db
 
 from chain.collector import paused
+from chain.contracts import Contract
 from chain.devnet import Devnet, mine, warp
 from chain.epoch import NO_RUN, Facts
 from chain.ledger import stake_changes
 from chain.rpc import Rpc
+from chain.transactions import transact
 from chain.types import BlockRef, Hash32, Wei
 from service import epochs, jobs, training
 from service.app import create_app
 from service.client import Api, Contributor
 from service.context import Context, build
 from service.database import open_database
-from service.devnet import Site, prepare
+from service.devnet import COIN, Site, prepare
 from service.epochs import Place
 from service.ledger import queries
 from service.ledger.tables import EpochRow
@@ -149,7 +151,11 @@ def pages(settings: Settings, site: Site, wallet: str) -> None:
 
 def contributors(settings: Settings, site: Site) -> None:
     """Measure what a wallet that ranks waits for."""
-    account = site.wallet("newcomer")
+    account = site.wallet("newcomer", staking=COIN)
+    vault, token = site.deployment.stake_vault(), Contract("HapticToken", site.deployment.token)
+    transact(site.rpc, account, token, "approve", vault.address, COIN)
+    transact(site.rpc, account, vault, "stake", COIN)
+    mine(site.rpc, 3)
     with served(settings) as (url, pid), Api(url) as api:
         who = Contributor(api, account, api.domain())
         now = int(api.get("/info")["now"])
