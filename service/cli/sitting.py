@@ -28,11 +28,11 @@ HOW = {
     "best_worst": "Name the best and the worst, with the rest tied between them: {order}.",
     "likert": "Mark each from 1 (worst) to 7 (best), in the order shown: {marks}.",
 }
-UNAUTHORIZED, CONFLICT = 401, 409
+UNAUTHORIZED, FORBIDDEN, CONFLICT = 401, 403, 409
 OVER = frozenset({404, CONFLICT, 410})
 """Answers to a ranking that no other order mends: its epoch or its lease has ended, or it was ranked elsewhere."""
-OPENING_S, POLL_S = 120.0, 1.0
-"""How long an epoch whose tasks are still being made is waited for, and how often it is asked about."""
+OPENING_S, FINAL_S, POLL_S = 120.0, 1800.0, 1.0
+"""How long tasks that are still being made are waited for, and stake that is not final yet; how often it is asked."""
 LISTED = 20
 """Rankings that are listed to choose from; older ones are there by the numbers that were told."""
 COMMENT = "[i]#[/] begins a comment"
@@ -128,18 +128,29 @@ class Sitting:
         return ask()
 
     def _opened_task(self) -> Task | None:
-        """Return the next task, waiting for an epoch whose tasks are still being made."""
-        deadline = math.inf
+        """Return the next task, waiting for an epoch whose tasks are still being made, and for stake to be final."""
+        deadline, told = math.inf, ""
         while True:
             try:
                 return self.me.next_task()
             except ApiError as error:
-                if error.status != CONFLICT or time.monotonic() > deadline:
+                patience_s, words = self._worth_waiting(error)
+                if not words or time.monotonic() > deadline:
                     raise
-            if deadline == math.inf:
-                deadline = time.monotonic() + OPENING_S
-                out.print("The epoch's tasks are still being made: waiting for them (Ctrl-C stops).")
+            if words != told:
+                told, deadline = words, time.monotonic() + patience_s
+                out.print(f"{words} (Ctrl-C stops).")
             time.sleep(POLL_S)
+
+    def _worth_waiting(self, error: ApiError) -> tuple[float, str]:
+        """Return how long what was refused is worth waiting for, seconds, and why; no words where it is not."""
+        if error.status == CONFLICT:
+            return OPENING_S, "The epoch's tasks are still being made: waiting for them"
+        if error.status == FORBIDDEN:
+            mine = self.api.get(f"/contributors/{self.me.address}")
+            if int(mine["staked"]) > int(mine["staked_final"]):
+                return FINAL_S, "Your stake is not final yet, and tasks go by final stake: waiting for that"
+        return 0.0, ""
 
     def _rank(self, task: Task) -> bool:
         """Show a task and ask until an order of it is recorded or its time is over; False to stop."""

@@ -123,13 +123,14 @@ class Net:
             found.log_in(epoch=epoch, now=self.now(), **session)
         return found
 
-    def stake(self, payer: LocalAccount, wallet: Address, amount: int) -> None:
-        """Let somebody stake so much, in wei, for a wallet, until it is final: by final stake it is handed tasks."""
+    def stake(self, payer: LocalAccount, wallet: Address, amount: int, *, final: bool = True) -> None:
+        """Let somebody stake so much, in wei, for a wallet, until it is `final`: by that it is handed tasks."""
         vault = self.ctx.deployment.stake_vault()
         token = Contract("HapticToken", self.ctx.deployment.token)
         transact(self.rpc, payer, token, "approve", vault.address, amount)
         transact(self.rpc, payer, vault, "stakeFor", wallet, amount)
-        mine(self.rpc, 3)
+        if final:
+            mine(self.rpc, 3)
 
     def sponsor(self, wallet: str) -> str:
         """Stake a token for a wallet that has none itself, and return it."""

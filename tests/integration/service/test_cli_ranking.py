@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from chain.canonical import text_hash
-from chain.messages import Handout, checksum, recover
+from chain.devnet import mine
+from chain.messages import Handout, checksum, parse_address, recover
 from chain.rules import Rules
 from service import jobs
 from service.cli import sitting
 from service.client import ApiError
+from service.devnet import COIN
 from service.ledger import queries
 from service.terminal import show_time
 from tests.integration.service.shell import Shell, Talk, open_shell, take_wallet
@@ -83,7 +85,7 @@ def _recorded(net: Any, epoch: int, wallet: str) -> list[tuple[int, str, str, st
 
 
 def test_a_comment_is_typed_behind_the_order_and_signed_with_it(haptic: Shell, net: Any, opened: int) -> None:
-    me = take_wallet(haptic, net, "talker")
+    me = net.sponsor(take_wallet(haptic, net, "talker"))
     said = haptic.does("rank", typed="y\nB > A = C > D # C repeats A: why?\nbad#\nA # no\nbad # all\nq\n")
     assert "# begins a comment" in said
     assert "not sent: B, C, D is missing in 'A'" in said
@@ -99,7 +101,7 @@ def test_a_comment_is_typed_behind_the_order_and_signed_with_it(haptic: Shell, n
 def test_a_comment_in_another_encoding_is_refused_and_nothing_is_sent(
     haptic: Shell, net: Any, opened: int
 ) -> None:
-    me = take_wallet(haptic, net, "latin")
+    me = net.sponsor(take_wallet(haptic, net, "latin"))
     talk = Talk(haptic, "rank", environ={"LC_ALL": "C"})
     for line in ("y", "bad # caf\udce9", "q"):
         talk.type(line)
@@ -111,7 +113,7 @@ def test_a_comment_in_another_encoding_is_refused_and_nothing_is_sent(
 def test_what_was_sent_is_listed_and_corrected_and_the_last_word_counts(
     haptic: Shell, net: Any, opened: int
 ) -> None:
-    me = take_wallet(haptic, net, "second-thoughts")
+    me = net.sponsor(take_wallet(haptic, net, "second-thoughts"))
     haptic.does("rank", "--count", "2", typed="y\nA > B > C > D # sure\nB > A = C > D\n")
     typed = "y\n7\n0\nD > C > B > A\n1\nA >\nA = B = C = D # none\n0\nq\n2\nbad #\nq\n"
     said = haptic.does("rank", "--correct", typed=typed)
@@ -135,7 +137,7 @@ def test_what_was_sent_is_listed_and_corrected_and_the_last_word_counts(
 def test_a_typing_error_is_corrected_amid_ranking_and_the_task_is_shown_again(
     haptic: Shell, net: Any, opened: int
 ) -> None:
-    me = take_wallet(haptic, net, "hasty")
+    me = net.sponsor(take_wallet(haptic, net, "fumbler"))
     said = haptic.does("rank", typed="y\nc\nA > B > C > D\nc\n0\nB > A > C > D\nA = B = C = D\nq\n")
     assert f"Nothing that you ranked is recorded in epoch {opened}" in said
     assert "in place of number 0" in said
@@ -145,7 +147,7 @@ def test_a_typing_error_is_corrected_amid_ranking_and_the_task_is_shown_again(
 
 
 def test_what_another_epoch_has_is_not_corrected(haptic: Shell, net: Any, opened: int) -> None:
-    take_wallet(haptic, net, "too-late")
+    net.sponsor(take_wallet(haptic, net, "too-late"))
     haptic.does("rank", "--count", "1", typed="y\nA > B > C > D\n")
     talk = Talk(haptic, "rank", "--correct")
     talk.type("y\n0")
@@ -163,6 +165,7 @@ def test_only_the_newest_are_listed_and_older_ones_are_there_by_their_numbers(
 ) -> None:
     monkeypatch.setattr(sitting, "LISTED", 1)
     found = sitting.Sitting(net.api, net.site.wallet("many"), tmp_path / "receipts.jsonl")
+    net.sponsor(found.me.address)
     found._sign_in()
     net.judge(found.me, 3)
     monkeypatch.setattr(sitting, "_ask", lambda _: "0")
@@ -175,7 +178,7 @@ def test_only_the_newest_are_listed_and_older_ones_are_there_by_their_numbers(
 def test_the_promise_of_a_hand_out_is_kept_once_before_the_task_is_judged(
     haptic: Shell, net: Any, opened: int
 ) -> None:
-    me = take_wallet(haptic, net, "careful")
+    me = net.sponsor(take_wallet(haptic, net, "careful"))
     signer = net.api.get("/info")["receipt_signer"]
     said = haptic.does("rank", typed="y\nq\n")
     assert f"checked as it comes: {signer} signs them" in said
@@ -262,6 +265,27 @@ def test_an_epoch_that_does_not_open_is_not_waited_for_without_end(
     found._sign_in()
     with pytest.raises(ApiError, match=f"epoch {epoch} is not open yet"):
         found._next_task()
+
+
+def test_stake_that_is_not_final_yet_is_waited_for(haptic: Shell, net: Any, opened: int) -> None:
+    me = take_wallet(haptic, net, "hasty")
+    net.stake(net.site.owner, parse_address(me), COIN, final=False)
+    talk = Talk(haptic, "rank")
+    talk.type("y")
+    talk.hears("Your stake is not final yet", "waiting for that")
+    mine(net.rpc, 3)
+    talk.hears(f"epoch {opened} · ranking", "q to stop")
+    talk.type("A = B = C = D")
+    talk.hears("ranked 1 so far", "q to stop")
+    assert talk.ends() == 0
+
+
+def test_who_has_no_stake_is_told_to_stake_and_does_not_wait(haptic: Shell, net: Any, opened: int) -> None:
+    take_wallet(haptic, net, "penniless")
+    said = haptic("rank", typed="y\n")
+    assert said.status == 1
+    assert "stake first" in " ".join(said.err.split())
+    assert _judged(net, opened) == 0
 
 
 def test_what_waits_for_a_score_is_said_with_when_its_epoch_closes(
