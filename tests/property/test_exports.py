@@ -196,6 +196,14 @@ def test_a_field_of_another_type_is_refused_by_its_line(kind: str, field: str, v
         _rows("preference", b"".join(map(line_bytes, lines)))
 
 
+def test_a_ranking_that_does_not_say_who_was_asked_about_its_signature_is_refused() -> None:
+    lines = [json.loads(x) for x in _lines_of()]
+    at = next(i for i, x in enumerate(lines) if x["kind"] == "ranking")
+    del lines[at]["block"]
+    with pytest.raises(BundleError, match=rf"line {at + 1} \(ranking\): 'block'"):
+        _rows("rankings", b"".join(map(line_bytes, lines)))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_does_not_begin_with_an_epoch_is_no_bundle(kind: Kind) -> None:
     for bundle in (b"", b"".join(_lines_of()[1:])):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from chain.verify import bundle_source, verify
 from service import jobs
 from service.context import build
 from service.database import open_database
+from service.errors import ConfigError
+from service.ledger import queries
 
 
 @pytest.fixture
@@ -62,6 +65,18 @@ def test_two_services_close_post_and_activate_an_epoch_once(pair: Any) -> None:
         assert [r.status for r in ledger.epoch_reports(db)] == ["active"]
     (found,) = verify(net.rpc, net.ctx.deployment, bundle_source(str(net.ctx.place.bundles)))
     assert found.active
+
+
+def test_a_replica_without_the_posters_key_says_so_and_leaves_the_chain_to_others(pair: Any) -> None:
+    net, (ctx, _) = pair
+    keyless = replace(ctx, poster=None)
+    jobs.step_index(keyless)
+    assert jobs.step_payout(keyless).endswith("epoch 0 waits for a service with the poster's key")
+    with net.ctx.db.read() as db:
+        row = queries.epoch_row(db, 0)
+    assert row is not None
+    with pytest.raises(ConfigError, match="poster's key is missing: set HAPTIC_POSTER_KEYFILE"):
+        jobs.write_close(keyless, row)
 
 
 def test_services_that_start_together_make_one_schema(url: str) -> None:
