@@ -144,6 +144,8 @@ def _index(
         known = ledger.checkpoint(session, deployment)
         at = None if known is None else (known.number, known.hash)
         last = ledger.last_of(session)
+        before = None if at is None else at[0]
+        ledger.check_place(session, before)
     _unchanged(rpc, at, head)
     indexed, total = deployment.from_block - 1 if at is None else at[0], 0
     addresses = [deployment.vault, deployment.distributor]
@@ -159,6 +161,8 @@ def _index(
             if ledger.unknown_accounts(events, last):
                 with session_factory() as session:
                     ledger.load_balances(session, events, last)
+                    # The range before this one may still be on its way into the database.
+                    ledger.check_place(session, before, None if at is None else at[0])
             rows = ledger.take(events, last)
             _done(writing)
             if progress is not None and at is not None:
@@ -244,6 +248,8 @@ def _verify(
     held = token.decode("balanceOf", answers[-1])
     with session_factory() as session:
         known = ledger.checkpoint(session, which=ledger.VERIFIED)
+        if known is not None and known.number > block.number:
+            return  # another indexer is further already
         surplus = _surplus(
             block, last.funded - totals.claimed, held, 0 if known is None else known.surplus or 0
         )

@@ -72,6 +72,7 @@ __all__ = [
     "add_transaction",
     "advance",
     "attempts",
+    "check_place",
     "checkpoint",
     "count_events",
     "epoch_report",
@@ -161,6 +162,20 @@ def advance(
             )
     if balances:
         put_rows(session, AccountRow, _ACCOUNT, _account_rows(last.changed, last))
+
+
+def check_place(session: Session, *places: int | None) -> None:
+    """Raise a BusyIndexError unless the checkpoint is at one of these blocks (None: there is none yet).
+
+    Asked after what was read in the same session, it says that no other indexer wrote between the statements: each
+    sees what is committed by then, and balances of a later block are no ground to believe that a node lied.
+    """
+    at = session.execute(select(col(Checkpoint.number)).where(col(Checkpoint.id) == INDEXED)).scalar()
+    if at not in places:
+        raise BusyIndexError(
+            f"the checkpoint is at block {at}: another indexer, such as the running service, moved it meanwhile; nothing "
+            "is lost, try again"
+        )
 
 
 def verified(session: Session, number: int, surplus: int) -> None:

@@ -17,6 +17,7 @@ from chain import ledger, ranges
 from chain.continuity import Last
 from chain.devnet import mine
 from chain.errors import (
+    BusyIndexError,
     ChainError,
     ReorgError,
 )
@@ -166,6 +167,33 @@ def test_a_second_indexer_is_noticed(deployed: Any, sessions: Sessions) -> None:
     run(deployed, sessions)
     with sessions() as session, pytest.raises(ChainError, match="another indexer"):
         ledger.advance(session, deployed.deployment, last.number - 1, last, Last())
+
+
+@pytest.mark.parametrize("amid", ["last_of", "load_balances"])
+def test_what_a_second_indexer_writes_meanwhile_makes_no_node_a_liar(
+    deployed: Any, sessions: Sessions, dump: Dump, monkeypatch: pytest.MonkeyPatch, amid: str
+) -> None:
+    """An account's balance as another indexer has just left it does not go before the events that this one reads."""
+    deployed.stake(2, TOKEN)
+    deployed.finalize()
+    run(deployed, sessions)
+    deployed.unstake(2, 5)
+    deployed.stake(3, TOKEN)
+    deployed.finalize()
+    read = getattr(ledger, amid)
+
+    def late(*args: Any) -> Any:
+        monkeypatch.setattr(ledger, amid, read)
+        args[0].rollback()
+        run(deployed, sessions)
+        return read(*args)
+
+    monkeypatch.setattr(ledger, amid, late)
+    with pytest.raises(BusyIndexError, match="nothing is lost"):
+        run(deployed, sessions)
+    alone = dump()
+    assert run(deployed, sessions).events == 0
+    assert dump() == alone
 
 
 def test_what_was_interrupted_leaves_every_account_what_it_has(

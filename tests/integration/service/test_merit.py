@@ -63,7 +63,8 @@ def _plans(epoch: int, count: int) -> list[Plan]:
 
 
 def _rank(net: Any, who: Any, luck: Random, error: float, count: int) -> None:
-    """Let somebody rank; each quality is misread by chance, and now and then a task is tied or flagged."""
+    """Let somebody rank; each quality is misread by chance, the fourth task in doubt is flagged, the fifth tied."""
+    doubted = 0
     for n in range(count):
         task = who.next_task()
         assert task is not None
@@ -73,8 +74,9 @@ def _rank(net: Any, who: Any, luck: Random, error: float, count: int) -> None:
             quality(t) + (luck.randint(-2, 2) if not sure and luck.random() < error else 0)
             for t in task.shown
         ]
-        flag = "unsafe" if n == 3 and not sure else ""
-        ranks = [1] * 4 if flag or (n == 4 and not sure) else dense_ranks(marks)
+        doubted += not sure
+        flag = "unsafe" if doubted == 4 and not sure else ""
+        ranks = [1] * 4 if flag or (doubted == 5 and not sure) else dense_ranks(marks)
         if n == 5:
             who.send(who.ranking(task, [1, 2, 3, 4], now=net.now()))
         who.send(who.ranking(task, ranks, now=net.now(), flag=flag, revision=int(n == 5)))
