@@ -173,12 +173,14 @@ def test_a_second_indexer_is_noticed(deployed: Any, sessions: Sessions) -> None:
 def test_what_a_second_indexer_writes_meanwhile_makes_no_node_a_liar(
     deployed: Any, sessions: Sessions, dump: Dump, monkeypatch: pytest.MonkeyPatch, amid: str
 ) -> None:
-    """An account's balance as another indexer has just left it does not go before the events that this one reads."""
+    """Balances and totals as another indexer has just left them do not go before the events that this one reads."""
     deployed.stake(2, TOKEN)
     deployed.finalize()
     run(deployed, sessions)
-    deployed.unstake(2, 5)
-    deployed.stake(3, TOKEN)
+    if amid == "last_of":
+        deployed.fund(4, 0, 7)
+    else:
+        deployed.unstake(2, 5)
     deployed.finalize()
     read = getattr(ledger, amid)
 
