@@ -146,10 +146,11 @@ class _Batch:
         self._load_tasks({s.ranking.task for s in sent})
         self._load_sessions({s.ranking.wallet for s in sent if s.signer != s.ranking.wallet})
         held = {(s.ranking.wallet, s.ranking.task) for s in sent}
-        self._leases = rows.leases(db, running.epoch, held)
+        found = rows.leases(db, running.epoch, held)
+        self._leases = {place: lease for place, (lease, _) in found.items()}
+        self._last = {place: revision for place, (_, revision) in found.items()}
         self._tallies = rows.tallies(db, running.epoch, {task for _, task in held})
         self._changed: set[tuple[str, str]] = set()
-        self._last: dict[tuple[str, str], int] = rows.revisions(db, running.epoch, held)
         self._stakes = chain_ledger.stakes_of(db, {s.ranking.wallet for s in sent})
 
     def _follow_log(self) -> None:

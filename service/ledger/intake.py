@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import TextClause, Update, bindparam, func, insert, select, text, update
+import msgspec
+from sqlalchemy import CursorResult, func, select
 from sqlmodel import Session as Db
-from sqlmodel import SQLModel, col
+from sqlmodel import col
 
 from chain.feedback import Task
 from chain.messages import Ranking, Receipt, Session
 from chain.types import Address, Hash32
-from service.ledger.tables import LeaseRow, RankingRow, SessionRow, TallyRow, TaskRow
+from service.ledger.tables import RankingRow, SessionRow, TallyRow, TaskRow
 
 Place = tuple[str, str]
 """A wallet and a task."""
@@ -59,55 +61,69 @@ class NewRanking:
     block: int = 0
     """At which the wallet's code accepted the signature; 0 where a key gave it."""
 
-    def row(self) -> dict[str, object]:
-        """Return it by the columns of RankingRow."""
+    def row(self) -> tuple[object, ...]:
+        """Return it by the columns of RankingRow, in their order."""
         r, receipt = self.ranking, self.receipt
-        return {
-            "epoch": r.epoch, "position": receipt.position, "digest": receipt.digest_of, "wallet": r.wallet,
-            "signer": self.signer, "task": r.task, "revision": r.revision, "message": r.to_json(),
-            "signature": self.signature, "comment": self.comment, "received_at": receipt.received_at,
-            "receipt": self.proof, "block": self.block or None,
-        }  # fmt: skip
+        return (
+            r.epoch, receipt.position, receipt.digest_of, r.wallet, self.signer, r.task, r.revision,
+            _json(r.to_json()), self.signature, self.comment, receipt.received_at, self.proof, self.block or None,
+        )  # fmt: skip
 
 
-_HELD = "WITH held(wallet, task) AS (VALUES {}) "
-_LEASES = """SELECT lease.wallet, lease.task, expires_at, live, done, skipped FROM held CROSS JOIN lease
-WHERE lease.epoch = :epoch AND lease.wallet = held.wallet AND lease.task = held.task"""
-_REVISIONS = """SELECT ranking.wallet, ranking.task, max(ranking.revision) FROM held CROSS JOIN ranking
-WHERE ranking.epoch = :epoch AND ranking.wallet = held.wallet AND ranking.task = held.task
-GROUP BY ranking.wallet, ranking.task"""
+# Statements of the hot path go past SQLAlchemy's compiler, which would take longer than the database does. The revision
+# is looked up where there is one: a lease is done from its first accepted ranking on. From `held` on, as a cross join:
+# else SQLite holds every row of the epoch against a list of pairs.
+_LEASES = """WITH held(wallet, task) AS (VALUES {})
+SELECT lease.wallet, lease.task, expires_at, live, done, skipped, CASE WHEN done THEN (
+    SELECT max(revision) FROM ranking
+    WHERE ranking.epoch = lease.epoch AND ranking.wallet = lease.wallet AND ranking.task = lease.task
+) END
+FROM held CROSS JOIN lease WHERE lease.epoch = ? AND lease.wallet = held.wallet AND lease.task = held.task"""
+_COLUMNS = (
+    "epoch", "position", "digest", "wallet", "signer", "task", "revision", "message", "signature", "comment",
+    "received_at", "receipt", "block",
+)  # fmt: skip
+_APPEND = f"INSERT INTO ranking ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+_END = "UPDATE lease SET live = ?, done = ? WHERE epoch = ? AND wallet = ? AND task = ?"
+_COUNT = "UPDATE tally SET taken = ?, done = ?, wanted = ?, votes = ? WHERE epoch = ? AND task = ?"
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _run(db: Db, statement: str, given: Sequence[object]) -> CursorResult[Any]:
+    """Run a statement whose holes are question marks, once or for each of a list of rows."""
+    connection = db.connection()
+    if connection.dialect.name == "postgresql":
+        statement = statement.replace("?", "%s")
+    return connection.exec_driver_sql(statement, given)
 
 
 @lru_cache(32)
-def _of_places(wanted: str, size: int) -> TextClause:
-    """Return a statement about so many places; made once, because to make one takes longer than to run it."""
-    return text(_HELD.format(", ".join(f"(:w{i}, :t{i})" for i in range(size))) + wanted)
+def _leases_of(size: int) -> str:
+    """Return the statement about so many places; made once, so that the drivers know it again."""
+    return _LEASES.format(", ".join(["(?, ?)"] * size))
 
 
-def _asked(wanted: str, epoch: int, places: Collection[Place]) -> tuple[TextClause, dict[str, object]]:
-    """Return a statement about these places and its parameters.
+def leases(db: Db, epoch: int, places: Collection[Place]) -> dict[Place, tuple[Lease, int]]:
+    """Return the leases of these wallets on these tasks, live or not, each with the last revision of its ranking.
 
-    As a join, from the places on: else SQLite holds every row of the epoch against a list of pairs. The last place
-    stands there as often as it takes to a power of two, so that there are few statements.
+    The revision is -1 where nothing was ranked; there is at least one place.
     """
     listed = list(places)
+    # The last stands there as often as it takes to a power of two, so that there are few statements.
     listed += listed[-1:] * ((1 << (len(listed) - 1).bit_length()) - len(listed))
-    given: dict[str, object] = {"epoch": epoch}
-    for i, (wallet, task) in enumerate(listed):
-        given[f"w{i}"], given[f"t{i}"] = wallet, task
-    return _of_places(wanted, len(listed)), given
-
-
-def leases(db: Db, epoch: int, places: Collection[Place]) -> dict[Place, Lease]:
-    """Return the leases of these wallets on these tasks, live or not; there is at least one place."""
-    found = db.execute(*_asked(_LEASES, epoch, places))
+    given = (*(part for place in listed for part in place), epoch)
+    found: Iterable[Any] = _run(db, _leases_of(len(listed)), given)
     # SQLite has no booleans of its own.
-    return {(w, t): Lease(epoch, w, t, expires_at, *map(bool, said)) for w, t, expires_at, *said in found}
-
-
-def revisions(db: Db, epoch: int, places: Collection[Place]) -> dict[Place, int]:
-    """Return the last revision of each of these rankings that there is; there is at least one place."""
-    return {(w, t): revision for w, t, revision in db.execute(*_asked(_REVISIONS, epoch, places))}
+    return {
+        (w, t): (
+            Lease(epoch, w, t, ends, bool(live), bool(done), bool(skipped)),
+            -1 if last is None else last,
+        )
+        for w, t, ends, live, done, skipped, last in found
+    }
 
 
 def tallies(db: Db, epoch: int, names: Collection[str]) -> dict[str, Tally]:
@@ -147,34 +163,13 @@ def signed_since(db: Db, epoch: int, position: int) -> Counter[tuple[Address, Ad
 def append(db: Db, new: Sequence[NewRanking]) -> None:
     """Store rankings."""
     if new:
-        db.connection().execute(insert(RankingRow), [item.row() for item in new])
-
-
-def _update(table: type[SQLModel], *columns: str) -> Update:
-    """Return the statement that sets these columns of many rows by wallet (of a lease) and task."""
-    of = table.__table__.c  # type: ignore[attr-defined]  # as above
-    names = [c for c in ("epoch", "wallet", "task") if c in of]
-    return (
-        update(table)
-        .where(*(of[name] == bindparam(f"of_{name}") for name in names))
-        .values({name: bindparam(name) for name in columns})
-    )
-
-
-_END = _update(LeaseRow, "live", "done")
-_COUNT = _update(TallyRow, "taken", "done", "wanted", "votes")
+        _run(db, _APPEND, [item.row() for item in new])
 
 
 def finish(db: Db, leases: Iterable[Lease], tallies: Iterable[Tally]) -> None:
     """Store what became of leases and tallies."""
-    ended = [
-        {"of_epoch": x.epoch, "of_wallet": x.wallet, "of_task": x.task, "live": x.live, "done": x.done}
-        for x in leases
-    ]
-    counted = [
-        {"of_epoch": x.epoch, "of_task": x.task, "taken": x.taken, "done": x.done, "wanted": x.wanted, "votes": x.votes}
-        for x in tallies
-    ]  # fmt: skip
+    ended = [(x.live, x.done, x.epoch, x.wallet, x.task) for x in leases]
+    counted = [(x.taken, x.done, x.wanted, _json(x.votes), x.epoch, x.task) for x in tallies]
     for statement, rows in ((_END, ended), (_COUNT, counted)):
         if rows:
-            db.connection().execute(statement, rows)
+            _run(db, statement, rows)

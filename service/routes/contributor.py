@@ -307,8 +307,11 @@ async def rank(request: Request, repeat: Repeat) -> Response:
 
 async def rank_at_once(request: Request) -> Response:
     """Do the same where the framework was passed by, and with it the idempotency key."""
-    key = request.headers.get("idempotency-key")
-    return await rank(request, None if key is None else await repeatable(request, idempotency_key(key)))
+    # Not `request.headers`, which decodes all of them: a hundredth of what a ranking takes.
+    key = next((value for name, value in request.scope["headers"] if name == b"idempotency-key"), None)
+    if key is None:
+        return await rank(request, None)
+    return await rank(request, await repeatable(request, idempotency_key(key.decode("latin-1"))))
 
 
 async def _accepted(ctx: Context, request: Request, sent: feedback.Sent) -> feedback.Accepted:
