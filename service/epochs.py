@@ -43,7 +43,7 @@ from service.database import alone
 from service.errors import ConfigError, ConflictError
 from service.files import link, write_file
 from service.handouts import handout_entry, skip_entry, tally_of
-from service.ledger import queries
+from service.ledger import queries, results, work
 from service.ledger.tables import (
     EpochRow,
     LabelRow,
@@ -107,7 +107,7 @@ class Place:
 def standing(db: Db, rules: Rules) -> Standing:
     """Return what the last closed epoch handed on, read from the tables."""
     last = queries.last_closed(db)
-    runs = queries.run_records(r for r in queries.runs(db) if r.declared_in is not None)
+    runs = work.run_records(r for r in work.runs(db) if r.declared_in is not None)
     if last < 0:
         return Standing(lam=Ratio(rules.params.lambda0_num, rules.params.lambda0_den))
     report, row = chain_ledger.epoch_report(db, last), queries.epoch_row(db, last)
@@ -117,7 +117,7 @@ def standing(db: Db, rules: Rules) -> Standing:
         )
     if row.next_num is None or row.next_den is None:
         # Closed before what follows was kept; then the epoch was scored by what it was opened with.
-        lines = {Address(w): x for w, x in queries.lines(db, last)}
+        lines = {Address(w): x for w, x in results.lines(db, last)}
         proven, stakes = ({w: int(x[name]) for w, x in lines.items()} for name in ("w", "stake"))
         lam = FAST.lambda_next(proven, stakes, Ratio(int(row.lambda_num), int(row.lambda_den)))
     else:
@@ -125,9 +125,9 @@ def standing(db: Db, rules: Rules) -> Standing:
     return Standing(
         lam=lam,
         previous=Hash32(report.data_hash),
-        states=queries.wallet_states(db),
-        cumulative=queries.cumulative(db, last),
-        carried=queries.carried(db, last),
+        states=results.wallet_states(db),
+        cumulative=results.cumulative(db, last),
+        carried=results.carried(db, last),
         scores=tuple(StoredScores(db, e) for e in range(last + 1)),
         runs=runs,
     )
@@ -196,8 +196,8 @@ def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: St
         lam=before.lam,
         rules=Rules.from_json(row.rules), previous=before.previous, receipt_signer=place.receipts,
     )  # fmt: skip
-    undeclared = queries.runs(db, undeclared=True)
-    runs = tuple(queries.run_records(r for r in undeclared if r.last < row.epoch).values())
+    undeclared = work.runs(db, undeclared=True)
+    runs = tuple(work.run_records(r for r in undeclared if r.last < row.epoch).values())
     if abandoned:
         return Evidence(header, {}, {}, (), (), runs)
     tasks: dict[Hash32, Task] = {}
@@ -460,7 +460,7 @@ def store(db: Db, place: Place, item: Draft, now: int) -> None:
     row.next_num, row.next_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)
     _store_results(db, item)
     queries.add(db, *_matches(db, item))
-    for run in queries.runs(db, undeclared=True):
+    for run in work.runs(db, undeclared=True):
         if run.run in item.closed.standing.runs:
             run.declared_in = item.epoch
     chain_ledger.save_epoch_report(db, _report(item, place, now))

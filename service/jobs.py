@@ -35,7 +35,7 @@ from service.context import Context, Pulse
 from service.epochs import Draft
 from service.errors import ConfigError, ConflictError, UnavailableError
 from service.leader import Leader
-from service.ledger import queries
+from service.ledger import queries, work
 from service.ledger.tables import EpochRow
 from service.pool import content_of, file_tasks
 from service.terminal import show_when
@@ -293,7 +293,7 @@ def _training_goes_on(ctx: Context, epoch: int) -> bool:
     with ctx.db.read() as db:
         if training.due(db, ctx.place, ctx.settings):
             return True
-        learning = queries.jobs_by_number(db, [r.job for r in queries.runs(db)])
+        learning = work.jobs_by_number(db, [r.job for r in work.runs(db)])
         return any(j.state in {"queued", "running"} for j in learning.values())
 
 

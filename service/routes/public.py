@@ -23,7 +23,7 @@ from service.context import Context, Payouts
 from service.errors import NotFoundError
 from service.events import Listening
 from service.guard import HEAD
-from service.ledger import queries
+from service.ledger import queries, results, work
 from service.ledger.tables import EpochRow, ScoreRow
 from service.routes import merit
 from service.routes.depends import Ctx, EpochPath, HashPath, Reading, WalletPath, closed_report
@@ -339,16 +339,16 @@ def inclusion(ctx: Ctx, db: Reading, epoch: EpochPath, digest: HashPath) -> Incl
 def scores(db: Reading, epoch: EpochPath, page: Paged) -> list[Standing]:
     """The wallets of a closed epoch, the highest HapticScore first."""
     (after,) = page.after(1) or (0,)
-    found = queries.scores(db, epoch, after, page.wanted)
+    found = results.scores(db, epoch, after, page.wanted)
     return [_standing(s) for s in page.cut(found, lambda s: (s.place,))]
 
 
 @router.get("/contributors/{wallet}")
 def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
     """A wallet: stake, what it earned, was allotted and can claim; its scores are under `/epochs` of it."""
-    last, active, scored = queries.last_closed(db), _active(db), list(queries.scores_of(db, wallet))
-    allotted = queries.cumulative_of(db, wallet, last)
-    payable = queries.cumulative_of(db, wallet, active.epoch) if active else 0
+    last, active, scored = queries.last_closed(db), _active(db), list(results.scores_of(db, wallet))
+    allotted = results.cumulative_of(db, wallet, last)
+    payable = results.cumulative_of(db, wallet, active.epoch) if active else 0
     claimed = int(call(ctx.reader, ctx.deployment.revenue_distributor(), "claimed", wallet))
     staked = int(call(ctx.reader, ctx.deployment.stake_vault(), "stakedOf", wallet))
     unfinalized = ctx.head.staked(wallet)
@@ -366,7 +366,7 @@ def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
 def contributor_epochs(db: Reading, wallet: WalletPath, page: Paged) -> list[Standing]:
     """The closed epochs that a wallet took part in, newest first."""
     (before,) = page.after(1) or (None,)
-    found = queries.scores_before(db, wallet, before, page.wanted)
+    found = results.scores_before(db, wallet, before, page.wanted)
     return [_standing(s) for s in page.cut(found, lambda s: (s.epoch,))]
 
 
@@ -386,7 +386,7 @@ def _pending(ctx: Context, db: Reading, wallet: Address, claimed: int) -> Pendin
     report = chain_ledger.epoch_report(db, state.pending_epoch)
     if report is None or report.root != state.pending_root:
         return None
-    payable = queries.cumulative_of(db, wallet, state.pending_epoch)
+    payable = results.cumulative_of(db, wallet, state.pending_epoch)
     return Pending(
         epoch=state.pending_epoch, active_at=state.active_at, claimable=str(max(0, payable - claimed))
     )
@@ -410,7 +410,7 @@ def proof(ctx: Ctx, db: Reading, wallet: WalletPath) -> Proof:
 def models(db: Reading) -> list[ModelAnswer]:
     """The arena: models by Bradley-Terry rating over people's labels of closed epochs."""
     counts: dict[tuple[str, str], int] = {}
-    for m in queries.matches(db):
+    for m in results.matches(db):
         counts[m.winner, m.loser] = counts.get((m.winner, m.loser), 0) + m.count
     rated = rate(Result(w, x, float(n)) for (w, x), n in sorted(counts.items()))
     return [
@@ -432,8 +432,8 @@ def _elo(strength: float) -> float:
 def runs(ctx: Ctx, db: Reading, page: Paged) -> list[RunAnswer]:
     """All retrainings with their progress and results, newest first."""
     (before,) = page.after(1) or (None,)
-    found = page.cut(queries.newest_runs(db, before, page.wanted), lambda r: (r.run,))
-    jobs = queries.jobs_by_number(db, [r.job for r in found])
+    found = page.cut(work.newest_runs(db, before, page.wanted), lambda r: (r.run,))
+    jobs = work.jobs_by_number(db, [r.job for r in found])
     entries = {e.name: e for e in training.registry(ctx.settings).entries()}
     return [
         RunAnswer(
@@ -449,11 +449,11 @@ def runs(ctx: Ctx, db: Reading, page: Paged) -> list[RunAnswer]:
 def job_list(ctx: Ctx, db: Reading, page: Paged) -> JobsAnswer:
     """What the clock is waiting for, and the work of the training workers."""
     (before,) = page.after(1) or (None,)
-    work = [
+    found = [
         Work(name=j.name, state=j.state, attempts=j.attempts, error=j.error, progress=j.progress)
-        for j in page.cut(queries.newest_jobs(db, before, page.wanted), lambda j: (j.id or 0,))
+        for j in page.cut(work.newest_jobs(db, before, page.wanted), lambda j: (j.id or 0,))
     ]
-    return JobsAnswer(clock=dict(ctx.pulse.waits), errors=dict(ctx.pulse.errors), work=work)
+    return JobsAnswer(clock=dict(ctx.pulse.waits), errors=dict(ctx.pulse.errors), work=found)
 
 
 def _active(db: Reading) -> EpochReport | None:
@@ -463,7 +463,7 @@ def _active(db: Reading) -> EpochReport | None:
 
 
 def _payouts(ctx: Context, db: Reading, report: EpochReport) -> Payouts:
-    return ctx.trees.find(report.epoch, report.root, lambda: queries.cumulative(db, report.epoch))
+    return ctx.trees.find(report.epoch, report.root, lambda: results.cumulative(db, report.epoch))
 
 
 def _standing(row: ScoreRow) -> Standing:

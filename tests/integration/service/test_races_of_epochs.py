@@ -15,7 +15,7 @@ from chain.rules import Rules
 from service import corrections, epochs, feedback, handouts, jobs
 from service.errors import ConflictError
 from service.feedback import Running
-from service.ledger import queries
+from service.ledger import queries, results
 from tests.integration.service.turns import at_once, doing
 from tests.postgres import Postgres
 
@@ -74,7 +74,7 @@ def test_results_that_are_taken_back_while_they_are_stored_leave_nothing_behind(
     )
     with net.ctx.db.read() as db:
         assert queries.last_closed(db) == item.epoch - 1
-        assert queries.scores(db, item.epoch, 0, 1) == []
+        assert results.scores(db, item.epoch, 0, 1) == []
         assert ledger.epoch_report(db, item.epoch) is None
     assert jobs.close_epoch(net.ctx, item.epoch) is not None
 
