@@ -27,7 +27,7 @@ from chain.indexer import index
 from chain.ledger import EpochReport
 from chain.step import Outcome
 from chain.types import Hash32
-from service import asking, epochs, training
+from service import asking, epochs, results, training
 from service.context import Context, Pulse
 from service.epochs import Draft
 from service.errors import ConfigError, ConflictError, UnavailableError
@@ -81,10 +81,10 @@ def close_epoch(ctx: Context, epoch: int) -> Draft | None:
     if item is None:
         return None
     # A hundred megabytes, written before anybody has to wait for us.
-    epochs.write_files(ctx.place, item)
+    results.write_files(ctx.place, item)
     now = ctx.clock.now()
     with ctx.db.write() as db:
-        epochs.store(db, ctx.place, item, now)
+        results.store(db, ctx.place, item, now)
         db.commit()
     log.info("epoch %s closed: %s wallets, sum %s", epoch, len(item.closed.scores), item.closed.tree.sum)
     for task in sorted(item.closed.retired):

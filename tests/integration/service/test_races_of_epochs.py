@@ -16,6 +16,7 @@ from service import corrections, epochs, feedback, handouts, jobs
 from service.errors import ConflictError
 from service.feedback import Running
 from service.ledger import queries, results
+from service.results import store
 from tests.integration.service.turns import at_once, doing
 from tests.postgres import Postgres
 
@@ -62,7 +63,7 @@ def _draft(net: Any, epoch: int) -> Any:
 
 
 def _store(net: Any, item: Any) -> Callable[[Db], None]:
-    return lambda s: epochs.store(s, net.ctx.place, item, net.now())
+    return lambda s: store(s, net.ctx.place, item, net.now())
 
 
 def test_results_that_are_taken_back_while_they_are_stored_leave_nothing_behind(net: Any) -> None:
