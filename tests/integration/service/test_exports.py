@@ -20,7 +20,7 @@ from chain.rules import Rules
 from service import asking, exports, jobs, rowfile
 from service.exports import KINDS, Kind
 from service.guard import HEAD
-from service.routes.public import BundleFile
+from service.routes.epochs import BundleFile
 from service.rowfile import FORMS, Form
 from tests.integration.service.shell import Shell
 
