@@ -29,7 +29,7 @@ from service.intake import Intake
 from service.leader import Leader, clock_lock
 from service.origin import Origins, read_networks
 from service.rates import Limits, RateError
-from service.routes import contributor, exports, health, merit, public
+from service.routes import contributor, epochs, exports, health, merit, models, public
 from service.squeeze import Squeeze
 
 log = logging.getLogger(__name__)
@@ -149,6 +149,8 @@ def create_app(ctx: Context, *, clock: bool = True) -> FastAPI:
     app.add_exception_handler(Exception, _on_fault)
     app.include_router(contributor.router, prefix="/v1")
     app.include_router(public.router, prefix="/v1")
+    app.include_router(epochs.router, prefix="/v1")
+    app.include_router(models.router, prefix="/v1")
     app.include_router(merit.router, prefix="/v1")
     app.include_router(exports.router, prefix="/v1")
     app.include_router(health.router)

@@ -10,7 +10,7 @@ from chain.committer import EpochRecord
 from service.database import alone
 from service.epochs import EPOCHS, Place
 from service.errors import ConfigError, ConflictError, NotFoundError
-from service.ledger import queries
+from service.ledger import queries, results
 from service.ledger.tables import EpochRow
 from service.terminal import show_when
 
@@ -33,7 +33,7 @@ def reopen(db: Db, place: Place, epoch: int) -> None:
             raise ConfigError(
                 f"epoch {row.epoch} was opened with another HAPTIC_SECRET: put that one back before it is reopened"
             )
-    queries.forget_results(db, epoch)
+    results.forget_results(db, epoch)
     chain_ledger.forget_epoch_reports(db, epoch)
 
 
@@ -70,7 +70,7 @@ def abandon(db: Db, place: Place, epoch: int, known: EpochRecord, now: int) -> N
     alone(db.connection(), EPOCHS)
     row = check_abandoned(db, place, epoch, known, now, lock=True)
     # Epochs that were opened here and not on the chain: nobody was asked anything in them, and they are opened anew.
-    queries.forget_uncommitted(db, epoch)
-    queries.forget_results(db, epoch)
+    results.forget_uncommitted(db, epoch)
+    results.forget_results(db, epoch)
     chain_ledger.forget_epoch_reports(db, epoch)
     row.abandoned_at, row.committed_at, row.closed_at, row.anchored_at = now, known.opened_at, None, None

@@ -1,12 +1,10 @@
-"""An epoch's life in the database: opened with commitments, closed by the pure core, its bundle and scores kept."""
+"""An epoch's life in the database: opened with commitments, and closed by the pure core on what was signed."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import combinations, groupby
 from pathlib import Path
 from typing import IO
 from weakref import finalize
@@ -26,35 +24,22 @@ from chain.feedback import Task
 from chain.gold import Gold, gold_root
 from chain.handout import check_staked
 from chain.indexer import check_stake, snapshot_block
-from chain.ledger import EpochReport
-from chain.lines import Line, raw_lines, read_line, read_lines
+from chain.lines import raw_lines, read_lines
 from chain.merkle import EMPTY_ROOT
 from chain.messages import Domain, Ranking, Session
 from chain.opening import Opening
 from chain.quorum import agree
 from chain.rpc import Rpc
 from chain.rules import Rules
-from chain.served import parts_of, spool
+from chain.served import spool
 from chain.types import NOBODY, ZERO_HASH, Address, BlockRef, Epoch, Hash32, Ratio
-from chain.verdict import Known
 from chain.wallets import Remembered
 from service.arena import Plan, gold_of, task_of
 from service.database import alone
 from service.errors import ConfigError, ConflictError
-from service.files import link, write_file
 from service.handouts import handout_entry, skip_entry, tally_of
-from service.ledger import queries
-from service.ledger.tables import (
-    EpochRow,
-    LabelRow,
-    LeafRow,
-    MatchRow,
-    MeritRow,
-    PoolRow,
-    ScoreRow,
-    ShareRow,
-    TaskRow,
-)
+from service.ledger import queries, results, work
+from service.ledger.tables import EpochRow, TaskRow
 from service.scores import StoredScores
 
 EPOCHS = "epochs"
@@ -107,7 +92,7 @@ class Place:
 def standing(db: Db, rules: Rules) -> Standing:
     """Return what the last closed epoch handed on, read from the tables."""
     last = queries.last_closed(db)
-    runs = queries.run_records(r for r in queries.runs(db) if r.declared_in is not None)
+    runs = work.run_records(r for r in work.runs(db) if r.declared_in is not None)
     if last < 0:
         return Standing(lam=Ratio(rules.params.lambda0_num, rules.params.lambda0_den))
     report, row = chain_ledger.epoch_report(db, last), queries.epoch_row(db, last)
@@ -117,7 +102,7 @@ def standing(db: Db, rules: Rules) -> Standing:
         )
     if row.next_num is None or row.next_den is None:
         # Closed before what follows was kept; then the epoch was scored by what it was opened with.
-        lines = {Address(w): x for w, x in queries.lines(db, last)}
+        lines = {Address(w): x for w, x in results.lines(db, last)}
         proven, stakes = ({w: int(x[name]) for w, x in lines.items()} for name in ("w", "stake"))
         lam = FAST.lambda_next(proven, stakes, Ratio(int(row.lambda_num), int(row.lambda_den)))
     else:
@@ -125,9 +110,9 @@ def standing(db: Db, rules: Rules) -> Standing:
     return Standing(
         lam=lam,
         previous=Hash32(report.data_hash),
-        states=queries.wallet_states(db),
-        cumulative=queries.cumulative(db, last),
-        carried=queries.carried(db, last),
+        states=results.wallet_states(db),
+        cumulative=results.cumulative(db, last),
+        carried=results.carried(db, last),
         scores=tuple(StoredScores(db, e) for e in range(last + 1)),
         runs=runs,
     )
@@ -196,8 +181,8 @@ def evidence(db: Db, place: Place, row: EpochRow, snapshot: BlockRef, before: St
         lam=before.lam,
         rules=Rules.from_json(row.rules), previous=before.previous, receipt_signer=place.receipts,
     )  # fmt: skip
-    undeclared = queries.runs(db, undeclared=True)
-    runs = tuple(queries.run_records(r for r in undeclared if r.last < row.epoch).values())
+    undeclared = work.runs(db, undeclared=True)
+    runs = tuple(work.run_records(r for r in undeclared if r.last < row.epoch).values())
     if abandoned:
         return Evidence(header, {}, {}, (), (), runs)
     tasks: dict[Hash32, Task] = {}
@@ -363,127 +348,3 @@ def _check_readable(bundle: IO[bytes], committed: Hash32, epoch: int) -> None:
         raise VerifyError(
             f"tasks and gold of epoch {epoch} have root {root}, committed was {committed}: a row was changed"
         )
-
-
-def _report(item: Draft, place: Place, now: int) -> EpochReport:
-    """Return what is posted to the distributor, and where its bundle lies."""
-    tree = item.closed.tree
-    return EpochReport(
-        epoch=item.epoch, root=tree.root_hash, sum=tree.sum, depth=tree.depth, data_hash=item.closed.data_hash,
-        ledger_root=item.closed.ledger_root, rules_hash=item.rules_hash, snapshot_block=item.snapshot.number,
-        snapshot_hash=item.snapshot.hash, bundle_path=str(place.bundle_path(item.epoch)), status="built", built_at=now,
-    )  # fmt: skip
-
-
-def _wallet_lines(bundle: IO[bytes]) -> Iterator[Line]:
-    """Yield the lines of a bundle that say what became of a wallet."""
-    for number, raw in enumerate(raw_lines(bundle), start=1):
-        if b'"kind":"wallet"' in raw:  # a quotation mark inside a text is written with a backslash before it
-            yield read_line(number, raw)
-
-
-def _matches(db: Db, item: Draft) -> list[MatchRow]:
-    """Return how often one model's answer was labelled better than another's."""
-    origin = {
-        (t.task, h): model
-        for t in queries.tasks(db, item.epoch)
-        for h, model in zip(task_of(t).hashes, t.origins, strict=True)
-    }
-    counts: dict[tuple[str, str], int] = {}
-    for key, known in zip(item.closed.comparisons.keys, item.closed.result.pairs, strict=True):
-        a, b = origin[key.task, key.a], origin[key.task, key.b]
-        if known.label and a != b:
-            pair = (a, b) if known.label > 0 else (b, a)
-            counts[pair] = counts.get(pair, 0) + 1
-    return [MatchRow(epoch=item.epoch, winner=w, loser=x, count=n) for (w, x), n in counts.items()]
-
-
-def _labels(db: Db, item: Draft) -> Iterator[tuple[Hash32, list[Known | None]]]:
-    """Yield what came out of each task that anybody ordered: an entry per pair of its responses."""
-    hashes = {t.task: task_of(t).hashes for t in queries.tasks(db, item.epoch)}
-    found = item.closed.comparisons
-    lines = zip(found.keys, found.pairs, item.closed.result.pairs, strict=True)
-    for task, group in groupby(lines, key=lambda line: line[0].task):
-        known = {
-            (key.a, key.b): Known(p.gold, p.bucket, p.longer, r.log_odds, r.label, r.confidence)
-            for key, p, r in group
-        }
-        yield task, [known.get(pair) for pair in combinations(hashes[task], 2)]
-
-
-def _check_current(db: Db, item: Draft, row: EpochRow) -> None:
-    """Raise a ConflictError where anything that a draft was made of has changed since."""
-    last, report = queries.last_closed(db), chain_ledger.epoch_report(db, item.epoch - 1)
-    previous = ZERO_HASH if report is None else report.data_hash
-    came = (0, 0) if item.abandoned else (queries.judgement_count(db, item.epoch), row.entries)
-    found = (last, previous, item.rankings, item.entries, item.abandoned)
-    expected = (item.epoch - 1, item.previous, *came, row.abandoned_at is not None)
-    if found != expected:
-        raise ConflictError(
-            f"while epoch {item.epoch} was being closed, a ranking came in, a task was handed out, or it or the epoch "
-            "before was reopened or given up; it is closed again in a moment"
-        )
-
-
-def _files(place: Place, item: Draft) -> list[tuple[Path, Path, IO[bytes]]]:
-    """Return an epoch's files: the name by its number, the one by its hash, and what is in it."""
-    kept = place.bundle_by_hash(item.closed.data_hash)
-    return [
-        (place.bundle_path(item.epoch), kept, item.bundle),
-        (place.preferences_path(item.epoch), kept.with_suffix(".preferences.jsonl"), item.learned),
-    ]
-
-
-def write_files(place: Place, item: Draft) -> None:
-    """Write the files of a closed epoch under names that are only theirs, unless they are there."""
-    for _, kept, file in _files(place, item):
-        if not kept.exists():
-            write_file(kept, parts_of(file))
-
-
-def store(db: Db, place: Place, item: Draft, now: int) -> None:
-    """Write a closed epoch: its files first, then all rows; the caller commits once.
-
-    The files may be there already (`write_files`), so that nobody waits for the disk while all is locked.
-    """
-    alone(db.connection(), EPOCHS)
-    row = queries.epoch_row(db, item.epoch, lock=True)
-    if row is None or row.closed_at is not None:
-        return
-    _check_current(db, item, row)
-    write_files(place, item)
-    for path, kept, _ in _files(place, item):
-        link(kept, path)
-    queries.retire_gold(db, item.epoch, item.closed.retired)
-    row.closed_at, row.retired = now, len(item.closed.retired)
-    row.style_bias = list(item.closed.result.style_bias)
-    row.next_num, row.next_den = str(item.closed.standing.lam.num), str(item.closed.standing.lam.den)
-    _store_results(db, item)
-    queries.add(db, *_matches(db, item))
-    for run in queries.runs(db, undeclared=True):
-        if run.run in item.closed.standing.runs:
-            run.declared_in = item.epoch
-    chain_ledger.save_epoch_report(db, _report(item, place, now))
-
-
-def _store_results(db: Db, item: Draft) -> None:
-    """Write what each wallet came to and what it was allotted; there may be a million."""
-    scores, epoch, totals = item.closed.scores, item.epoch, item.closed.standing.cumulative
-    best = sorted(scores, key=lambda w: (-scores[w], w))
-    places = {wallet: place for place, wallet in enumerate(best, start=1)}
-    lines = ((x["wallet"], x) for x in _wallet_lines(item.bundle))
-    scored = ((epoch, wallet, json.dumps(line), places[wallet]) for wallet, line in lines)
-    queries.add_many(db, ScoreRow, ("epoch", "wallet", "line", "place"), scored)
-    results = zip(item.closed.comparisons.wallets, item.closed.result.wallets, strict=True)
-    worth = ((wallet, epoch, r.comparisons, r.delta_g, r.delta_v) for wallet, r in results)
-    queries.add_many(db, MeritRow, ("wallet", "epoch", "comparisons", "delta_g", "delta_v"), worth)
-    labels = ((epoch, task, json.dumps(pairs)) for task, pairs in _labels(db, item))
-    queries.add_many(db, LabelRow, ("epoch", "task", "pairs"), labels)
-    for pool in item.closed.pools:
-        carried = {"carried_in": str(pool.carried_in), "carried_out": str(pool.carried_out)}
-        queries.add(db, PoolRow(epoch=epoch, run=pool.run, funded=str(pool.funded), **carried))
-        shares = ((epoch, str(pool.run), wallet, str(amount)) for wallet, amount in pool.shares.items())
-        queries.add_many(db, ShareRow, ("epoch", "run", "wallet", "amount"), shares)
-    paid = sorted({a for pool in item.closed.pools for a in pool.shares})
-    leaves = ((epoch, account, str(totals[account])) for account in paid)
-    queries.add_many(db, LeafRow, ("epoch", "account", "cumulative"), leaves)

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -25,21 +23,18 @@ from chain import ledger as chain_ledger
 from chain.committer import Writer
 from chain.errors import ChainError, RpcError
 from chain.events import Activated, Rejected
-from chain.hashing import keccak256
 from chain.indexer import index
 from chain.ledger import EpochReport
 from chain.step import Outcome
 from chain.types import Hash32
-from service import arena, epochs, training
+from service import asking, epochs, results, training
 from service.context import Context, Pulse
 from service.epochs import Draft
 from service.errors import ConfigError, ConflictError, UnavailableError
 from service.leader import Leader
 from service.ledger import queries
 from service.ledger.tables import EpochRow
-from service.pool import content_of, file_tasks
 from service.terminal import show_when
-from trainer import corpus
 
 log = logging.getLogger(__name__)
 SAME_AGAIN_S = 60.0
@@ -86,10 +81,10 @@ def close_epoch(ctx: Context, epoch: int) -> Draft | None:
     if item is None:
         return None
     # A hundred megabytes, written before anybody has to wait for us.
-    epochs.write_files(ctx.place, item)
+    results.write_files(ctx.place, item)
     now = ctx.clock.now()
     with ctx.db.write() as db:
-        epochs.store(db, ctx.place, item, now)
+        results.store(db, ctx.place, item, now)
         db.commit()
     log.info("epoch %s closed: %s wallets, sum %s", epoch, len(item.closed.scores), item.closed.tree.sum)
     for task in sorted(item.closed.retired):
@@ -286,108 +281,14 @@ def step_retrain(ctx: Context) -> str:
     return f"run {run.run} queued: epochs {run.first} to {run.last}" if run else "another service was faster"
 
 
-def _training_goes_on(ctx: Context, epoch: int) -> bool:
-    """Say whether the epoch's arena should wait for a run; at most a quarter of the epoch is given to it."""
-    if ctx.clock.now() >= ctx.place.start(epoch) + ctx.deployment.epoch_length // 4:
-        return False
-    with ctx.db.read() as db:
-        if training.due(db, ctx.place, ctx.settings):
-            return True
-        learning = queries.jobs_by_number(db, [r.job for r in queries.runs(db)])
-        return any(j.state in {"queued", "running"} for j in learning.values())
-
-
-def _pool(ctx: Context) -> list[arena.Prompt]:
-    """Return all prompts that there are."""
-    path = ctx.settings.prompts_file
-    if path is not None:
-        return arena.read_prompts(path)
-    if ctx.settings.devnet_gold:
-        return [arena.Prompt(p) for p in corpus.every_prompt()]
-    raise ConfigError(
-        'HAPTIC_PROMPTS_FILE is missing: a JSONL file of {"prompt": …} that the models are asked'
-    )
-
-
-def _prompts(ctx: Context, epoch: int) -> list[str]:
-    """Return the epoch's prompts, drawn by its seed, those never asked before first."""
-    pool, seed = {p.text for p in _pool(ctx)}, ctx.place.seed(epoch)
-    with ctx.db.read() as db:
-        used = queries.used_prompts(db, pool)
-    drawn = sorted(pool, key=lambda p: (p in used, keccak256(seed + b"prompt" + p.encode())))
-    return drawn[: ctx.settings.tasks_per_epoch]
-
-
-def _own_tasks(ctx: Context, plans: Sequence[arena.Plan]) -> list[arena.Plan]:
-    """Return the epoch's tasks from the operator's file, as many as the arena may have, none of them ever asked before.
-
-    Nor any that is gold: who was asked it once knows it.
-    """
-    settings = ctx.settings
-    if settings.tasks_file is None:
-        return []
-    with ctx.db.read() as db:
-        used = queries.task_contents(db) | {content_of(p.task) for p in plans}
-    if settings.gold_file is not None:
-        golden = arena.file_gold(settings.gold_file, ctx.rules, sys.maxsize, lambda _: set())
-        used |= {content_of(p.task) for p in golden}
-    return file_tasks(settings.tasks_file, ctx.rules, settings.tasks_per_epoch, used)
-
-
-def _plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
-    """Return the epoch's tasks from the models' answers, some of them gold."""
-    answers = [
-        a for m in models for a in training.read_answers(training.answer_files(ctx.settings, epoch, m)[1])
-    ]
-    draw = keccak256(ctx.place.seed(epoch) + b"arena")
-    share = arena.gold_share(ctx.rules, epoch)
-    authors = {p.text: p.author for p in _pool(ctx)}
-    plans = arena.plan_tasks(answers, ctx.rules, ctx.settings.tasks_per_epoch, draw, authors)
-    own = _own_tasks(ctx, plans)
-    if ctx.settings.devnet_gold:
-        return arena.lexicon_gold(plans, share) + own
-    plans += own
-    if ctx.settings.gold_file is None:
-        raise ConfigError(
-            'HAPTIC_GOLD_FILE is missing: JSONL of {"prompt", "responses", "ranks"} with known answers'
-        )
-    wanted = -(-len(plans) * share // 1_000_000)
-    with ctx.db.read() as db:
-        gold = arena.file_gold(ctx.settings.gold_file, ctx.rules, wanted, partial(queries.used_tasks, db))
-    if len(gold) < wanted:
-        log.warning(
-            "%s has %s unused gold tasks, epoch %s wants %s: add more",
-            ctx.settings.gold_file,
-            len(gold),
-            epoch,
-            wanted,
-        )
-    return plans + gold
-
-
-def _arena_waits(ctx: Context, epoch: int) -> str:
-    """Return what the epoch cannot be opened without yet, in words; nothing when all is there."""
-    if epoch < 0:
-        return "before genesis"
-    with ctx.db.read() as db:
-        row, closed = queries.epoch_row(db, epoch), queries.last_closed(db)
-    if row is not None:
-        return f"epoch {epoch} is open" if row.closed_at is None else f"epoch {epoch} is closed"
-    if closed != epoch - 1:
-        return f"waiting for epoch {epoch - 1} to be closed"
-    if not training.contenders(training.registry(ctx.settings)):
-        return "waiting for the first model"
-    return "waiting for the retraining" if _training_goes_on(ctx, epoch) else ""
-
-
 def step_arena(ctx: Context) -> str:
     """Open the running epoch as soon as the one before is closed and the models have answered."""
     if not ctx.settings.arena:
         return "off: tasks come from elsewhere"
     epoch = ctx.epoch_now()
-    if waits := _arena_waits(ctx, epoch):
+    if waits := asking.arena_waits(ctx, epoch):
         return waits
-    models, prompts = training.contenders(training.registry(ctx.settings)), _prompts(ctx, epoch)
+    models, prompts = training.contenders(training.registry(ctx.settings)), asking.prompts(ctx, epoch)
     with ctx.db.write() as db:
         jobs = training.ask_answers(db, ctx.settings, epoch, prompts, models)
         db.commit()
@@ -395,7 +296,7 @@ def step_arena(ctx: Context) -> str:
         raise ConfigError("; ".join(f"{j.name}: {j.error}" for j in jobs if j.state == "failed"))
     if any(j.state != "done" for j in jobs):
         return "waiting for the models' answers"
-    plans, now = _plans(ctx, epoch, models), ctx.clock.now()
+    plans, now = asking.plans(ctx, epoch, models), ctx.clock.now()
     with ctx.db.write() as db:
         epochs.open_epoch(db, ctx.place, epoch, plans, ctx.rules, now)
         db.commit()

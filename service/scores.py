@@ -9,7 +9,7 @@ from functools import cached_property
 from sqlmodel import Session as Db
 
 from chain.types import Address
-from service.ledger import queries
+from service.ledger import results
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class StoredScores(Mapping[Address, int]):
 
     @cached_property
     def _known(self) -> dict[Address, int]:
-        return {Address(w): int(line["score"]) for w, line in queries.lines(self.db, self.epoch)}
+        return {Address(w): int(line["score"]) for w, line in results.lines(self.db, self.epoch)}
 
     def __getitem__(self, wallet: Address) -> int:
         return self._known[wallet]

@@ -16,7 +16,7 @@ from service.database import alone
 from service.epochs import Place
 from service.errors import ConfigError, ConflictError
 from service.files import write_file
-from service.ledger import queries
+from service.ledger import queries, work
 from service.ledger.tables import JobRow, RunRow
 from service.settings import Settings
 from trainer.registry import Registry, file_sha256
@@ -44,7 +44,7 @@ def contenders(found: Registry) -> list[str]:
 def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
     """Return the job of this name, queued if it is new; the caller commits."""
     alone(db.connection(), JOBS)
-    found = queries.job(db, name)
+    found = work.job(db, name)
     if found is None:
         found = JobRow(name=name, arguments=list(arguments))
         queries.add(db, found)
@@ -53,7 +53,7 @@ def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
 
 def requeue(db: Db, name: str) -> None:
     """Put a job that failed for good into the queue again, with all its attempts; the caller commits."""
-    found = queries.job(db, name, lock=True)
+    found = work.job(db, name, lock=True)
     if found is None or found.state != "failed":
         state = "there is none of that name" if found is None else f"it is {found.state}"
         raise ConflictError(f"job {name!r} cannot be tried again: {state}; /v1/jobs lists the jobs")
@@ -80,7 +80,7 @@ def _config(settings: Settings) -> list[str]:
 
 def unlearned(db: Db, place: Place) -> tuple[range, int]:
     """Return the closed epochs that no run has learned from, and how many labelled comparisons they have."""
-    runs = queries.runs(db)
+    runs = work.runs(db)
     fresh = range(runs[-1].last + 1 if runs else 0, queries.last_closed(db) + 1)
     return fresh, sum(_count(place.preferences_path(e)) for e in fresh)
 
@@ -122,9 +122,9 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
     parent = contenders(registry(settings))[-1:]
     if not parent:
         raise ConfigError("no model in the registry to retrain: make one with `haptic worker --bootstrap`")
-    number = len(queries.runs(db)) + 1
+    number = len(work.runs(db)) + 1
     # A run that learned from epochs which were reopened is made again, and its first try has its name already.
-    tried = {j.name for j in queries.jobs(db)}
+    tried = {j.name for j in work.jobs(db)}
     tag = next(t for t in _tags(number) if f"retrain/{t}" not in tried)
     path = settings.folder("snapshots").resolve() / f"run-{tag}.jsonl"
     write_file(path, _parts(map(place.preferences_path, fresh)))

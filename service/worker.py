@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.database import Database
-from service.ledger import queries
+from service.ledger import work
 from service.ledger.tables import JobRow
 
 log = logging.getLogger(__name__)
@@ -77,8 +77,8 @@ class Worker:
     def _claim(self) -> JobRow | None:
         """Take the oldest job that waits, under a token that no other attempt has."""
         with self.db.write() as db:
-            queries.bury_jobs(db, time.time(), self.stale_s, self.max_attempts)
-            job = queries.claim_job(db, secrets.token_hex(8), time.time(), self.stale_s)
+            work.bury_jobs(db, time.time(), self.stale_s, self.max_attempts)
+            job = work.claim_job(db, secrets.token_hex(8), time.time(), self.stale_s)
             if job is not None:
                 job.log = str(self.logs / (job.name.replace("/", "-") + ".log"))
             db.commit()
@@ -134,7 +134,7 @@ class Worker:
     def _update(self, job: JobRow, change: Callable[[JobRow], None]) -> bool:
         """Apply a change to the job if it is still this worker's, with a heartbeat; say whether it is."""
         with self.db.write() as db:
-            row = queries.job_row(db, job.id)
+            row = work.job_row(db, job.id)
             mine = row is not None and row.worker == job.worker and row.state == "running"
             if row is not None and mine:
                 row.heartbeat_at = time.time()

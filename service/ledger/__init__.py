@@ -1,5 +1,5 @@
-"""The service's only SQL: `tables` says what is kept, `queries` reads and adds; nothing here commits."""
+"""The service's only SQL: `tables` says what is kept, the others read and add; nothing here commits."""
 
-from service.ledger import queries, tables
+from service.ledger import queries, results, tables, work
 
-__all__ = ["queries", "tables"]
+__all__ = ["queries", "results", "tables", "work"]

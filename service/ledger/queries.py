@@ -1,4 +1,4 @@
-"""Every read and write of the service's tables, as functions of a session; the caller commits."""
+"""Epochs, their tasks, who holds which, and what was signed, as functions of a session; the caller commits."""
 
 from __future__ import annotations
 
@@ -6,36 +6,22 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Executable, Float, and_, cast, delete, func, or_, text, tuple_, update
+from sqlalchemy import Executable, and_, delete, func, or_, text, tuple_, update
 from sqlalchemy import select as columns
-from sqlalchemy.orm import aliased
 from sqlmodel import Session, SQLModel, col, select
 
-from chain.bundle import Run
 from chain.ledger.bulk import insert_rows
-from chain.lines import Line
-from chain.rules import Rules
-from chain.types import Address, Epoch, Hash32, Params, WalletState, Wei
-from service.leaderboard import Merit
+from chain.types import Address, Hash32
 from service.ledger.tables import (
     OPEN,
     RESERVED,
     AnswerRow,
     EpochRow,
     HandoutRow,
-    JobRow,
-    LabelRow,
-    LeafRow,
     LeaseRow,
     LoginRow,
-    MatchRow,
-    MeritRow,
-    PoolRow,
     RankingRow,
-    RunRow,
-    ScoreRow,
     SessionRow,
-    ShareRow,
     SkipRow,
     TallyRow,
     TaskRow,
@@ -60,7 +46,7 @@ def add_many(
         insert_rows(session, table, names, part)
 
 
-def _streamed(session: Session, wanted: Executable) -> Iterator[Any]:
+def streamed(session: Session, wanted: Executable) -> Iterator[Any]:
     """Yield rows as columns, a part at a time: what is not kept is gone."""
     return iter(session.connection().execute(wanted, execution_options={"yield_per": PART}))
 
@@ -117,12 +103,12 @@ def tasks(session: Session, epoch: int) -> Iterator[TaskRow]:
 
 def used_prompts(session: Session, among: Collection[str]) -> set[str]:
     """Return which of these prompts have been a task."""
-    return _known(_streamed(session, select(TaskRow.prompt)), among)
+    return _known(streamed(session, select(TaskRow.prompt)), among)
 
 
 def used_tasks(session: Session, among: Collection[str]) -> set[str]:
     """Return which of these hashes are those of a task of any epoch."""
-    return _known(_streamed(session, select(TaskRow.task)), among)
+    return _known(streamed(session, select(TaskRow.task)), among)
 
 
 def _known(rows: Iterable[Any], among: Collection[str]) -> set[str]:
@@ -274,7 +260,7 @@ def sessions(session: Session, epoch: int, wallet: str) -> Sequence[SessionRow]:
 def signed_sessions(session: Session, epoch: int) -> Iterator[Any]:
     """Yield wallet, message, signature and block of all sessions of an epoch, in the order of their digests."""
     wanted = select(SessionRow.wallet, SessionRow.message, SessionRow.signature, SessionRow.block)
-    return _streamed(session, wanted.where(SessionRow.epoch == epoch).order_by(col(SessionRow.digest)))
+    return streamed(session, wanted.where(SessionRow.epoch == epoch).order_by(col(SessionRow.digest)))
 
 
 def login_by_token(session: Session, token_hash: str) -> LoginRow | None:
@@ -319,7 +305,7 @@ def rankings(session: Session, epoch: int) -> Iterator[Any]:
     row = RankingRow
     fields = (row.position, row.wallet, row.message, row.signature, row.received_at, row.block)
     wanted = columns(*map(col, fields))
-    return _streamed(session, wanted.where(col(RankingRow.epoch) == epoch).order_by(col(RankingRow.position)))
+    return streamed(session, wanted.where(col(RankingRow.epoch) == epoch).order_by(col(RankingRow.position)))
 
 
 def rankings_of(
@@ -361,252 +347,3 @@ def ranking_by_digest(session: Session, epoch: int, digest: str) -> RankingRow |
     """Return the ranking with this EIP-712 digest."""
     same = (RankingRow.epoch == epoch, RankingRow.digest == digest)
     return session.exec(select(RankingRow).where(*same)).first()
-
-
-# --- results ----------------------------------------------------------------------------------------------
-
-
-def scores(session: Session, epoch: int, after: int, limit: int) -> Sequence[ScoreRow]:
-    """Return the wallets of an epoch by their place in it, those after a place, at most so many."""
-    beyond = (ScoreRow.epoch == epoch, ScoreRow.place > after)
-    return session.exec(select(ScoreRow).where(*beyond).order_by(col(ScoreRow.place)).limit(limit)).all()
-
-
-def score_count(session: Session, epoch: int) -> int:
-    """Return how many wallets have a place in an epoch."""
-    # They are numbered from 1 without a gap: the last number is found at once.
-    return session.exec(select(func.max(ScoreRow.place)).where(ScoreRow.epoch == epoch)).one() or 0
-
-
-def scores_among(session: Session, epoch: int, wallets: Collection[str]) -> dict[str, str]:
-    """Return the HapticScores that some wallets have in an epoch; who took no part has none."""
-    among = select(ScoreRow).where(ScoreRow.epoch == epoch, col(ScoreRow.wallet).in_(wallets))
-    return {row.wallet: row.line["score"] for row in session.exec(among)}
-
-
-def scores_of(session: Session, wallet: str, after: int = -1, limit: int | None = None) -> Sequence[ScoreRow]:
-    """Return a wallet's epochs, ascending: those after one, at most so many."""
-    mine = select(ScoreRow).where(ScoreRow.wallet == wallet, ScoreRow.epoch > after)
-    return session.exec(mine.order_by(col(ScoreRow.epoch)).limit(limit)).all()
-
-
-def line_of(session: Session, epoch: int, wallet: str) -> Line | None:
-    """Return a wallet's bundle line of an epoch."""
-    found = session.get(ScoreRow, (epoch, wallet))
-    return None if found is None else found.line
-
-
-def params_of(session: Session, epochs: Collection[int]) -> dict[int, Params]:
-    """Return the parameters that some epochs were scored by."""
-    found = session.exec(
-        select(EpochRow.epoch, EpochRow.rules_hash, EpochRow.rules).where(col(EpochRow.epoch).in_(epochs))
-    )
-    read: dict[str, Params] = {}
-    known: dict[int, Params] = {}
-    for epoch, name, rules in found:
-        if name not in read:
-            read[name] = Rules.from_json(dict(rules)).params
-        known[epoch] = read[name]
-    return known
-
-
-def merits(
-    session: Session, first: int, last: int, wallets: Collection[str] | None = None
-) -> Iterator[Merit]:
-    """Yield what work came to in some epochs, of each wallet that took part in one, or of some wallets."""
-    # As floating-point numbers: SQLite's integers end at 64 bits, and a leaderboard is for show.
-    sums = (func.sum(cast(c, Float)) for c in (MeritRow.delta_g, MeritRow.delta_v))
-    wanted = select(MeritRow.wallet, func.count(), func.sum(MeritRow.comparisons), *sums)
-    wanted = wanted.where(MeritRow.epoch >= first, MeritRow.epoch <= last).group_by(col(MeritRow.wallet))
-    if wallets is not None:
-        wanted = wanted.where(col(MeritRow.wallet).in_(wallets))
-    for wallet, epochs_in, comparisons, surplus, variance in _streamed(session, wanted):
-        yield Merit(wallet, epochs_in, int(comparisons), surplus, variance)
-
-
-def judged_page(
-    session: Session, epoch: int, wallet: str, after: int, limit: int
-) -> list[tuple[RankingRow, TaskRow, LabelRow | None]]:
-    """Return a wallet's last rankings of an epoch's tasks by position, with each task and what came out of it."""
-    later = aliased(RankingRow)
-    revised = select(later.position).where(
-        later.epoch == epoch, later.wallet == wallet, later.task == RankingRow.task,
-        later.revision > RankingRow.revision,
-    )  # fmt: skip
-    mine = (RankingRow.epoch == epoch, RankingRow.wallet == wallet, RankingRow.position > after)
-    task = and_(col(TaskRow.epoch) == RankingRow.epoch, col(TaskRow.task) == RankingRow.task)
-    label = and_(col(LabelRow.epoch) == RankingRow.epoch, col(LabelRow.task) == RankingRow.task)
-    wanted = select(RankingRow, TaskRow, LabelRow).join(TaskRow, task).outerjoin(LabelRow, label)
-    found = wanted.where(*mine, ~revised.exists()).order_by(col(RankingRow.position)).limit(limit)
-    return [(ranking, asked, known) for ranking, asked, known in session.exec(found)]
-
-
-def scores_before(session: Session, wallet: str, before: int | None, limit: int) -> Sequence[ScoreRow]:
-    """Return a wallet's epochs, or those before one, the newest first, at most so many."""
-    found = select(ScoreRow).where(ScoreRow.wallet == wallet)
-    if before is not None:
-        found = found.where(ScoreRow.epoch < before)
-    return session.exec(found.order_by(col(ScoreRow.epoch).desc()).limit(limit)).all()
-
-
-def wallet_states(session: Session) -> dict[Address, WalletState]:
-    """Return the state of every wallet after the last epoch it took part in."""
-    last = (
-        select(ScoreRow.wallet, func.max(ScoreRow.epoch).label("epoch")).group_by(ScoreRow.wallet).subquery()
-    )
-    on = and_(col(ScoreRow.wallet) == last.c.wallet, col(ScoreRow.epoch) == last.c.epoch)
-    return {
-        Address(r.wallet): WalletState(
-            int(r.line["labelN"]), int(r.line["labelD"]),
-            int(r.line["payG"]), int(r.line["payV"]), int(r.line["payHmax"]),
-        )
-        for r in _streamed(session, select(ScoreRow.wallet, ScoreRow.line).join(last, on))
-    }  # fmt: skip
-
-
-def lines(session: Session, epoch: int) -> Iterator[Any]:
-    """Yield every wallet of an epoch with its bundle line."""
-    wanted = select(ScoreRow.wallet, ScoreRow.line).where(ScoreRow.epoch == epoch)
-    return _streamed(session, wanted.order_by(col(ScoreRow.wallet)))
-
-
-def cumulative(session: Session, until: int) -> dict[Address, Wei]:
-    """Return every account's cumulative payout after epoch `until`: the leaves of that epoch's tree."""
-    last = (
-        select(LeafRow.account, func.max(LeafRow.epoch).label("epoch"))
-        .where(LeafRow.epoch <= until)
-        .group_by(LeafRow.account)
-        .subquery()
-    )
-    on = and_(col(LeafRow.account) == last.c.account, col(LeafRow.epoch) == last.c.epoch)
-    wanted = select(LeafRow.account, LeafRow.cumulative).join(last, on)
-    return {Address(a): Wei(int(v)) for a, v in _streamed(session, wanted)}
-
-
-def cumulative_of(session: Session, account: str, until: int) -> Wei:
-    """Return one account's cumulative payout after epoch `until`."""
-    mine = select(LeafRow.cumulative).where(LeafRow.account == account, LeafRow.epoch <= until)
-    found = session.exec(mine.order_by(col(LeafRow.epoch).desc()).limit(1)).first()
-    return Wei(int(found or 0))
-
-
-def pools(session: Session, epoch: int) -> Sequence[PoolRow]:
-    """Return an epoch's pools by run."""
-    return session.exec(select(PoolRow).where(PoolRow.epoch == epoch).order_by(col(PoolRow.run))).all()
-
-
-def carried(session: Session, epoch: int) -> dict[int, Wei]:
-    """Return what the pools of an epoch carried on, by run."""
-    return {p.run: Wei(int(p.carried_out)) for p in pools(session, epoch) if int(p.carried_out)}
-
-
-def shares_of(session: Session, wallet: str) -> Sequence[ShareRow]:
-    """Return what a wallet was allotted, by epoch and run."""
-    found = select(ShareRow).where(ShareRow.wallet == wallet)
-    return session.exec(found.order_by(col(ShareRow.epoch), col(ShareRow.run))).all()
-
-
-def matches(session: Session) -> Sequence[MatchRow]:
-    """Return how the models did against each other in all closed epochs."""
-    return session.exec(select(MatchRow)).all()
-
-
-def forget_results(session: Session, epoch: int) -> None:
-    """Delete what was computed for `epoch` and later ones, so that they can be closed anew.
-
-    Runs that learned from them and stand in no bundle go too: they learn again from what it comes to.
-    """
-    run = session.connection().execute
-    for table in (ScoreRow, MeritRow, LabelRow, PoolRow, ShareRow, LeafRow, MatchRow):
-        run(delete(table).where(col(table.epoch) >= epoch))
-    later = col(EpochRow.epoch) >= epoch
-    # What was given up here, and is not on the chain, may be taken back.
-    run(update(EpochRow).where(later, col(EpochRow.anchored_at).is_(None)).values(abandoned_at=None))
-    nothing = dict.fromkeys(("closed_at", "anchored_at", "next_num", "next_den"))
-    run(update(EpochRow).where(later).values(**nothing, retired=0, style_bias=None))
-    run(update(RunRow).where(col(RunRow.declared_in) >= epoch).values(declared_in=None))
-    run(delete(RunRow).where(col(RunRow.declared_in).is_(None), col(RunRow.last) >= epoch))
-    run(update(TaskRow).where(col(TaskRow.epoch) >= epoch).values(retired=False))
-    session.expire_all()
-
-
-def forget_uncommitted(session: Session, epoch: int) -> None:
-    """Delete the epochs after `epoch` of which the chain does not know the opening, with their tasks."""
-    later = col(EpochRow.epoch) > epoch, col(EpochRow.committed_at).is_(None)
-    numbers = session.exec(select(EpochRow.epoch).where(*later)).all()
-    for table in (TaskRow, TallyRow):
-        session.connection().execute(delete(table).where(col(table.epoch).in_(numbers)))
-    session.connection().execute(delete(EpochRow).where(*later))
-
-
-# --- runs and jobs ----------------------------------------------------------------------------------------
-
-
-def runs(session: Session, *, undeclared: bool = False) -> Sequence[RunRow]:
-    """Return the retrainings by number; with `undeclared`, those that no bundle has named yet."""
-    found = select(RunRow).order_by(col(RunRow.run))
-    return session.exec(found.where(col(RunRow.declared_in).is_(None)) if undeclared else found).all()
-
-
-def newest_runs(session: Session, before: int | None, limit: int) -> Sequence[RunRow]:
-    """Return the retrainings, or those before one, the newest first, at most so many."""
-    found = select(RunRow).order_by(col(RunRow.run).desc()).limit(limit)
-    return session.exec(found if before is None else found.where(RunRow.run < before)).all()
-
-
-def run_records(rows: Iterable[RunRow]) -> dict[int, Run]:
-    """Return rows as the records that the payout reads."""
-    return {r.run: Run(r.run, Epoch(r.first), Epoch(r.last), Hash32(r.snapshot)) for r in rows}
-
-
-def job(session: Session, name: str, *, lock: bool = False) -> JobRow | None:
-    """Return a job by its name; with `lock`, nobody else changes it until this transaction ends."""
-    found = select(JobRow).where(JobRow.name == name)
-    return session.exec(found.with_for_update() if lock else found).first()
-
-
-def job_row(session: Session, number: int | None) -> JobRow | None:
-    """Return a job by its number; nobody else changes it until this transaction ends."""
-    return session.get(JobRow, number, with_for_update=True)
-
-
-def jobs(session: Session) -> Sequence[JobRow]:
-    """Return all jobs, oldest first."""
-    return session.exec(select(JobRow).order_by(col(JobRow.id))).all()
-
-
-def newest_jobs(session: Session, before: int | None, limit: int) -> Sequence[JobRow]:
-    """Return the jobs, or those before one, the newest first, at most so many."""
-    found = select(JobRow).order_by(col(JobRow.id).desc()).limit(limit)
-    return session.exec(found if before is None else found.where(col(JobRow.id) < before)).all()
-
-
-def jobs_by_number(session: Session, among: Collection[int]) -> dict[int | None, JobRow]:
-    """Return these jobs by their numbers."""
-    return {j.id: j for j in session.exec(select(JobRow).where(col(JobRow.id).in_(among)))}
-
-
-def bury_jobs(session: Session, now: float, stale_s: float, max_attempts: int) -> None:
-    """Let jobs fail for good whose worker has been silent for `stale_s` and that were tried often enough."""
-    silent = and_(col(JobRow.state) == "running", col(JobRow.heartbeat_at) < now - stale_s)
-    ended = update(JobRow).where(silent, col(JobRow.attempts) >= max_attempts)
-    said = f"tried {max_attempts} times, and its worker died or fell silent: out of memory? see its log"
-    session.connection().execute(ended.values(state="failed", error=said))
-
-
-def claim_job(session: Session, worker: str, now: float, stale_s: float) -> JobRow | None:
-    """Give the oldest job that waits, or whose worker has been silent for `stale_s`, to this worker.
-
-    Of two workers that ask at once, one waits for the other and gets the next job.
-    """
-    silent = and_(col(JobRow.state) == "running", col(JobRow.heartbeat_at) < now - stale_s)
-    free = or_(col(JobRow.state) == "queued", silent)
-    oldest = select(JobRow).where(free).order_by(col(JobRow.id)).limit(1)
-    found = session.exec(oldest.with_for_update()).first()
-    if found is None:
-        return None
-    if found.state == "running":
-        found.error = f"attempt {found.attempts}: its worker died or fell silent"
-    found.state, found.worker, found.heartbeat_at, found.attempts = "running", worker, now, found.attempts + 1
-    session.flush()
-    return found

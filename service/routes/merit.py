@@ -17,7 +17,7 @@ from chain.types import Address, Hash32
 from chain.verdict import Known, Verdict, verdicts
 from service.errors import BadRequestError, NotFoundError
 from service.leaderboard import LEAST, SIXTH, WINDOWS, Board, Merit
-from service.ledger import queries
+from service.ledger import queries, results
 from service.ledger.tables import LabelRow, RankingRow, ScoreRow, TaskRow
 from service.routes.depends import Ctx, EpochPath, Reading, WalletPath
 from service.routes.pages import NEXT, Paged
@@ -169,14 +169,14 @@ def leaderboard(
     first = max(0, last + 1 - epochs) if epochs else 0
     if by == "quality":
         report = chain_ledger.epoch_report(db, last)
-        read = partial(queries.merits, db, first, last)
+        read = partial(results.merits, db, first, last)
         board = ctx.boards.find(report.data_hash, first, read) if report else Board(())
         found, count = list(board.page(after, page.wanted)), len(board)
-        scores = queries.scores_among(db, last, [m.wallet for _, m in found])
+        scores = results.scores_among(db, last, [m.wallet for _, m in found])
     else:
-        rows = queries.scores(db, last, after, page.wanted)
-        known = {m.wallet: m for m in queries.merits(db, first, last, [r.wallet for r in rows])}
-        found, count = [(r.place, known[r.wallet]) for r in rows], queries.score_count(db, last)
+        rows = results.scores(db, last, after, page.wanted)
+        known = {m.wallet: m for m in results.merits(db, first, last, [r.wallet for r in rows])}
+        found, count = [(r.place, known[r.wallet]) for r in rows], results.score_count(db, last)
         scores = {r.wallet: r.line["score"] for r in rows}
     return Leaderboard(
         by=by, first=None if last < 0 else first, last=None if last < 0 else last, least_comparisons=LEAST,
@@ -196,10 +196,10 @@ def _place(place: int, merit: Merit, scores: dict[str, str]) -> Place:
 def history(db: Reading, wallet: WalletPath, page: Paged) -> list[Point]:
     """A wallet epoch by epoch, oldest first: what a plot of it needs; epochs without it are left out."""
     (after,) = page.after(1) or (-1,)
-    rows = page.cut(queries.scores_of(db, wallet, after, page.wanted), lambda r: (r.epoch,))
-    params = queries.params_of(db, [r.epoch for r in rows])
+    rows = page.cut(results.scores_of(db, wallet, after, page.wanted), lambda r: (r.epoch,))
+    params = results.params_of(db, [r.epoch for r in rows])
     allotted: dict[int, int] = {}
-    for share in queries.shares_of(db, wallet):
+    for share in results.shares_of(db, wallet):
         allotted[share.epoch] = allotted.get(share.epoch, 0) + int(share.amount)
     points = []
     for row in rows:
@@ -235,7 +235,7 @@ def earned(db: Reading, rows: list[ScoreRow]) -> Earned | None:
     if not rows:
         return None
     last = rows[-1]
-    params = queries.params_of(db, [last.epoch])[last.epoch]
+    params = results.params_of(db, [last.epoch])[last.epoch]
     found, work = Surplus.of(last.line, params), sum(r.line["comparisons"] for r in rows)
     more = next_payment(found.earned, int(last.line["payV"]), work, found.proven, params)
     return Earned(
@@ -259,11 +259,11 @@ def judgements(
     row = queries.epoch_row(db, epoch)
     if row is None or row.closed_at is None or row.style_bias is None:
         raise NotFoundError(f"epoch {epoch} is not closed; what came of its rankings is shown then")
-    line = queries.line_of(db, epoch, wallet)
+    line = results.line_of(db, epoch, wallet)
     if line is None:
         raise NotFoundError(f"no ranking of {checksum(wallet)} counts in epoch {epoch}")
     (after,) = page.after(1) or (-1,)
-    found = page.cut(queries.judged_page(db, epoch, wallet, after, page.wanted), lambda x: (x[0].position,))
+    found = page.cut(results.judged_page(db, epoch, wallet, after, page.wanted), lambda x: (x[0].position,))
     return Judgements(
         epoch=epoch, wallet=checksum(wallet), earned=line["deltaG"], comparisons=line["comparisons"] / 6,
         reliability=line["a"] / 1e6, style_bias=row.style_bias,

@@ -1,15 +1,13 @@
-"""Routes for anybody: what the network is and where it stands, its epochs, scores, proofs and models."""
+"""Routes for anybody: what the network is and where it stands, scores, wallets and the proofs they claim by."""
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
-from starlette.types import Receive, Scope, Send
 
 from chain import ledger as chain_ledger
 from chain import publisher
@@ -18,24 +16,19 @@ from chain.ledger import EpochReport
 from chain.messages import checksum
 from chain.reason import why_zero
 from chain.types import Address
-from service import training
 from service.context import Context, Payouts
 from service.errors import NotFoundError
 from service.events import Listening
 from service.guard import HEAD
-from service.ledger import queries
-from service.ledger.tables import EpochRow, ScoreRow
+from service.ledger import queries, results
+from service.ledger.tables import ScoreRow
 from service.routes import merit
-from service.routes.depends import Ctx, EpochPath, HashPath, Reading, WalletPath, closed_report
+from service.routes.depends import Ctx, EpochPath, Reading, WalletPath
 from service.routes.merit import Earned
 from service.routes.pages import NEXT, Paged
 from service.status import Status, read_status
-from trainer.rating import Result, rate
 
 router = APIRouter(tags=["public"])
-LINES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}
-}
 
 
 class Info(BaseModel):
@@ -58,37 +51,6 @@ class Info(BaseModel):
     receipt_signer: str
     rules: dict[str, Any]
     rules_hash: str
-
-
-class EpochAnswer(BaseModel):
-    """An epoch: its commitments, and its report once it is closed."""
-
-    epoch: int
-    state: str = Field(
-        description="opening, open, built, posted, active or vetoed (by the guardian or a proof)"
-    )
-    start: int
-    end: int
-    seed_hash: str = Field(description="keccak256 of the seed, published before the first task")
-    gold_root: str
-    rules_hash: str
-    tasks: int
-    judgements: int = Field(description="with hand-outs and skips, all that is public before the close")
-    handouts: int
-    skips: int
-    redacted: int = Field(
-        description="responses in which a name of a model, or a control character, was replaced before they were shown"
-    )
-    retired_gold: int = Field(
-        description="gold tasks that proved wrong at the close and did not count as gold"
-    )
-    abandoned: bool = Field(description="its operator gave it up: no ranking of it counts")
-    root: str | None = None
-    sum: str | None = None
-    data_hash: str | None = None
-    ledger_root: str | None = None
-    snapshot_block: int | None = None
-    snapshot_hash: str | None = None
 
 
 class Standing(BaseModel):
@@ -161,64 +123,6 @@ class Proof(BaseModel):
     root: str
 
 
-class Inclusion(BaseModel):
-    """Where a ranking stands, and the proof that it is under its epoch's ledger root."""
-
-    epoch: int
-    digest: str
-    wallet: str
-    position: int
-    received_at: int = Field(description="block time, Unix seconds")
-    ledger_root: str = Field(description="as EpochLedger and RevenueDistributor have it")
-    proof: list[str] = Field(
-        description="of the leaf (bytes32 digest, address wallet) of OpenZeppelin's StandardMerkleTree"
-    )
-
-
-class ModelAnswer(BaseModel):
-    """A model in the arena: its rating by people's labels."""
-
-    model: str
-    rating: float = Field(description="Bradley-Terry, Elo scale; the models' mean is 1000")
-    low: float
-    high: float
-    wins: int
-    losses: int
-
-
-class RunAnswer(BaseModel):
-    """A retraining."""
-
-    run: int
-    first_epoch: int
-    last_epoch: int
-    snapshot: str
-    model: str
-    state: str
-    attempts: int
-    progress: dict[str, Any]
-    error: str
-    metrics: dict[str, Any] = Field(description="of the trained model, once it is in the registry")
-
-
-class Work(BaseModel):
-    """A job of the training workers."""
-
-    name: str
-    state: str = Field(description="queued, running, done or failed")
-    attempts: int
-    error: str
-    progress: dict[str, Any]
-
-
-class JobsAnswer(BaseModel):
-    """What is being done."""
-
-    clock: dict[str, str] = Field(description="by job of the clock: what it did or waits for")
-    errors: dict[str, str] = Field(description="by job of the clock: what it failed with")
-    work: list[Work] = Field(description="newest first")
-
-
 @router.get("/info")
 def info(ctx: Ctx) -> Info:
     """What this network is: contracts, rules, the running epoch."""
@@ -253,102 +157,20 @@ async def events(request: Request) -> Response:
     return Listening(request.app.state.events)
 
 
-@router.get("/epochs", responses=NEXT)
-def epochs(ctx: Ctx, db: Reading, page: Paged) -> list[EpochAnswer]:
-    """All epochs that were opened, newest first."""
-    (before,) = page.after(1) or (None,)
-    rows = page.cut(queries.newest_epochs(db, page.wanted, before), lambda row: (row.epoch,))
-    reports = {r.epoch: r for r in chain_ledger.epoch_reports(db)}
-    counts = queries.counts(db, [row.epoch for row in rows])
-    return [_epoch(ctx, row, reports.get(row.epoch), *counts[row.epoch]) for row in rows]
-
-
-@router.get("/epochs/{epoch}")
-def epoch(ctx: Ctx, db: Reading, epoch: EpochPath) -> EpochAnswer:
-    """One epoch; while it runs only counts are public, because an answer that can be seen can be copied."""
-    row = queries.epoch_row(db, epoch)
-    if row is None:
-        raise NotFoundError(f"epoch {epoch} was not opened")
-    return _epoch(ctx, row, chain_ledger.epoch_report(db, epoch), *queries.counts(db, [epoch])[epoch])
-
-
-def _epoch(
-    ctx: Context, row: EpochRow, report: EpochReport | None, tasks: int, judgements: int, skips: int
-) -> EpochAnswer:
-    found = EpochAnswer(
-        epoch=row.epoch, state="open" if row.committed_at else "opening",
-        start=ctx.place.start(row.epoch), end=ctx.place.start(row.epoch + 1),
-        seed_hash=row.seed_hash, gold_root=row.gold_root, rules_hash=row.rules_hash,
-        tasks=tasks, judgements=judgements, handouts=row.entries - skips, skips=skips, redacted=row.redacted,
-        retired_gold=row.retired, abandoned=row.abandoned_at is not None,
-    )  # fmt: skip
-    if report is None:
-        return found
-    return found.model_copy(
-        update={
-            "state": report.status, "root": report.root, "sum": str(report.sum), "data_hash": report.data_hash,
-            "ledger_root": report.ledger_root, "snapshot_block": report.snapshot_block,
-            "snapshot_hash": report.snapshot_hash,
-        }
-    )  # fmt: skip
-
-
-class BundleFile(FileResponse):
-    """A bundle as it is sent; to HEAD only its headers, so that nothing is read from disk for nobody."""
-
-    media_type = "application/jsonl"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as HTTP has it for the method that was asked with, which routes see as GET."""
-        await super().__call__({**scope, "method": "HEAD"} if HEAD in scope else scope, receive, send)
-
-
-@router.get("/epochs/{epoch}/bundle", response_class=FileResponse, responses=LINES)
-def bundle(ctx: Ctx, db: Reading, epoch: EpochPath) -> FileResponse:
-    """The epoch's bundle (JSON lines): all that a stranger needs, with the chain, to recompute it."""
-    report = closed_report(db, epoch, "its bundle is published then")
-    path = ctx.place.bundle_path(epoch)
-    return BundleFile(path, headers={"ETag": f'"{report.data_hash}"'})
-
-
-@router.get("/bundles/{data_hash}", response_class=FileResponse, responses=LINES)
-def bundle_by_hash(ctx: Ctx, data_hash: HashPath) -> FileResponse:
-    """The bundle that has this dataHash, also where its epoch was closed anew since; it never changes."""
-    path = ctx.place.bundle_by_hash(data_hash)
-    if not path.is_file():
-        raise NotFoundError(f"no bundle with the hash {data_hash} was published here")
-    headers = {"ETag": f'"{data_hash}"', "Cache-Control": "public, max-age=31536000, immutable"}
-    return BundleFile(path, headers=headers)
-
-
-@router.get("/epochs/{epoch}/rankings/{digest}/proof")
-def inclusion(ctx: Ctx, db: Reading, epoch: EpochPath, digest: HashPath) -> Inclusion:
-    """That a ranking stands in a closed epoch's log: the proof leads to the ledger root on the chain."""
-    report = closed_report(db, epoch, "what stands in its log is proven then")
-    row = queries.ranking_by_digest(db, epoch, digest)
-    if row is None:
-        raise NotFoundError(f"no ranking {digest} is in the log of epoch {epoch}")
-    tree = ctx.ledgers.find(epoch, report.ledger_root, lambda: queries.ledger_entries(db, epoch))
-    return Inclusion(
-        epoch=epoch, digest=row.digest, wallet=checksum(Address(row.wallet)), position=row.position,
-        received_at=row.received_at, ledger_root=report.ledger_root, proof=list(tree.proof(digest)),
-    )  # fmt: skip
-
-
 @router.get("/epochs/{epoch}/scores", responses=NEXT)
 def scores(db: Reading, epoch: EpochPath, page: Paged) -> list[Standing]:
     """The wallets of a closed epoch, the highest HapticScore first."""
     (after,) = page.after(1) or (0,)
-    found = queries.scores(db, epoch, after, page.wanted)
+    found = results.scores(db, epoch, after, page.wanted)
     return [_standing(s) for s in page.cut(found, lambda s: (s.place,))]
 
 
 @router.get("/contributors/{wallet}")
 def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
     """A wallet: stake, what it earned, was allotted and can claim; its scores are under `/epochs` of it."""
-    last, active, scored = queries.last_closed(db), _active(db), list(queries.scores_of(db, wallet))
-    allotted = queries.cumulative_of(db, wallet, last)
-    payable = queries.cumulative_of(db, wallet, active.epoch) if active else 0
+    last, active, scored = queries.last_closed(db), _active(db), list(results.scores_of(db, wallet))
+    allotted = results.cumulative_of(db, wallet, last)
+    payable = results.cumulative_of(db, wallet, active.epoch) if active else 0
     claimed = int(call(ctx.reader, ctx.deployment.revenue_distributor(), "claimed", wallet))
     staked = int(call(ctx.reader, ctx.deployment.stake_vault(), "stakedOf", wallet))
     unfinalized = ctx.head.staked(wallet)
@@ -366,7 +188,7 @@ def contributor(ctx: Ctx, db: Reading, wallet: WalletPath) -> Contributor:
 def contributor_epochs(db: Reading, wallet: WalletPath, page: Paged) -> list[Standing]:
     """The closed epochs that a wallet took part in, newest first."""
     (before,) = page.after(1) or (None,)
-    found = queries.scores_before(db, wallet, before, page.wanted)
+    found = results.scores_before(db, wallet, before, page.wanted)
     return [_standing(s) for s in page.cut(found, lambda s: (s.epoch,))]
 
 
@@ -386,7 +208,7 @@ def _pending(ctx: Context, db: Reading, wallet: Address, claimed: int) -> Pendin
     report = chain_ledger.epoch_report(db, state.pending_epoch)
     if report is None or report.root != state.pending_root:
         return None
-    payable = queries.cumulative_of(db, wallet, state.pending_epoch)
+    payable = results.cumulative_of(db, wallet, state.pending_epoch)
     return Pending(
         epoch=state.pending_epoch, active_at=state.active_at, claimable=str(max(0, payable - claimed))
     )
@@ -406,56 +228,6 @@ def proof(ctx: Ctx, db: Reading, wallet: WalletPath) -> Proof:
     )  # fmt: skip
 
 
-@router.get("/models")
-def models(db: Reading) -> list[ModelAnswer]:
-    """The arena: models by Bradley-Terry rating over people's labels of closed epochs."""
-    counts: dict[tuple[str, str], int] = {}
-    for m in queries.matches(db):
-        counts[m.winner, m.loser] = counts.get((m.winner, m.loser), 0) + m.count
-    rated = rate(Result(w, x, float(n)) for (w, x), n in sorted(counts.items()))
-    return [
-        ModelAnswer(
-            model=r.name, rating=_elo(r.strength), low=_elo(r.low), high=_elo(r.high),
-            wins=sum(n for (w, _), n in counts.items() if w == r.name),
-            losses=sum(n for (_, x), n in counts.items() if x == r.name),
-        )
-        for r in rated
-    ]  # fmt: skip
-
-
-def _elo(strength: float) -> float:
-    """Return log-odds on the Elo scale: 400 points are odds of 10 to 1."""
-    return 1000 + 400 * strength / math.log(10)
-
-
-@router.get("/runs", responses=NEXT)
-def runs(ctx: Ctx, db: Reading, page: Paged) -> list[RunAnswer]:
-    """All retrainings with their progress and results, newest first."""
-    (before,) = page.after(1) or (None,)
-    found = page.cut(queries.newest_runs(db, before, page.wanted), lambda r: (r.run,))
-    jobs = queries.jobs_by_number(db, [r.job for r in found])
-    entries = {e.name: e for e in training.registry(ctx.settings).entries()}
-    return [
-        RunAnswer(
-            run=r.run, first_epoch=r.first, last_epoch=r.last, snapshot=r.snapshot, model=r.model,
-            state=jobs[r.job].state, attempts=jobs[r.job].attempts, progress=jobs[r.job].progress,
-            error=jobs[r.job].error, metrics=dict(entries[r.model].metrics) if r.model in entries else {},
-        )
-        for r in found
-    ]  # fmt: skip
-
-
-@router.get("/jobs", responses=NEXT)
-def job_list(ctx: Ctx, db: Reading, page: Paged) -> JobsAnswer:
-    """What the clock is waiting for, and the work of the training workers."""
-    (before,) = page.after(1) or (None,)
-    work = [
-        Work(name=j.name, state=j.state, attempts=j.attempts, error=j.error, progress=j.progress)
-        for j in page.cut(queries.newest_jobs(db, before, page.wanted), lambda j: (j.id or 0,))
-    ]
-    return JobsAnswer(clock=dict(ctx.pulse.waits), errors=dict(ctx.pulse.errors), work=work)
-
-
 def _active(db: Reading) -> EpochReport | None:
     """Return the report that claims are paid by."""
     found = (r for r in chain_ledger.epoch_reports(db) if r.status == "active")
@@ -463,7 +235,7 @@ def _active(db: Reading) -> EpochReport | None:
 
 
 def _payouts(ctx: Context, db: Reading, report: EpochReport) -> Payouts:
-    return ctx.trees.find(report.epoch, report.root, lambda: queries.cumulative(db, report.epoch))
+    return ctx.trees.find(report.epoch, report.root, lambda: results.cumulative(db, report.epoch))
 
 
 def _standing(row: ScoreRow) -> Standing:

@@ -31,7 +31,7 @@ from chain.ledger import stake_changes
 from chain.rpc import Rpc
 from chain.transactions import transact
 from chain.types import BlockRef, Hash32, Wei
-from service import epochs, jobs, training
+from service import epochs, jobs, results, training
 from service.app import create_app
 from service.client import Api, Contributor
 from service.context import Context, build
@@ -246,7 +246,7 @@ def _store(ctx: Context) -> None:
     item = _close(ctx)
     began = time.perf_counter()
     with ctx.db.write() as db:
-        epochs.store(db, ctx.place, item, 1)
+        results.store(db, ctx.place, item, 1)
         db.commit()
     print(f"{'':4}of that, writing it down {time.perf_counter() - began:.1f} s", flush=True)
 

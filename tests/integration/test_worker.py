@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from service.database import Database, open_database
-from service.ledger import queries
+from service.ledger import queries, work
 from service.ledger.tables import JobRow
 from service.worker import Worker
 
@@ -63,7 +63,7 @@ def worker(db: Database, tmp_path: Path) -> Callable[..., Worker]:
 
 def _jobs(db: Database) -> list[JobRow]:
     with db.read() as session:
-        return list(queries.jobs(session))
+        return list(work.jobs(session))
 
 
 def _until(what: Callable[[], Any]) -> Any:
@@ -210,14 +210,14 @@ def test_two_workers_never_run_the_same_job(db: Database, queue: Any, worker: An
     queue(*names)
     both = [worker("import sys; open(sys.argv[1], 'a').write('x')", str(tmp_path / "ran")) for _ in range(4)]
 
-    def work(one: Worker) -> int:
+    def empty(one: Worker) -> int:
         done = 0
         while one.run_one():
             done += 1
         return done
 
     with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(work, both)) == len(names)
+        assert sum(pool.map(empty, both)) == len(names)
     assert (tmp_path / "ran").read_text() == "x" * len(names)
     assert {(j.state, j.attempts) for j in _jobs(db)} == {("done", 1)}
 
@@ -230,7 +230,7 @@ def test_a_worker_that_lost_its_job_ends_its_child_and_changes_nothing(
         ended = pool.submit(worker(UNTIL_EOF, stale_s=0.5).run_one)
         progress = _until(lambda: _jobs(db)[0].progress)
         with db.write() as session:
-            queries.jobs(session)[0].worker = "another"
+            work.jobs(session)[0].worker = "another"
             session.commit()
         try:
             assert ended.result(5)

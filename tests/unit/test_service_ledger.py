@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel, create_engine
 
 from chain.types import Address, WalletState
-from service.ledger import intake, queries
+from service.ledger import intake, queries, results, work
 from service.ledger.tables import (
     EpochRow,
     JobRow,
@@ -156,7 +156,7 @@ def test_the_newest_revision_is_found(db: Session) -> None:
 
 def test_a_state_is_that_after_the_last_epoch_the_wallet_took_part_in(db: Session) -> None:
     queries.add(db, _score(0, ME, payG=1), _score(2, ME, payG=3), _score(0, YOU, payG=7, payHmax=2**80))
-    found = queries.wallet_states(db)
+    found = results.wallet_states(db)
     assert found == {ME: WalletState(pay_g=3), YOU: WalletState(pay_g=7, pay_hmax=2**80)}
 
 
@@ -164,7 +164,7 @@ def test_the_scores_of_an_epoch_are_read_when_they_are_asked_for_and_no_others(d
     queries.add(db, _score(0, ME, score=5), _score(2, ME, score=2**70), _score(2, YOU, score=7))
     assert [dict(StoredScores(db, e)) for e in range(3)] == [{ME: 5}, {}, {ME: 2**70, YOU: 7}]
     unread = StoredScores(db, 0)
-    queries.forget_results(db, 0)
+    results.forget_results(db, 0)
     assert len(unread) == 0
 
 
@@ -173,7 +173,7 @@ def test_scores_come_page_by_page_each_wallet_once(limit: int, after: int) -> No
     with opened() as db:
         queries.add(db, _score(0, YOU), _score(0, SHE), _score(0, ME), _score(1, ME))
         found, last = [], after
-        while page := queries.scores(db, 0, last, limit):
+        while page := results.scores(db, 0, last, limit):
             assert len(page) <= limit
             assert page[0].place > last
             found, last = found + [row.wallet for row in page], page[-1].place
@@ -209,31 +209,31 @@ def test_what_was_asked_before_is_found_among_what_is_named(db: Session) -> None
 def test_a_cumulative_payout_is_the_last_one_up_to_the_epoch(db: Session) -> None:
     leaves = [(0, ME, 5), (1, YOU, 2**90), (2, ME, 9)]
     queries.add(db, *(LeafRow(epoch=e, account=a, cumulative=str(v)) for e, a, v in leaves))
-    assert queries.cumulative(db, 1) == {ME: 5, YOU: 2**90}
-    assert queries.cumulative(db, 2) == {ME: 9, YOU: 2**90}
+    assert results.cumulative(db, 1) == {ME: 5, YOU: 2**90}
+    assert results.cumulative(db, 2) == {ME: 9, YOU: 2**90}
     for epoch in range(-1, 4):
-        every = queries.cumulative(db, epoch)
+        every = results.cumulative(db, epoch)
         for who in (ME, YOU, SHE):
-            assert queries.cumulative_of(db, who, epoch) == every.get(who, 0)
+            assert results.cumulative_of(db, who, epoch) == every.get(who, 0)
 
 
 def test_only_pools_that_carry_something_are_carried(db: Session) -> None:
     pools = [(0, "0"), (1, "7"), (2**64 - 1, "8")]
     queries.add(db, *(PoolRow(epoch=0, run=r, funded="9", carried_in="0", carried_out=c) for r, c in pools))
-    assert queries.carried(db, 0) == {1: 7, 2**64 - 1: 8}
+    assert results.carried(db, 0) == {1: 7, 2**64 - 1: 8}
 
 
 def test_jobs_are_given_out_oldest_first_and_each_once(db: Session) -> None:
     queries.add(db, *(JobRow(name=n, arguments=[]) for n in ("one", "two")))
-    taken = [queries.claim_job(db, w, 100.0, 30.0) for w in ("a", "b", "c")]
+    taken = [work.claim_job(db, w, 100.0, 30.0) for w in ("a", "b", "c")]
     assert [j and (j.name, j.worker, j.attempts) for j in taken] == [("one", "a", 1), ("two", "b", 1), None]
 
 
 def test_a_job_whose_worker_fell_silent_is_given_out_again_and_says_so(db: Session) -> None:
     queries.add(db, JobRow(name="one", arguments=[]))
-    queries.claim_job(db, "a", 100.0, 30.0)
-    assert queries.claim_job(db, "b", 130.0, 30.0) is None
-    again = queries.claim_job(db, "b", 130.1, 30.0)
+    work.claim_job(db, "a", 100.0, 30.0)
+    assert work.claim_job(db, "b", 130.0, 30.0) is None
+    again = work.claim_job(db, "b", 130.1, 30.0)
     assert again is not None
     assert (again.worker, again.attempts) == ("b", 2)
     assert "attempt 1" in again.error
@@ -242,11 +242,11 @@ def test_a_job_whose_worker_fell_silent_is_given_out_again_and_says_so(db: Sessi
 def test_a_job_that_keeps_killing_its_workers_is_given_up(db: Session) -> None:
     queries.add(db, JobRow(name="one", arguments=[]))
     for now in (0.0, 100.0):
-        queries.bury_jobs(db, now, 30.0, 2)
-        assert queries.claim_job(db, "a", now, 30.0) is not None
-    queries.bury_jobs(db, 200.0, 30.0, 2)
-    (job,) = queries.jobs(db)
+        work.bury_jobs(db, now, 30.0, 2)
+        assert work.claim_job(db, "a", now, 30.0) is not None
+    work.bury_jobs(db, 200.0, 30.0, 2)
+    (job,) = work.jobs(db)
     db.refresh(job)
     assert job.state == "failed"
     assert "tried 2 times" in job.error
-    assert queries.claim_job(db, "b", 200.0, 30.0) is None
+    assert work.claim_job(db, "b", 200.0, 30.0) is None

@@ -17,7 +17,7 @@ from service import epochs, jobs
 from service.cli import shared
 from service.cli.shared import show_amount
 from service.devnet import COIN, DOLLAR
-from service.ledger import queries
+from service.ledger import queries, results
 from service.terminal import show_date, show_when
 from tests.integration.service.shell import Shell, holdings, operate, take_wallet
 
@@ -162,7 +162,7 @@ def _verify_says_what_was_carried(haptic: Shell, net: Any) -> None:
     assert end == "verify: OK"
     lines = [line for line in told if line.startswith("epoch ")]
     with net.ctx.db.read() as db:
-        carried = [sum(queries.carried(db, e).values()) for e in range(len(lines))]
+        carried = [sum(results.carried(db, e).values()) for e in range(len(lines))]
     assert (carried[0], carried[-1]) == (0, 3 * DOLLAR)
     for line, units in zip(lines, carried, strict=True):
         assert ("carried" in line) == bool(units)

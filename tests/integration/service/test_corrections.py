@@ -16,9 +16,9 @@ from chain.rules import Rules
 from chain.transactions import transact
 from chain.types import Hash32, Ratio
 from chain.verify import bundle_source, verify
-from service import corrections, epochs, jobs, training
+from service import corrections, epochs, jobs, results, training
 from service.errors import ConflictError
-from service.ledger import queries
+from service.ledger import queries, work
 from service.ledger.tables import RunRow
 from tests.integration.service.shell import Shell, operate
 
@@ -173,7 +173,7 @@ def test_what_changed_while_an_epoch_was_closed_is_noticed_before_anything_is_wr
 
     def store() -> None:
         with net.ctx.db.write() as db:
-            epochs.store(db, net.ctx.place, item, net.now())
+            results.store(db, net.ctx.place, item, net.now())
             db.commit()
 
     with net.ctx.db.write() as db:
@@ -210,7 +210,7 @@ def test_a_run_that_learned_from_a_reopened_epoch_learns_again(haptic: Shell, ne
     operate(haptic, net)
     haptic.does("epoch", "reopen", "--epoch", epoch, "--yes")
     with net.ctx.db.read() as db:
-        assert queries.runs(db) == []
+        assert work.runs(db) == []
     haptic.does("epoch", "close", "--epoch", epoch)
     assert _pay(net, epoch)[-1].rankings == 3
 

@@ -22,7 +22,7 @@ from chain.tree import SumTree
 from chain.verify import bundle_source, verify
 from service import jobs, training
 from service.client import Contributor, Proof
-from service.ledger import queries
+from service.ledger import queries, results
 from service.once import Once
 from service.worker import Worker
 
@@ -235,7 +235,7 @@ def test_the_scores_stand_from_the_highest_to_the_lowest(story: Story) -> None:
 
 def test_a_run_is_paid_by_the_scores_of_the_epochs_that_it_learned_from(story: Story) -> None:
     with story.net.ctx.db.read() as db:
-        shares = [s for w in story.people.values() for s in queries.shares_of(db, w.address)]
+        shares = [s for w in story.people.values() for s in results.shares_of(db, w.address)]
     zero = {s.wallet: int(s.amount) for s in shares if (s.run, s.epoch) == (0, 0)}
     one = {s.wallet: int(s.amount) for s in shares if s.run == 1}
     assert set(zero) == set(one)
@@ -245,8 +245,8 @@ def test_a_run_is_paid_by_the_scores_of_the_epochs_that_it_learned_from(story: S
 
 def test_every_unit_is_allotted_or_carried(story: Story) -> None:
     with story.net.ctx.db.read() as db:
-        allotted = sum(queries.cumulative(db, 2).values())
-        carried = queries.carried(db, 2)
+        allotted = sum(results.cumulative(db, 2).values())
+        carried = results.carried(db, 2)
     assert carried == {NO_SUCH_RUN: FUNDED[NO_SUCH_RUN]}
     assert allotted + sum(carried.values()) == sum(FUNDED.values())
 

@@ -21,7 +21,7 @@ from chain.ledger.rows import FundingRow
 from service import database
 from service.database import Database, migrate, open_database, open_engine
 from service.errors import ConfigError
-from service.ledger import queries
+from service.ledger import queries, work
 from service.ledger.tables import JobRow, PoolRow, TaskRow
 from tests.postgres import Postgres
 
@@ -74,7 +74,7 @@ def test_the_first_migration_can_be_taken_back(db: Database) -> None:
 def test_a_reader_neither_waits_for_a_writer_nor_sees_what_it_has_not_committed(db: Database) -> None:
     with db.write() as writer, db.read() as reader:
         queries.add(writer, JobRow(name="one", arguments=[]))
-        assert queries.jobs(reader) == []
+        assert work.jobs(reader) == []
 
 
 def test_of_two_writers_the_second_waits(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,12 +84,12 @@ def test_of_two_writers_the_second_waits(url: str, monkeypatch: pytest.MonkeyPat
         queries.add(before, JobRow(name="one", arguments=[]))
         before.commit()
     with db.write() as first, db.write() as second:
-        assert queries.job_row(first, 1) is not None
+        assert work.job_row(first, 1) is not None
         with pytest.raises(OperationalError, match="lock"):
-            queries.job_row(second, 1)
+            work.job_row(second, 1)
         second.rollback()
         first.commit()
-        assert queries.job_row(second, 1) is not None
+        assert work.job_row(second, 1) is not None
     db.engine.dispose()
 
 
@@ -110,10 +110,10 @@ def test_a_new_file_that_another_writes_to_is_waited_for(tmp_path: Path) -> None
 
 def test_a_reader_sees_one_moment_however_often_it_looks(db: Database) -> None:
     with db.read() as reader, db.write() as writer:
-        assert queries.jobs(reader) == []
+        assert work.jobs(reader) == []
         queries.add(writer, JobRow(name="one", arguments=[]))
         writer.commit()
-        assert queries.jobs(reader) == []
+        assert work.jobs(reader) == []
 
 
 def test_an_error_quotes_nothing_of_a_row(db: Database) -> None:
@@ -182,17 +182,17 @@ def test_what_the_url_sets_prevails_over_our_own_settings(postgres: Postgres) ->
 def test_a_stepwise_session_holds_no_lock_between_its_statements(db: Database) -> None:
     with db.stepwise() as step, db.write() as writer:
         queries.add(step, JobRow(name="one", arguments=[]))
-        assert [j.name for j in queries.jobs(writer)] == ["one"]
+        assert [j.name for j in work.jobs(writer)] == ["one"]
         queries.add(writer, JobRow(name="two", arguments=[]))
         writer.commit()
-        assert len(queries.jobs(step)) == 2
+        assert len(work.jobs(step)) == 2
 
 
 def test_what_a_writer_does_not_commit_is_gone(db: Database) -> None:
     with db.write() as writer:
         queries.add(writer, JobRow(name="one", arguments=[]))
     with db.read() as reader:
-        assert queries.jobs(reader) == []
+        assert work.jobs(reader) == []
 
 
 def test_a_run_of_any_uint64_can_be_kept(db: Database) -> None:

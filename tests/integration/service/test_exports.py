@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from chain.rules import Rules
-from service import exports, jobs, rowfile
+from service import asking, exports, jobs, rowfile
 from service.exports import KINDS, Kind
 from service.guard import HEAD
-from service.routes.public import BundleFile
+from service.routes.epochs import BundleFile
 from service.rowfile import FORMS, Form
 from tests.integration.service.shell import Shell
 
@@ -42,7 +42,7 @@ def net(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
                 jobs.step_index(made.ctx)
                 jobs.close_epoch(made.ctx, epoch - 1)
                 jobs.step_commit(made.ctx)
-            made.open(epoch, made.plans(epoch, 6) + jobs._plans(made.ctx, epoch, []))
+            made.open(epoch, made.plans(epoch, 6) + asking.plans(made.ctx, epoch, []))
             for stake in (100, 50):
                 who = made.person(stake, epoch=epoch)
                 while (task := who.next_task()) is not None:
@@ -186,7 +186,7 @@ def test_the_operators_tasks_are_asked_in_their_order_and_each_once(net: Any) ->
             sorted(x["prompt"] for x in lines if x["kind"] == "task" and x["prompt"].startswith("own"))
         )
     assert asked == [["own 0", "own 1"], ["own 2", "own 3"]]
-    left = jobs._plans(net.ctx, EPOCHS + 1, [])
+    left = asking.plans(net.ctx, EPOCHS + 1, [])
     assert left == []
 
 
@@ -205,7 +205,7 @@ def test_a_task_that_is_gold_too_is_kept_for_gold(net: Any, tmp_path: Path) -> N
     own.write_text("".join(json.dumps(t) + "\n" for t in fresh))
     with_gold = {"gold_file": gold, "tasks_file": own, "prompts_file": asked, "devnet_gold": False}
     ctx = _with(net.ctx, with_gold)
-    plans = jobs._plans(ctx, 9, [])
+    plans = asking.plans(ctx, 9, [])
     assert [(p.task.prompt, bool(p.gold_ranks)) for p in plans] == [
         ("fresh 1", False), ("fresh 2", False), ("fresh 0", True),
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from chain.feedback import Task, dense_ranks
 from chain.rules import Rules
 from service.arena import Plan
 from service.leaderboard import LEAST, interval
-from service.ledger import queries
+from service.ledger import queries, results
 from service.terminal import show_score
 from tests.integration.conftest import _database
 from tests.integration.service.conftest import quality
@@ -354,8 +354,8 @@ def test_by_score_the_places_are_those_of_the_last_epoch(story: Story) -> None:
 def test_what_was_closed_since_is_not_on_a_leaderboard_of_the_epochs_before(story: Story) -> None:
     ann = story.people["ann"].address
     with story.net.ctx.db.read() as db:
-        (until_first,) = queries.merits(db, 0, 0, [ann])
-        (until_last,) = queries.merits(db, 0, 1, [ann])
+        (until_first,) = results.merits(db, 0, 0, [ann])
+        (until_last,) = results.merits(db, 0, 1, [ann])
     assert (until_first.epochs, until_last.epochs) == (1, 2)
     assert until_first.surplus == int(story.line("ann", 0)["deltaG"])
 
@@ -363,12 +363,12 @@ def test_what_was_closed_since_is_not_on_a_leaderboard_of_the_epochs_before(stor
 def test_an_epoch_that_is_taken_back_leaves_no_merit_and_no_label(story: Story) -> None:
     ctx = story.net.ctx
     with ctx.db.write() as db:
-        before = {m.wallet: m.epochs for m in queries.merits(db, 0, 1)}
-        queries.forget_results(db, 1)
-        after = {m.wallet: m.epochs for m in queries.merits(db, 0, 1)}
+        before = {m.wallet: m.epochs for m in results.merits(db, 0, 1)}
+        results.forget_results(db, 1)
+        after = {m.wallet: m.epochs for m in results.merits(db, 0, 1)}
         ann = story.people["ann"].address
         assert (before[ann], after[ann]) == (2, 1)
-        assert all(label is None for _, _, label in queries.judged_page(db, 1, ann, -1, 99))
+        assert all(label is None for _, _, label in results.judged_page(db, 1, ann, -1, 99))
         row = queries.epoch_row(db, 1)
         assert row is not None
         assert row.style_bias is None

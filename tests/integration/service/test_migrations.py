@@ -14,7 +14,7 @@ from sqlmodel import Session
 from chain import ledger
 from service import database
 from service.database import migrate, open_engine
-from service.ledger import queries
+from service.ledger import results
 
 OLD = """
 INSERT INTO chain_transaction (kind, epoch, sender, nonce, hash, about, raw, status)
@@ -60,7 +60,7 @@ def test_scores_of_an_older_version_are_given_their_places(
     migrate(engine)
     with Session(engine) as session:
         for epoch in (0, 1):
-            found = queries.scores(session, epoch, 0, 9)
+            found = results.scores(session, epoch, 0, 9)
             assert [row.wallet for row in found] == ["0xf", "0xe", "0xb", "0xc", "0xa", "0xd"]
             assert [row.place for row in found] == [1, 2, 3, 4, 5, 6]
     engine.dispose()
@@ -80,8 +80,8 @@ def test_scores_of_an_older_version_are_on_the_leaderboard(
             connection.exec_driver_sql(SCORED.format(epoch=epoch, wallet="0xa", line=line))
     migrate(engine)
     with Session(engine) as session:
-        assert list(queries.merits(session, 1, 2)) == [("0xa", 2, 120, -(2**47), 2**55)]
-        assert list(queries.merits(session, 0, 2, ["0xb"])) == []
+        assert list(results.merits(session, 1, 2)) == [("0xa", 2, 120, -(2**47), 2**55)]
+        assert list(results.merits(session, 0, 2, ["0xb"])) == []
     engine.dispose()
 
 

@@ -24,7 +24,7 @@ from service import auth, epochs, training
 from service.database import Database, open_database
 from service.epochs import Place
 from service.errors import ConflictError
-from service.ledger import queries
+from service.ledger import queries, work
 from service.ledger.tables import EpochRow, JobRow
 from service.settings import Settings
 from service.worker import Worker
@@ -96,21 +96,21 @@ def test_two_workers_take_a_job_each(db: Database) -> None:
     _queue(db, "one", "two")
     taken = at_once(
         db,
-        lambda s: queries.claim_job(s, "a", 1.0, 9.0),
-        doing(db, lambda s: queries.claim_job(s, "b", 1.0, 9.0)),
+        lambda s: work.claim_job(s, "a", 1.0, 9.0),
+        doing(db, lambda s: work.claim_job(s, "b", 1.0, 9.0)),
     )
     assert (taken.name, taken.worker) == ("two", "b")
     with db.read() as reader:
-        assert [j.worker for j in queries.jobs(reader)] == ["a", "b"]
+        assert [j.worker for j in work.jobs(reader)] == ["a", "b"]
 
 
 def test_a_worker_that_is_replaced_while_it_ends_changes_nothing(db: Database, tmp_path: Path) -> None:
     _queue(db, "one")
-    slow = doing(db, lambda s: queries.claim_job(s, "slow", 1.0, 9.0))()
+    slow = doing(db, lambda s: work.claim_job(s, "slow", 1.0, 9.0))()
     worker = Worker(db, tmp_path, 3)
-    at_once(db, lambda s: queries.claim_job(s, "quick", 99.0, 9.0), lambda: worker._finish(slow, 0, {}))
+    at_once(db, lambda s: work.claim_job(s, "quick", 99.0, 9.0), lambda: worker._finish(slow, 0, {}))
     with db.read() as reader:
-        (job,) = queries.jobs(reader)
+        (job,) = work.jobs(reader)
     assert (job.state, job.worker) == ("running", "quick")
 
 
@@ -152,7 +152,7 @@ def test_a_run_is_made_once_and_its_file_is_what_its_row_says(
 
     assert at_once(db, lambda s: training.due_run(s, place, settings), second) is None
     with db.read() as reader:
-        runs = queries.runs(reader)
+        runs = work.runs(reader)
     assert [(r.run, r.first, r.last) for r in runs] == [(1, 0, 0), (2, 1, 1)]
     for run in runs:
         data = (tmp_path / "snapshots" / f"run-{run.run}.jsonl").read_bytes()

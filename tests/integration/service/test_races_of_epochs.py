@@ -15,7 +15,8 @@ from chain.rules import Rules
 from service import corrections, epochs, feedback, handouts, jobs
 from service.errors import ConflictError
 from service.feedback import Running
-from service.ledger import queries
+from service.ledger import queries, results
+from service.results import store
 from tests.integration.service.turns import at_once, doing
 from tests.postgres import Postgres
 
@@ -62,7 +63,7 @@ def _draft(net: Any, epoch: int) -> Any:
 
 
 def _store(net: Any, item: Any) -> Callable[[Db], None]:
-    return lambda s: epochs.store(s, net.ctx.place, item, net.now())
+    return lambda s: store(s, net.ctx.place, item, net.now())
 
 
 def test_results_that_are_taken_back_while_they_are_stored_leave_nothing_behind(net: Any) -> None:
@@ -74,7 +75,7 @@ def test_results_that_are_taken_back_while_they_are_stored_leave_nothing_behind(
     )
     with net.ctx.db.read() as db:
         assert queries.last_closed(db) == item.epoch - 1
-        assert queries.scores(db, item.epoch, 0, 1) == []
+        assert results.scores(db, item.epoch, 0, 1) == []
         assert ledger.epoch_report(db, item.epoch) is None
     assert jobs.close_epoch(net.ctx, item.epoch) is not None
 

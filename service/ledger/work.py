@@ -1,0 +1,82 @@
+"""Retrainings, and the jobs that workers take, as functions of a session; the caller commits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from sqlalchemy import and_, or_, update
+from sqlmodel import Session, col, select
+
+from chain.bundle import Run
+from chain.types import Epoch, Hash32
+from service.ledger.tables import JobRow, RunRow
+
+
+def runs(session: Session, *, undeclared: bool = False) -> Sequence[RunRow]:
+    """Return the retrainings by number; with `undeclared`, those that no bundle has named yet."""
+    found = select(RunRow).order_by(col(RunRow.run))
+    return session.exec(found.where(col(RunRow.declared_in).is_(None)) if undeclared else found).all()
+
+
+def newest_runs(session: Session, before: int | None, limit: int) -> Sequence[RunRow]:
+    """Return the retrainings, or those before one, the newest first, at most so many."""
+    found = select(RunRow).order_by(col(RunRow.run).desc()).limit(limit)
+    return session.exec(found if before is None else found.where(RunRow.run < before)).all()
+
+
+def run_records(rows: Iterable[RunRow]) -> dict[int, Run]:
+    """Return rows as the records that the payout reads."""
+    return {r.run: Run(r.run, Epoch(r.first), Epoch(r.last), Hash32(r.snapshot)) for r in rows}
+
+
+def job(session: Session, name: str, *, lock: bool = False) -> JobRow | None:
+    """Return a job by its name; with `lock`, nobody else changes it until this transaction ends."""
+    found = select(JobRow).where(JobRow.name == name)
+    return session.exec(found.with_for_update() if lock else found).first()
+
+
+def job_row(session: Session, number: int | None) -> JobRow | None:
+    """Return a job by its number; nobody else changes it until this transaction ends."""
+    return session.get(JobRow, number, with_for_update=True)
+
+
+def jobs(session: Session) -> Sequence[JobRow]:
+    """Return all jobs, oldest first."""
+    return session.exec(select(JobRow).order_by(col(JobRow.id))).all()
+
+
+def newest_jobs(session: Session, before: int | None, limit: int) -> Sequence[JobRow]:
+    """Return the jobs, or those before one, the newest first, at most so many."""
+    found = select(JobRow).order_by(col(JobRow.id).desc()).limit(limit)
+    return session.exec(found if before is None else found.where(col(JobRow.id) < before)).all()
+
+
+def jobs_by_number(session: Session, among: Collection[int]) -> dict[int | None, JobRow]:
+    """Return these jobs by their numbers."""
+    return {j.id: j for j in session.exec(select(JobRow).where(col(JobRow.id).in_(among)))}
+
+
+def bury_jobs(session: Session, now: float, stale_s: float, max_attempts: int) -> None:
+    """Let jobs fail for good whose worker has been silent for `stale_s` and that were tried often enough."""
+    silent = and_(col(JobRow.state) == "running", col(JobRow.heartbeat_at) < now - stale_s)
+    ended = update(JobRow).where(silent, col(JobRow.attempts) >= max_attempts)
+    said = f"tried {max_attempts} times, and its worker died or fell silent: out of memory? see its log"
+    session.connection().execute(ended.values(state="failed", error=said))
+
+
+def claim_job(session: Session, worker: str, now: float, stale_s: float) -> JobRow | None:
+    """Give the oldest job that waits, or whose worker has been silent for `stale_s`, to this worker.
+
+    Of two workers that ask at once, one waits for the other and gets the next job.
+    """
+    silent = and_(col(JobRow.state) == "running", col(JobRow.heartbeat_at) < now - stale_s)
+    free = or_(col(JobRow.state) == "queued", silent)
+    oldest = select(JobRow).where(free).order_by(col(JobRow.id)).limit(1)
+    found = session.exec(oldest.with_for_update()).first()
+    if found is None:
+        return None
+    if found.state == "running":
+        found.error = f"attempt {found.attempts}: its worker died or fell silent"
+    found.state, found.worker, found.heartbeat_at, found.attempts = "running", worker, now, found.attempts + 1
+    session.flush()
+    return found
