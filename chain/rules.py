@@ -9,7 +9,8 @@ from chain.canonical import canonical, hash_of
 from chain.errors import BundleError
 from chain.types import ONE, Hash32, Params
 
-VERSION = 1
+VERSION = 2
+"""Of the rules and of the bundles made by them; 1 handed tasks to wallets without stake too."""
 METHODS = ("pairwise", "best_worst", "ranking", "likert")
 """How a wallet may be asked (SPEC 2)."""
 FLAGS = ("", "all_bad", "unsafe", "identity", "broken")
@@ -66,6 +67,11 @@ class Rules:
     def from_json(cls, value: dict[str, Any]) -> Rules:
         """Return the rules in a bundle's header, or say which field is wrong."""
         try:
+            if (version := value["version"]) != VERSION:
+                raise BundleError(
+                    f"the rules are of version {version}, and this program knows version {VERSION}: use the release that "
+                    "the epoch was opened with"
+                )
             params = Params(**{k: int(v) for k, v in value["params"].items()})
             rest = {
                 k: v for k, v in value.items() if k not in {"version", "params", "methods", "stake_least"}

@@ -191,7 +191,9 @@ def take_back(session: Session, *, anew: bool = False) -> int | None:
     With `anew`, or where they never did, all is forgotten, and None is returned.
     """
     # First, so that whoever writes a range at this moment is waited for, or waits and then finds the checkpoint moved.
-    session.exec(select(Checkpoint).with_for_update()).all()
+    # The table and not its row, which is not there before the first range. On SQLite every writer is alone.
+    if session.connection().dialect.name == "postgresql":
+        session.connection().exec_driver_sql(f"LOCK TABLE {Checkpoint.__tablename__} IN EXCLUSIVE MODE")
     known = None if anew else session.get(Checkpoint, VERIFIED)
     after = -1 if known is None else known.number
     for table in (StakeRow, FundingRow, ReportRow, ClaimRow):

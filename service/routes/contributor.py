@@ -18,7 +18,7 @@ from chain.canonical import text_hash
 from chain.contracts import call
 from chain.errors import RpcError, SignatureError, UnprovenError
 from chain.feedback import Task
-from chain.handout import STAKE_BEFORE_S
+from chain.handout import STAKE_AFTER_S, STAKE_BEFORE_S
 from chain.messages import Handout, Ranking, Session, checksum, sign_with
 from chain.types import MAX_EPOCH, Address, BlockRef
 from service import auth, feedback, handouts, login
@@ -227,10 +227,16 @@ def sign_in(request: Request, ctx: Ctx, db: Writing, wallets: Wallets, body: Log
 def next_task(ctx: Ctx, db: Writing, caller: Caller) -> TaskAnswer:
     """Hand out the next task to a wallet with stake; asking again before it is judged gives the same one."""
     now = ctx.clock.now()
-    _check_stake(ctx, caller.wallet, now)
+    held = _held(ctx, caller.wallet, now)
+    if held is None:
+        _check_stake(ctx, caller.wallet, now)
     row = _open_epoch(ctx, db, now)
     rules, seed = ctx.rules.from_json(row.rules), ctx.place.seed(row.epoch)
     handed = handouts.next_task(db, seed, rules, row, caller.wallet, now)
+    if held is not None and handed.entry.number != held:
+        # It was judged or given back meanwhile, so this would be a new one: nothing is handed out unasked for stake.
+        db.rollback()
+        raise ConflictError("the task that you held was judged or skipped meanwhile; ask again for the next")
     left = handouts.left_of(db, rules, row.epoch, caller.wallet)
     db.commit()
     e = handed.entry
@@ -389,6 +395,13 @@ def _parsed(kind: type[T], value: dict[str, Any]) -> T:
         raise BadRequestError(str(error)) from error
 
 
+def _held(ctx: Context, wallet: Address, now: int) -> int | None:
+    """Return the number of the hand-out whose task a wallet holds: that is its own, whatever it has staked since."""
+    with ctx.db.read() as db:
+        lease = queries.live_lease(db, ctx.place.epoch_at(now), wallet, now)
+        return None if lease is None else lease.number
+
+
 def _check_stake(ctx: Context, wallet: Address, now: int) -> None:
     """Raise a ForbiddenError where a wallet has not the stake with which it is handed tasks; nothing is locked.
 
@@ -409,6 +422,11 @@ def _final_stake(ctx: Context, wallet: Address, now: int) -> tuple[BlockRef, int
     """Return the latest finalized block, and a wallet's stake there in wei; UnavailableError where it is too old."""
     try:
         final = ctx.reader.block("finalized")
+        if final.timestamp > now + STAKE_AFTER_S:
+            raise UnavailableError(
+                f"the chain was read too slowly: block {final.number}, final by now, is of {final.timestamp}, long after "
+                f"{now}, when you asked; nothing was handed out, ask again"
+            )
         if final.timestamp < now - (STAKE_BEFORE_S - TAKEN_WITHIN_S):
             raise UnavailableError(
                 f"the last finalized block, {final.number}, is of {final.timestamp}, too long before {now} to tell who "

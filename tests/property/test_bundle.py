@@ -65,7 +65,7 @@ def test_the_bytes_are_those_of_the_first_bundle_that_was_ever_written_of_this_e
     data = _bundle(EVIDENCE)
     assert (len(data), hash_of(data)) == (
         31_143,
-        "0x31cc608aaa682581ddbf73c36c73853f6bd700eb9f68e7b6303d1c647dc7698d",
+        "0x4f9cf286df92160af37de2b2b433e2ad9d1e263103433959259f78222b3e6f64",
     )
 
 
@@ -314,8 +314,8 @@ def test_rules_are_read_back_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"version": 2}, "not those of version 1"),
-        ({"version": True}, "not those of version 1"),
+        ({"version": 1}, "of version 1, and this program knows version 2: use the release"),
+        ({"version": True}, "of version True"),
         ({"overlap": "5"}, "overlap is '5'"),
         ({"overlap": 0}, "overlap is 0"),
         ({"overlap": True}, "overlap is True"),
@@ -325,20 +325,20 @@ def test_rules_are_read_back_as_they_were() -> None:
         ({"methods": []}, "methods"),
         ({"methods": ["coin"]}, "coin"),
         ({"methods": ["likert", "likert"]}, "each once"),
-        ({"methods": "likert"}, "not those of version 1"),
+        ({"methods": "likert"}, "not those of version 2"),
         ({"methods": 7}, "cannot be read"),
         ({"extra": 1}, "cannot be read"),
         ({"params": None}, "cannot be read"),
-        ({"params": {**RULES["params"], "n1": "36"}}, "not those of version 1"),
-        ({"params": {**RULES["params"], "n1": True}}, "not those of version 1"),
+        ({"params": {**RULES["params"], "n1": "36"}}, "not those of version 2"),
+        ({"params": {**RULES["params"], "n1": True}}, "not those of version 2"),
         ({"params": {**RULES["params"], "n1": 0}}, "n1 is 0"),
         ({"params": {**RULES["params"], "z_den": 0}}, "z_den is 0"),
         ({"params": {**RULES["params"], "c0": -1}}, "c0 is -1"),
         ({"params": {**RULES["params"], "lambda0_den": "0"}}, "lambda0_den is 0"),
-        ({"params": {**RULES["params"], "lambda0_num": 1}}, "not those of version 1"),
+        ({"params": {**RULES["params"], "lambda0_num": 1}}, "not those of version 2"),
         ({"params": {**RULES["params"], "amax": 400_000}}, "must not fall"),
         ({"params": {**RULES["params"], "more": 1}}, "cannot be read"),
-        ({"params": {k: v for k, v in RULES["params"].items() if k != "n1"}}, "not those of version 1"),
+        ({"params": {k: v for k, v in RULES["params"].items() if k != "n1"}}, "not those of version 2"),
     ],
 )
 def test_rules_that_are_not_exactly_rules_are_refused(change: dict[str, Any], match: str) -> None:

@@ -84,9 +84,9 @@ def test_both_engines_close_chained_epochs_with_the_same_bytes(
 def test_chained_epochs_have_the_hashes_that_they_had_when_they_were_first_closed() -> None:
     told = _story(6, [{0: 1000, 2**64 - 1: 7}, {1: 500}, {2: 9}], FAST)
     assert [closed.data_hash for _, closed in told] == [
-        "0x28859ef5c612cf7502a3d4415b12272b0e435ac7da523273a5549d582850cd47",
-        "0x083965f3ec8d8910ba2c1b0274404a34edfc78f2a7f75d878baf830fdc4c260d",
-        "0x0c8d3b12835ffa2d9be90a481677e7d61c2a3b0e2591a3617eb47cf94da88e84",
+        "0x528104e89bc21fe7e96a181b38e38a3fb858d9af6a16c17e47f6cef99897d444",
+        "0xa9f144d57f469d0d8f82052573721c745c724991c552208a72e7fb11d4380b8b",
+        "0x44193c5feeb7a4484a7f078e49d16c1de5dbfecb79e7614c4574f25cb1a7f776",
     ]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
 
@@ -196,6 +198,43 @@ def test_what_a_second_indexer_writes_meanwhile_makes_no_node_a_liar(
     alone = dump()
     assert run(deployed, sessions).events == 0
     assert dump() == alone
+
+
+def test_no_range_is_committed_amid_a_taking_back(
+    deployed: Any, engine: Engine, sessions: Sessions, dump: Dump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it would stay, and no indexer could store it again; before the first there is no row to lock."""
+    deployed.stake(2, TOKEN)
+    deployed.fund(4, 0, 7)
+    deployed.finalize()
+    store, written, amid, committed = ledger.store, threading.Event(), threading.Event(), threading.Event()
+
+    def slow(session: Session, rows: Any) -> None:
+        store(session, rows)
+        written.set()
+        amid.wait(1)
+
+    def look(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("DELETE FROM chain_funding"):
+            amid.set()
+            committed.wait(2)
+
+    def take_back() -> None:
+        written.wait()
+        with sessions() as session:
+            ledger.take_back(session)
+            session.commit()
+
+    event.listen(engine, "before_cursor_execute", look)
+    monkeypatch.setattr(ledger, "store", slow)
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(take_back)
+        run(deployed, sessions)
+        committed.set()
+        taken.result()
+    event.remove(engine, "before_cursor_execute", look)
+    run(deployed, sessions)
+    assert [len(rows) for rows in dump()[1:3]] == [1, 1]
 
 
 def test_what_was_interrupted_leaves_every_account_what_it_has(

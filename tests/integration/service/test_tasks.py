@@ -13,6 +13,7 @@ import pytest
 from chain.board import Arrival, Board, in_order, replay
 from chain.contracts import Contract
 from chain.errors import VerifyError
+from chain.handout import STAKE_AFTER_S
 from chain.keys import address_of
 from chain.messages import Handout, Ranking, recover
 from chain.rules import Rules
@@ -25,6 +26,7 @@ from service.epochs import open_epoch
 from service.handouts import handout_entry, next_task
 from service.ledger import queries
 from service.redaction import Redaction
+from service.routes import contributor
 
 OVERLAP = 2
 RULES = Rules(
@@ -382,7 +384,9 @@ def test_stake_counts_once_it_is_final_and_as_long_as_it_is_there(net: Any, epoc
     (who,) = _people(net, epoch, 1)
     task = who.next_task()
     net.unstake(who)
-    # What it holds it may still judge: it had stake when it was handed that.
+    # What it holds it is given again, and may still judge: it had stake when it was handed that.
+    again = who.next_task()
+    assert (again.task, again.promise) == (task.task, task.promise)
     who.send(who.ranking(task, right(task), now=net.now()))
     net.refused(403, "stake first", method="GET", path="/v1/tasks/next", token=who._token)
     vault = net.ctx.deployment.stake_vault()
@@ -390,6 +394,43 @@ def test_stake_counts_once_it_is_final_and_as_long_as_it_is_there(net: Any, epoc
     net.refused(403, "the last final one", method="GET", path="/v1/tasks/next", token=who._token)
     net.go_to(net.now())
     assert who.next_task() is not None
+
+
+def test_who_holds_no_task_any_more_once_it_is_its_turn_is_handed_none_unasked_for_stake(
+    net: Any, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked twice at once, a wallet that unstaked could have judged what it held in between."""
+    net.open(epoch, net.plans(epoch, 4))
+    (who,) = _people(net, epoch, 1)
+    task = who.next_task()
+    net.unstake(who)
+    held = contributor._held
+
+    def late(ctx: Any, wallet: Any, now: int) -> int | None:
+        found = held(ctx, wallet, now)
+        who.skip(task, "unclear")
+        return found
+
+    monkeypatch.setattr(contributor, "_held", late)
+    answer = net.ask("GET", "/v1/tasks/next", token=who._token)
+    assert answer.status_code == 409, answer.text
+    assert "judged or skipped meanwhile" in answer.text
+    with net.ctx.db.read() as db:
+        assert [h.number for h in queries.handouts(db, epoch)] == [0]
+
+
+def test_stake_of_a_block_long_after_one_asked_hands_nothing_out(
+    net: Any, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch whose log holds a hand-out before its stake could not be closed."""
+    net.open(epoch, net.plans(epoch, 4))
+    (who,) = _people(net, epoch, 1)
+    net.go_to(net.now() + 200)
+    final = net.rpc.block("finalized").timestamp
+    for slow, status in ((STAKE_AFTER_S + 1, 503), (STAKE_AFTER_S, 200)):
+        monkeypatch.setattr(net.ctx.clock, "now", lambda slow=slow: final - slow)
+        answer = net.ask("GET", "/v1/tasks/next", token=who._token)
+        assert answer.status_code == status, answer.text
 
 
 def test_an_epoch_in_which_a_wallet_without_stake_was_handed_a_task_is_not_closed(
