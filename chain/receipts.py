@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 
 from chain.bundle import Evidence
 from chain.errors import HapticError, SignatureError
-from chain.messages import Domain, Handout, Receipt, parse_hash, recover
+from chain.messages import Domain, Handout, Ranking, Receipt, parse_hash, recover
 from chain.types import Address, Hash32
+
+REFUSED = "refused"
+"""Under this name a line keeps an answer that was no promise of what was asked, `why` beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,21 @@ class Kept:
 
     promise: Receipt | Handout
     signature: str
+    line: int
+    ranking: Ranking | None = None
+    """What the receipt is of, where the line has it."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in whose log it has to stand: the ranking's own, for the service dates the receipt alone."""
+        return self.promise.epoch if self.ranking is None else self.ranking.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A line of the file that holds no promise, and why."""
+
+    fault: str
     line: int
 
 
@@ -31,29 +49,47 @@ class Finding:
     """Empty where it stands in the log as promised; else what is wrong, in words."""
 
 
-def read_promises(lines: Iterable[str]) -> Iterator[Kept]:
-    """Yield the promises in a file as `haptic rank` keeps it; SignatureError names the line that is none."""
+def read_promises(lines: Iterable[str]) -> Iterator[Kept | Unread]:
+    """Yield what each line of a file holds as `haptic rank` keeps it; one that is spoiled takes no other with it."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            kept: Mapping[str, Any] = json.loads(line)
-            if "handout" in kept:
-                found = kept["handout"]
-                fields = {name: found[name] for name in ("wallet", "epoch", "task", "number", "at")}
-                promise: Receipt | Handout = Handout.parse(fields)
-            else:
-                found = kept["receipt"]
-                fields = {
-                    "digest": parse_hash(found["digest"]), "epoch": found["epoch"],
-                    "position": found["position"], "receivedAt": found["received_at"],
-                }  # fmt: skip
-                promise = Receipt.parse(fields)
-            yield Kept(promise, str(found["signature"]), number)
+            yield _read(json.loads(line), number)
         except (ValueError, KeyError, TypeError, RecursionError, HapticError) as error:
-            raise SignatureError(
-                f"line {number} of the receipts is none that haptic keeps: {error}"
-            ) from error
+            yield Unread(f"is none that haptic keeps: {error}", number)
+
+
+def _read(kept: Mapping[str, Any], number: int) -> Kept | Unread:
+    if REFUSED in kept:
+        return Unread(f"keeps an answer that was refused: {kept['why']}", number)
+    if "handout" in kept:
+        found = kept["handout"]
+        return Kept(handout_of(found), str(found["signature"]), number)
+    found = kept["receipt"]
+    ranking = Ranking.parse(kept["ranking"]) if "ranking" in kept else None
+    return Kept(receipt_of(found), str(found["signature"]), number, ranking)
+
+
+def handout_of(found: Any) -> Handout:
+    """Return the promise among other fields that stand beside it; SignatureError where it is none."""
+    names = ("wallet", "epoch", "task", "number", "at")
+    return Handout.parse({name: _field(found, name) for name in names})
+
+
+def receipt_of(found: Any) -> Receipt:
+    """Return the receipt among the fields of a service's answer; SignatureError where it is none."""
+    fields = {
+        "digest": parse_hash(_field(found, "digest")), "epoch": _field(found, "epoch"),
+        "position": _field(found, "position"), "receivedAt": _field(found, "received_at"),
+    }  # fmt: skip
+    return Receipt.parse(fields)
+
+
+def _field(found: Any, name: str) -> Any:
+    if not isinstance(found, Mapping) or name not in found:
+        raise SignatureError(f"{name} is missing in a promise")
+    return found[name]
 
 
 class _Log(NamedTuple):
@@ -79,14 +115,14 @@ def check_promises(
         {h.number: (h.wallet, h.task, h.at) for h in evidence.handouts},
         evidence.header.receipt_signer,
     )
-    return tuple(Finding(k, _fault(k, log, domain)) for k in kept if k.promise.epoch == evidence.header.epoch)
+    return tuple(Finding(k, _fault(k, log, domain)) for k in kept if k.epoch == evidence.header.epoch)
 
 
 def _fault(kept: Kept, log: _Log, domain: Domain) -> str:
     """Return what is wrong with the log by a promise, or with the promise; nothing where both agree."""
     promise = kept.promise
     if isinstance(promise, Receipt):
-        fault = _fault_of_ranking(promise, log)
+        fault = _fault_beside(promise, kept.ranking, domain) or _fault_of_ranking(promise, log)
         name = f"the ranking {promise.digest_of}, received at {promise.received_at} as number {promise.position},"
         word = "receipt"
     else:
@@ -105,6 +141,17 @@ def _fault(kept: Kept, log: _Log, domain: Domain) -> str:
             f"the operator names {log.signer} as signer of its {word}s"
         )
     return f"{name} {fault}"
+
+
+def _fault_beside(receipt: Receipt, ranking: Ranking | None, domain: Domain) -> str:
+    """Return how a receipt differs from the ranking that was kept with it."""
+    if ranking is None:
+        return ""
+    if ranking.digest(domain) != receipt.digest_of:
+        return "is not the one that is kept with its receipt"
+    if ranking.epoch != receipt.epoch:
+        return f"was sent for epoch {ranking.epoch}, and is promised to the log of epoch {receipt.epoch}: MISDATED"
+    return ""
 
 
 def _fault_of_ranking(receipt: Receipt, log: _Log) -> str:

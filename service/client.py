@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,10 +20,9 @@ from chain.canonical import text_hash
 from chain.errors import HapticError
 from chain.feedback import dense_ranks, summary_of
 from chain.messages import (
+    MAX_INT,
     Domain,
-    Handout,
     Ranking,
-    Receipt,
     Session,
     checksum,
     parse_address,
@@ -31,6 +30,8 @@ from chain.messages import (
     recover,
     sign,
 )
+from chain.receipts import handout_of, receipt_of
+from chain.rules import METHODS
 from chain.siwe import SignIn, authority_of
 from chain.types import Address, Hash32
 
@@ -43,6 +44,8 @@ PATIENCE: Final = 10
 LONGEST_WAIT_S: Final = 60
 PAGE: Final = 500
 """Most rows of a list that a service gives at once."""
+RESENT_AFTER_S: Final = (1, 2, 4)
+"""Waits before a ranking that nothing is known of is sent again."""
 
 
 class ApiError(HapticError):
@@ -52,6 +55,18 @@ class ApiError(HapticError):
         super().__init__(message)
         self.status = status
         """HTTP status; 0 when there was no answer."""
+
+
+class UnknownError(ApiError):
+    """No answer says whether a ranking was recorded."""
+
+
+class BrokenPromiseError(ApiError):
+    """The service's answer is no promise of what was asked; it is evidence."""
+
+    def __init__(self, message: str, answer: Any) -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +184,8 @@ class Api:
     def every(self, path: str, *, token: str = "", **params: Any) -> Iterator[Any]:
         """Yield the rows of a list under /v1, asking for one page after the other."""
         for page in self.pages(path, token=token, **params):
+            if not isinstance(page, list):
+                raise ApiError(f"{self.url} answers no list at {path}")
             yield from page
 
     def pages(self, path: str, *, token: str = "", **params: Any) -> Iterator[Any]:
@@ -176,10 +193,13 @@ class Api:
         seen = {""}
         while True:
             answer = self._send("GET", f"/v1{path}", token, None, params or None)
-            yield self._read(answer)
+            page = self._read(answer)
+            yield page
             link = answer.links.get("next", {}).get("url")
             if link is None:
                 return
+            if _is_bare(page):  # else a list without rows could go on for ever
+                raise ApiError(f"{self.url} gives an empty page of {path} and says that there is a next one")
             try:
                 # Only the query is taken: whatever a service says, no other place than this list is asked.
                 params = dict(parse_qsl(urlsplit(link).query))
@@ -193,6 +213,12 @@ class Api:
         """Return the EIP-712 domain that the service signs and checks for."""
         found = self.get("/info")
         return Domain(int(found["chain_id"]), parse_address(found["vault"]))
+
+
+def _is_bare(page: Any) -> bool:
+    """Return whether a page has no row: neither it nor what it holds is a list with one."""
+    lists = page.values() if isinstance(page, dict) else [page]
+    return not any(isinstance(rows, list) and rows for rows in lists)
 
 
 def _is_wait(seconds: str) -> bool:
@@ -217,6 +243,8 @@ class Contributor:
         self.signer: LocalAccount = Account.from_key(secrets.token_bytes(32)) if use_session_key else wallet
         self.receipt_signer = Address("")
         """Whose signature is on every receipt and promise, as the service said when the wallet logged in."""
+        self.epoch: int | None = None
+        """The epoch that the Session is for; None where the wallet signed in for none."""
         self._token = ""
 
     def log_in(
@@ -228,6 +256,7 @@ class Contributor:
         session = Session(self.address, key, epoch, judgements, now + 3600 * hours, agreed)
         body = {"session": session.to_json(), "signature": sign(session, self.domain, self.wallet)}
         self._enter(self.api.request("POST", "/v1/sessions", body=body)["token"])
+        self.epoch = epoch
 
     def sign_in(self, *, lasts_s: int = 3600) -> None:
         """Sign in with Ethereum (EIP-4361) and keep the token; from then on the wallet signs each ranking itself.
@@ -249,7 +278,7 @@ class Contributor:
         signature = "0x" + bytes(self.wallet.sign_message(encode_defunct(text=message)).signature).hex()
         body = {"message": message, "signature": signature}
         self._enter(self.api.request("POST", "/v1/login", body=body)["token"])
-        self.signer = self.wallet
+        self.signer, self.epoch = self.wallet, None
 
     def _enter(self, token: str) -> None:
         """Keep a token, and by whose signature the service promises from now on."""
@@ -264,36 +293,56 @@ class Contributor:
             if error.status == httpx.codes.NOT_FOUND:
                 return None
             raise
-        promise = Handout(self.address, found["epoch"], Hash32(found["task"]), found["number"], found["at"])
-        if recover(promise.digest(self.domain), found["signature"]) != self.receipt_signer:
-            raise ApiError(f"the service did not sign this hand-out; keep this answer as evidence: {found}")
-        return Task(
-            found["epoch"],
-            promise.task,
-            found["prompt"],
-            found["method"],
-            tuple(found["shown"]),
-            found["expires_at"],
-            found["skips_left"],
-            promise.to_json() | {"signature": found["signature"], "signer": checksum(self.receipt_signer)},
-        )
+        try:
+            # Parsed as `haptic verify` parses what is kept, so that nothing is kept which cannot be read.
+            promise, signature = handout_of({**found, "wallet": self.address}), found["signature"]
+            if recover(promise.digest(self.domain), signature) != self.receipt_signer:
+                raise ApiError("the service did not sign this hand-out")
+            # A promise for another epoch would be held against a log that does not come, or not with this task.
+            if self.epoch not in {None, promise.epoch}:
+                raise ApiError(
+                    f"it is of epoch {promise.epoch}, and you are signed in for epoch {self.epoch}"
+                )
+            kept = promise.to_json() | {"signature": signature, "signer": checksum(self.receipt_signer)}
+            task = _task(found, promise.epoch, promise.task, found["method"])
+            expires_at, left = _number(found, "expires_at"), _number(found, "skips_left")
+            return replace(task, expires_at=expires_at, skips_left=left, promise=kept)
+        except (KeyError, TypeError, HapticError) as error:
+            raise BrokenPromiseError(
+                f"the service's hand-out was refused ({error}); keep this answer as evidence: {found}", found
+            ) from error
 
     def recorded(self, epoch: int) -> Iterator[Recorded]:
         """Yield what this wallet sent in an epoch, every revision, newest first.
 
         An ApiError where the service reads back what no ranking of this wallet can be.
         """
+        before = MAX_INT + 1
         for row in self.api.every("/rankings", token=self._token, epoch=epoch, limit=PAGE):
-            said, shown = Ranking.parse(row["ranking"]), tuple(row["shown"])
-            if said.wallet != self.address or said.shown != tuple(map(text_hash, shown)):
+            try:
+                said, comment, position = (
+                    Ranking.parse(row["ranking"]),
+                    row["comment"],
+                    _number(row, "position"),
+                )
+                task = _task(row, said.epoch, said.task, said.method)
+                mine = said.wallet == self.address and said.shown == tuple(map(text_hash, task.shown))
+                # It is shown and signed anew as the person's own words: a service must not put them in their mouth.
+                mine = mine and said.epoch == epoch and text_hash(comment) == said.comment_hash
+            except (KeyError, TypeError, AttributeError, ValueError, HapticError) as error:
+                raise ApiError(f"the service reads back what is no ranking ({error}): {row}") from error
+            # Newest first, each once: who reads has an end to wait for.
+            if not mine or position >= before:
                 raise ApiError(f"the service reads back what {self.address} did not rank: {row}")
-            task = Task(said.epoch, said.task, row["prompt"], said.method, shown, expires_at=0)
-            yield Recorded(row["position"], said, row["comment"], task)
+            before = position
+            yield Recorded(position, said, comment, task)
 
     def skip(self, task: Task, reason: str) -> int:
         """Give a task back unjudged, and return how many more may be."""
         path = f"/v1/tasks/{task.task}/skip"
-        return int(self.api.request("POST", path, token=self._token, body={"reason": reason})["skips_left"])
+        return _number(
+            self.api.request("POST", path, token=self._token, body={"reason": reason}), "skips_left"
+        )
 
     def ranking(
         self,
@@ -319,23 +368,62 @@ class Contributor:
         )  # fmt: skip
 
     def send(self, ranking: Ranking, comment: str = "") -> dict[str, Any]:
-        """Sign and send a ranking; check its receipt against the key published before, so that it proves something."""
+        """Sign and send a ranking; check its receipt against the key published before, so that it proves something.
+
+        UnknownError where no answer says whether it was recorded, BrokenPromiseError where the receipt is not for it.
+        """
         digest = ranking.digest(self.domain)
         body = {
             "ranking": ranking.to_json(),
             "signature": sign(ranking, self.domain, self.signer),
             "comment": comment,
         }
-        answer: dict[str, Any] = self.api.request("POST", "/v1/rankings", token=self._token, body=body)
-        receipt = Receipt(
-            Hash32(answer["digest"]), answer["epoch"], answer["position"], answer["received_at"]
-        )
-        signer = recover(receipt.digest(self.domain), answer["signature"])
-        if receipt.digest_of != digest or signer != self.receipt_signer:
-            raise ApiError(
-                "the service's receipt is not for what was sent; keep this answer as evidence: " + str(answer)
-            )
+        answer: dict[str, Any] = self._deliver(body)
+        try:
+            receipt = receipt_of(answer)
+            signer = recover(receipt.digest(self.domain), answer["signature"])
+            # The digest holds the ranking's epoch, but the log that a receipt is held against goes by the receipt's.
+            if (receipt.digest_of, receipt.epoch, signer) != (digest, ranking.epoch, self.receipt_signer):
+                raise ApiError(f"it is of {receipt.digest_of} in epoch {receipt.epoch}, signed by {signer}")
+        except (KeyError, HapticError) as error:
+            raise BrokenPromiseError(
+                f"the service's receipt is not for what was sent ({error}); keep this answer as evidence: {answer}",
+                answer,
+            ) from error
         return answer
+
+    def _deliver(self, body: Mapping[str, Any]) -> Any:
+        """Send a signed ranking, and the very same again while nothing is known of it: it is recorded once at most."""
+        lost: ApiError | None = None
+        for wait_s in (*RESENT_AFTER_S, None):
+            try:
+                return self.api.request("POST", "/v1/rankings", token=self._token, body=body)
+            except ApiError as error:
+                if lost is None and httpx.codes.is_client_error(error.status):
+                    raise
+                # Once an answer was lost, a refusal of what was sent after it says nothing of what was sent first.
+                lost = error
+            if wait_s is not None:
+                time.sleep(wait_s)
+        raise UnknownError(str(lost), 0 if lost is None else lost.status) from lost
+
+
+def _task(found: Mapping[str, Any], epoch: int, task: Hash32, method: Any) -> Task:
+    """Return the task whose texts are in an answer; ApiError where it cannot be shown and answered."""
+    prompt, shown = found["prompt"], found["shown"]
+    if not isinstance(shown, list) or not all(isinstance(text, str) for text in (prompt, *shown)):
+        raise ApiError("its texts are no texts")
+    if method not in METHODS or len(shown) not in ORDERS:
+        raise ApiError(f"{method!r} of {len(shown)} responses is no way to judge")
+    return Task(epoch, task, prompt, method, tuple(shown), expires_at=0)
+
+
+def _number(found: Mapping[str, Any], name: str) -> int:
+    """Return a number of an answer; ApiError where it is none."""
+    value = found.get(name) if isinstance(found, dict) else None
+    if type(value) is not int or not 0 <= value <= MAX_INT:
+        raise ApiError(f"the service's {name} is {value!r}, no number")
+    return value
 
 
 def _written(seconds: int) -> str:

@@ -16,7 +16,7 @@ from chain.deploy import deploy as deploy_contracts
 from chain.deployment import write_deployment
 from chain.errors import HapticError
 from chain.messages import Receipt, checksum, parse_address
-from chain.receipts import Finding, Kept, read_promises
+from chain.receipts import Finding, Kept, Unread, read_promises
 from chain.rpc import Rpc
 from chain.verify import Checked, NothingPostedError, Verified, bundle_source
 from chain.verify import verify as verify_epochs
@@ -206,7 +206,9 @@ def verify(
     Exit status: 0 when all of it is right, 1 when something differs or cannot be read, or a ranking or hand-out is not in
     the log as it was promised, 2 when nothing was checked because no epoch has been posted yet.
     """
-    kept = _read_receipts(receipts)
+    kept, unread = _read_receipts(receipts)
+    for line in unread:
+        out.print(f"[bold red]line {line.line} of the receipts {plain(line.fault)}[/]", soft_wrap=True)
     node, d = shared.connect(rpc, deployment)
     coin = shared.read_coin(node, d.payment_token)
     try:
@@ -223,7 +225,7 @@ def verify(
         out.print(
             f"Nothing to verify yet: no epoch has been posted. Epoch 0 {when}; its root is posted soon after."
         )
-        raise typer.Exit(NOTHING_CHECKED) from None
+        raise typer.Exit(1 if unread else NOTHING_CHECKED) from None
     for e in found:
         state = "active" if e.active else "posted"
         carried = f", {coin.show(e.carried)} carried to the next epoch" if e.carried else ""
@@ -234,19 +236,19 @@ def verify(
         out.print(f"  checked: {_checked(e, receipts=bool(kept))}", soft_wrap=True)
         for note in e.notes:
             out.print(f"[yellow]note:[/] {plain(note)}", soft_wrap=True)
-    if kept and not _show_faults(kept, found):
+    right = _show_faults(kept, found)
+    if unread or not right:
         raise typer.Exit(1)
     out.print("[bold green]verify: OK[/]")
 
 
-def _read_receipts(path: Path | None) -> list[Kept]:
-    """Return the promises in a file; none without one."""
+def _read_receipts(path: Path | None) -> tuple[list[Kept], list[Unread]]:
+    """Return the promises in a file, and the lines that hold none; nothing without a file."""
     if path is None:
-        return []
-    try:
-        return list(read_promises(path.read_text(encoding="utf-8").splitlines()))
-    except ValueError as error:
-        raise HapticError(f"{path} cannot be read as text: {error}") from error
+        return [], []
+    # Only a newline ends a line, and bytes that are no text spoil no other line than theirs.
+    found = list(read_promises(path.read_text(encoding="utf-8", errors="replace").split("\n")))
+    return [k for k in found if isinstance(k, Kept)], [k for k in found if isinstance(k, Unread)]
 
 
 def _checked(e: Verified, *, receipts: bool) -> str:
@@ -287,7 +289,8 @@ def _show_faults(kept: Sequence[Kept], found: Sequence[Verified]) -> bool:
     """Say of each promise that the log does not keep what is wrong; return whether there is none."""
     findings = [f for e in found for f in e.receipts]
     for finding in (f for f in findings if f.fault):
-        line = f"receipt in line {finding.kept.line}, epoch {finding.kept.promise.epoch}: "
+        kind = "receipt" if isinstance(finding.kept.promise, Receipt) else "hand-out"
+        line = f"{kind} in line {finding.kept.line}, epoch {finding.kept.epoch}: "
         out.print(f"[bold red]{line}{plain(finding.fault)}[/]", soft_wrap=True)
     if waiting := len(kept) - len(findings):
         out.print(

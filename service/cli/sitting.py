@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +16,19 @@ from rich.table import Table
 
 from chain.errors import HapticError
 from chain.messages import Ranking, checksum
-from service.client import ORDERS, Api, ApiError, Contributor, Recorded, Task, parse_marks, parse_order
+from chain.receipts import REFUSED
+from service.client import (
+    ORDERS,
+    Api,
+    ApiError,
+    BrokenPromiseError,
+    Contributor,
+    Recorded,
+    Task,
+    UnknownError,
+    parse_marks,
+    parse_order,
+)
 from service.hostile import plain
 from service.terminal import out, show_time, show_wait
 
@@ -110,7 +122,11 @@ class Sitting:
 
     def _next_task(self) -> Task | None:
         """Return the next task, the promise of it kept; None when there is no task."""
-        task = self._signed_in(self._opened_task)
+        try:
+            task = self._signed_in(self._opened_task)
+        except BrokenPromiseError as error:
+            self._keep({REFUSED: error.answer, "why": str(error)})
+            raise
         if task is not None:
             self._keep({"handout": task.promise})
         return task
@@ -129,16 +145,18 @@ class Sitting:
 
     def _opened_task(self) -> Task | None:
         """Return the next task, waiting for an epoch whose tasks are still being made, and for stake to be final."""
-        deadline, told = math.inf, ""
+        # One for each reason: a service that gives them by turns is waited for no longer.
+        deadlines: dict[str, float] = {}
+        told = ""
         while True:
             try:
                 return self.me.next_task()
             except ApiError as error:
                 patience_s, words = self._worth_waiting(error)
-                if not words or time.monotonic() > deadline:
+                if not words or time.monotonic() > deadlines.setdefault(words, time.monotonic() + patience_s):
                     raise
             if words != told:
-                told, deadline = words, time.monotonic() + patience_s
+                told = words
                 out.print(f"{words} (Ctrl-C stops).")
             time.sleep(POLL_S)
 
@@ -147,8 +165,14 @@ class Sitting:
         if error.status == CONFLICT:
             return OPENING_S, "The epoch's tasks are still being made: waiting for them"
         if error.status == FORBIDDEN:
-            mine = self.api.get(f"/contributors/{self.me.address}")
-            if int(mine["staked"]) > int(mine["staked_final"]):
+            mine, info = self.api.get(f"/contributors/{self.me.address}"), self.api.get("/info")
+            try:
+                staked, final = int(mine["staked"]), int(mine["staked_final"])
+                least = int(info["rules"]["stake_least"])
+            except (KeyError, TypeError, ValueError):  # who is not told what to wait for does not wait
+                return 0.0, ""
+            # Where too little is staked, no block makes it enough.
+            if staked >= least > final:
                 return FINAL_S, "Your stake is not final yet, and tasks go by final stake: waiting for that"
         return 0.0, ""
 
@@ -245,7 +269,22 @@ class Sitting:
         try:
             ranking = self._read(task, order, comment, 0 if before is None else before.ranking.revision + 1)
             answer = self.me.send(ranking, comment)
+        except BrokenPromiseError as error:
+            self._keep(
+                {"ranking": ranking.to_json(), "comment": comment, REFUSED: error.answer, "why": str(error)}
+            )
+            out.print(
+                f"[bold red]sent, and not promised:[/] {plain(str(error))}. It is kept in {self.receipts}."
+            )
+            return True
+        except UnknownError as error:
+            out.print(
+                f"[yellow]perhaps recorded:[/] {plain(str(error))}. Type it again: a ranking is recorded once at most."
+            )
+            return False
         except HapticError as error:
+            if self._stands_already(error, task, before):
+                return True
             return _not_sent(error)
         self._keep({"ranking": ranking.to_json(), "comment": comment, "receipt": answer})
         if before is None:
@@ -254,8 +293,24 @@ class Sitting:
         else:
             far = f"in place of number {before.position}"
         out.print(f"[green]✓[/] recorded as number {plain(answer['position'])}: {ranking.summary} · {far}")
-        if answer["notice"]:
-            out.print(f"[yellow]{plain(answer['notice'])}[/]")
+        if notice := answer.get("notice"):
+            out.print(f"[yellow]{plain(notice)}[/]")
+        return True
+
+    def _stands_already(self, error: HapticError, task: Task, before: Recorded | None) -> bool:
+        """Say where a first ranking of this task was refused because an earlier one is recorded; return whether so."""
+        if before is not None or not isinstance(error, ApiError) or error.status != CONFLICT:
+            return False
+        try:
+            found = next((one for one in self.me.recorded(task.epoch) if one.task.task == task.task), None)
+        except ApiError:  # what was refused is told in the service's words then
+            return False
+        if found is None:
+            return False
+        out.print(
+            f"[yellow]an earlier one is recorded[/] as number {found.position}: {_said(found)}. What you typed now was not "
+            "taken; [i]c[/] corrects it."
+        )
         return True
 
     def _read(self, task: Task, order: str, comment: str, revision: int) -> Ranking:
@@ -278,8 +333,14 @@ class Sitting:
         line = json.dumps(promise).encode() + b"\n"
         with self.receipts.open("ab+") as kept:
             kept.seek(0)
-            if line not in kept.read():
-                kept.write(line)
+            there = kept.read()
+            if b"\n" + line in b"\n" + there:
+                return
+            # A line that was torn, by a crash or a full disk, must not take this one with it.
+            torn = bool(there) and not there.endswith(b"\n")
+            kept.write(b"\n" * torn + line)
+            kept.flush()
+            os.fsync(kept.fileno())
 
     def _until(self, task: Task) -> str:
         """Return the time of day at which a task is taken back: at the end of its lease, or of its epoch."""

@@ -9,9 +9,8 @@ from random import Random
 import pytest
 
 from chain.bundle import Evidence
-from chain.errors import SignatureError
 from chain.messages import Handout, Receipt, checksum, sign
-from chain.receipts import Kept, check_promises, read_promises
+from chain.receipts import Kept, Unread, check_promises, read_promises
 from tests.worlds import DOMAIN, PEOPLE, RECEIPTS, evidence_of, first_standing
 
 GOOD = evidence_of(Random(7), first_standing())
@@ -114,13 +113,43 @@ def test_a_file_is_read_as_it_is_kept() -> None:
         "digest": r.promise.digest_of, "epoch": 0, "position": r.promise.position,
         "received_at": r.promise.received_at, "signature": r.signature, "signer": checksum(GOOD.header.receipt_signer),
     }  # fmt: skip
-    line = json.dumps({"ranking": {}, "receipt": answer})
+    ranking = GOOD.rankings[0].ranking
+    line = json.dumps({"ranking": ranking.to_json(), "comment": "", "receipt": answer})
     h = HANDED[0]
     signed = {"signature": h.signature, "signer": checksum(GOOD.header.receipt_signer)}
     handed = h.promise.to_json() | signed
-    found = list(read_promises([line, "", line, json.dumps({"handout": handed})]))
-    assert found == [r, replace(r, line=3), replace(h, line=4)]
-    odd = (json.dumps({"receipt": answer | {"position": -1}}), json.dumps({"handout": handed | {"at": "1"}}))
-    for broken in ("{", "[]", "{}", '{"handout": 1}', *odd, "[" * 100_000):
-        with pytest.raises(SignatureError, match="line 2 of the receipts"):
-            list(read_promises([line, broken]))
+    found = list(
+        read_promises([line, "", line, json.dumps({"handout": handed}), json.dumps({"receipt": answer})])
+    )
+    whole = replace(r, ranking=ranking)
+    assert found == [whole, replace(whole, line=3), replace(h, line=4), replace(r, line=5)]
+    odd = (
+        {"receipt": answer | {"position": -1}}, {"handout": handed | {"at": "1"}}, {"handout": handed | {"at": True}},
+        {"ranking": {}, "receipt": answer}, {"refused": answer},
+    )  # fmt: skip
+    for broken in ("{", "[]", "{}", "1", '{"handout": 1}', *map(json.dumps, odd), "[" * 100_000, line + line):
+        spoiled, after = read_promises([broken, line])
+        assert isinstance(spoiled, Unread)
+        assert (spoiled.line, spoiled.fault[:27]) == (1, "is none that haptic keeps: ")
+        assert after == replace(whole, line=2)
+
+
+def test_an_answer_that_was_refused_is_told_with_the_reason() -> None:
+    (found,) = read_promises(
+        [json.dumps({"ranking": {}, "refused": {"epoch": 9}, "why": "it is of epoch 9"})]
+    )
+    assert found == Unread("keeps an answer that was refused: it is of epoch 9", 1)
+
+
+def test_a_receipt_dated_into_another_epoch_than_its_ranking_is_found_in_the_rankings_own() -> None:
+    ranking = GOOD.rankings[3].ranking
+    misdated = replace(_other(epoch=999), ranking=ranking)
+    for log in (GOOD, replace(GOOD, rankings=GOOD.rankings[:3])):
+        (fault,) = _faults([misdated], log)
+        assert "sent for epoch 0, and is promised to the log of epoch 999: MISDATED" in fault
+    assert _faults([replace(KEPT[3], ranking=ranking)]) == [""]
+
+
+def test_a_receipt_kept_with_another_ranking_than_its_own_is_named() -> None:
+    (fault,) = _faults([replace(KEPT[3], ranking=GOOD.rankings[4].ranking)])
+    assert "is not the one that is kept with its receipt" in fault
