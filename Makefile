@@ -66,7 +66,7 @@ slither: $(JS_STAMP) .slither/.installed ## static analysis of the contracts, in
 coverage: $(JS_STAMP) ## lines and branches of the contracts that the tests reach
 	@cd contracts && npm run --silent coverage
 
-.PHONY: lint format mutants bench bench-chain bench-service bench-score bench-api clean
+.PHONY: lint format mutants bench bench-chain bench-service bench-score bench-api bench-trainer clean
 lint: setup ## ruff, mypy --strict, import-linter, forge fmt and lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -89,5 +89,7 @@ bench-score: setup ## crowds that cheat against the score: labels, pay, attacks,
 	@$(BIN)/python -m tests.bench.score $(ARGS)
 bench-api: setup ## rankings accepted per second against their floor, latency, and kill -9 amid 50,000 (ARGS=--small for a look)
 	@$(BIN)/python -m tests.bench.api $(ARGS)
+bench-trainer: setup ## methods of making a policy from comparisons, three seeds, one table (ten minutes; ARGS="--seeds 0" for a look)
+	@$(BIN)/python -m tests.bench.trainer $(ARGS)
 clean: ## remove what was installed and built
 	rm -rf $(VENV) .slither contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.config import read_config
+from trainer.config import VARIANTS, read_config
 from trainer.errors import TrainerError
 from trainer.progress import emit, to_stdout
 from trainer.registry import Registry
@@ -94,6 +94,18 @@ def _answer(options: argparse.Namespace) -> dict[str, object]:
     return {"entry": options.model, "out": str(options.out), "lines": lines}
 
 
+def _compare(options: argparse.Namespace) -> dict[str, object]:
+    from trainer import compare
+
+    rows = compare.compare(
+        Registry(options.registry), read_config(options.config), options.variants,
+        parent=options.parent, snapshot=options.snapshot, sha256=options.sha256,
+        seed=options.seed, out=options.out, report=to_stdout,
+    )  # fmt: skip
+    sys.stderr.write(compare.table(rows) + "\n")
+    return {"out": str(options.out), "rows": len(rows)}
+
+
 def _simulate(options: argparse.Namespace) -> dict[str, object]:
     from trainer import model, preferences, run, simulate
 
@@ -134,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_bootstrap(commands)
     _add_retrain(commands)
     _add_answer(commands)
+    _add_compare(commands)
     _add_simulate(commands)
     return parser
 
@@ -176,6 +189,27 @@ def _add_answer(commands: Commands) -> None:
     )
     command.add_argument("--samples", type=_positive, default=1, help="answers to each prompt (default 1)")
     command.add_argument("--temperature", type=_above_zero, default=1.0, help="of the sampling (default 1)")
+    _add_common(command)
+
+
+def _add_compare(commands: Commands) -> None:
+    words = "train one model by several methods on the same comparisons, and print one table of them"
+    command = commands.add_parser(
+        "compare", help=words, description=words, epilog=f"{SNAPSHOT}\nVariants: {', '.join(VARIANTS)}, best-of-N.",
+    )  # fmt: skip
+    command.set_defaults(command=_compare)
+    command.add_argument(
+        "--parent", required=True, help="sft entry that all start from and are measured against"
+    )
+    command.add_argument("--snapshot", required=True, type=Path, help="file of comparisons")
+    command.add_argument("--sha256", required=True, help="hex hash of the snapshot's bytes")
+    command.add_argument(
+        "--variants", nargs="+", default=["ppo", "ppo-ptx", "dpo", "raft", "best-of-16"],
+        help="what to compare (default: ppo ppo-ptx dpo raft best-of-16)",
+    )  # fmt: skip
+    command.add_argument(
+        "--out", required=True, type=Path, help="JSON lines, a row per method; rows that are there are kept"
+    )
     _add_common(command)
 
 

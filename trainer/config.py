@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeVar, get_args
 
 from trainer.errors import ConfigError
@@ -15,6 +17,8 @@ KlControl = Literal["fixed", "adaptive"]
 """How the weight of the KL penalty is chosen."""
 KlAnchor = Literal["parent", "reference"]
 """Which model the KL penalty pulls towards."""
+Method = Literal["ppo", "dpo", "raft"]
+"""How comparisons become a better policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,10 @@ class RewardConfig:
     """AdamW's decoupled decay; labels are noisy and few."""
     normalising_samples: int = 256
     """Answers of the reference on which the reward gets mean 0 and deviation 1."""
+    members: int = 1
+    """Reward models to train, from different heads and orders; several are asked together."""
+    pessimism: float = 0.0
+    """Deviations between the members that are taken off their mean; 0 is the mean (Coste et al. 2024)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +140,48 @@ class PpoConfig:
     """Nats per answer from the reference, however many retrainings ago, at which training stops."""
     unfinished_reward: float = -1.0
     """Normalised reward of an answer that does not end within the limit."""
+    frozen_layers: int = 0
+    """Lowest blocks of the policy that stay as they are; an embedding that is the output head too is trained."""
+    ptx_coefficient: float = 0.0
+    """Weight of the next-token loss on pretraining text in each step: PPO-ptx, gamma of Ouyang et al. 2022, eq. 2."""
+    ptx_batch: int = 16
+    """Blocks of text per step."""
+    ptx_block: int = 48
+    """Tokens per block."""
+
+
+@dataclass(frozen=True, slots=True)
+class DpoConfig:
+    """Direct preference optimisation (Rafailov et al. 2023), each comparison weighted by its confidence."""
+
+    beta: float = 0.2
+    """How hard the policy is held to the parent: the reward it implies is beta times the log-ratio."""
+    epochs: int = 4
+    """Passes over the comparisons."""
+    batch: int = 16
+    """Comparisons per step."""
+    learning_rate: float = 2e-3
+    """Peak of the one-cycle schedule."""
+
+
+@dataclass(frozen=True, slots=True)
+class RaftConfig:
+    """Reward-ranked fine-tuning (Dong et al. 2023)."""
+
+    rounds: int = 3
+    """Times that answers are drawn, ranked and learned from."""
+    prompts: int = 96
+    """Prompts per round."""
+    samples: int = 8
+    """Answers to each prompt, of which the best is kept."""
+    steps: int = 24
+    """Optimizer steps per round."""
+    batch: int = 16
+    """Answers per step."""
+    learning_rate: float = 1e-3
+    """Peak of each round's one-cycle schedule."""
+    temperature: float = 1.0
+    """Of the answers drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +192,8 @@ class EvaluateConfig:
     """Prompts that neither the reward model nor the policy was trained on."""
     temperature: float = 1.0
     """Of the answers compared."""
+    texts: int = 200
+    """Documents on which the loss of next tokens is compared with the reference's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +208,14 @@ class Config:
     """Second stage of a bootstrap."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """First stage of a retraining."""
+    method: Method = "ppo"
+    """Second stage of a retraining; the settings of the others are not used."""
     ppo: PpoConfig = field(default_factory=PpoConfig)
-    """Second stage of a retraining."""
+    """Settings of the method of this name."""
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+    """Settings of the method of this name."""
+    raft: RaftConfig = field(default_factory=RaftConfig)
+    """Settings of the method of this name."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Last stage of a retraining."""
     threads: int = 1
@@ -220,8 +278,44 @@ _RANGES: dict[str, tuple[float, float]] = {
     "reward.held_out": (0.01, 0.9),
     "ppo.unfinished_reward": (-math.inf, math.inf),
     "ppo.temperature": (0.01, 10.0),
+    "ppo.frozen_layers": (0, math.inf),
+    "raft.temperature": (0.01, 10.0),
     "evaluate.temperature": (0.01, 10.0),
 }
 """Ranges of settings that are not simply positive."""
-_CHOICES = {"ppo.kl_control": get_args(KlControl), "ppo.kl_anchor": get_args(KlAnchor)}
+_CHOICES = {
+    "method": get_args(Method),
+    "ppo.kl_control": get_args(KlControl),
+    "ppo.kl_anchor": get_args(KlAnchor),
+}
 """Settings that are one of a few words."""
+
+
+VARIANTS: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        "ppo": {},
+        "ppo-adaptive": {"ppo": {"kl_control": "adaptive"}},
+        "ppo-ptx": {"ppo": {"ptx_coefficient": 0.1}},
+        "ppo-pessimistic": {"reward": {"members": 3, "pessimism": 1.0}},
+        "ppo-no-kl-guarded": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 10.0}},
+        "ppo-no-kl": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 1e9, "steps": 120}},
+        "dpo": {"method": "dpo"},
+        "raft": {"method": "raft"},
+    }
+)
+"""What a comparison of methods can name: overrides by the variant's name. `best-of-N` is one too, for any N."""
+
+
+def best_of(name: str) -> int:
+    """Return N of the variant `best-of-N`; 1 for every other."""
+    found = re.fullmatch(r"best-of-([1-9][0-9]{0,3})", name)
+    return int(found[1]) if found else 1
+
+
+def variant(name: str, base: Config) -> Config:
+    """Return the configuration of a variant; ConfigError where there is none of that name."""
+    if best_of(name) > 1:
+        return base
+    if name not in VARIANTS:
+        raise ConfigError(f"there is no variant {name!r}; known are {', '.join(VARIANTS)} and best-of-N")
+    return override(base, VARIANTS[name])

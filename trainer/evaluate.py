@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer import corpus, gold, losses
+from trainer import corpus, gold, losses, pretrain
 from trainer.answer import answer
+from trainer.best_of_n import best_of_n, kl_bound
 from trainer.config import EvaluateConfig
-from trainer.model import LanguageModel, Scorer
+from trainer.model import Judge, LanguageModel
 from trainer.preferences import Comparison
 from trainer.progress import Progress, Report
 from trainer.rating import Z_95
 from trainer.reward import score_texts
-from trainer.sequences import answer_logits, encode_answer, encode_prompt, pad
+from trainer.sequences import answer_logits, decode, encode_answer, encode_prompt, pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,10 @@ class Models:
     """The one it started from."""
     reference: LanguageModel
     """The supervised model that KL is measured from."""
-    reward: Scorer
+    reward: Judge
     """The reward model that taught it."""
+    best_of: int = 1
+    """Answers that the policy draws to each prompt, of which the reward model picks one."""
 
 
 def evaluate(
@@ -52,6 +55,8 @@ def evaluate(
         name: _one_each(model, prompts, config.temperature, seed)
         for name, model in (("policy", models.policy), ("parent", models.parent), ("sft", models.reference))
     }
+    if models.best_of > 1:
+        texts["policy"] = _best_each(models, prompts, config.temperature, seed)
     golds = {name: [gold.score(p, t) for p, t in zip(prompts, texts[name], strict=True)] for name in texts}
     for rival in ("sft", "parent"):
         metrics |= win_rate(golds["policy"], golds[rival], f"win_rate_{rival}")
@@ -66,8 +71,22 @@ def evaluate(
     )
     metrics["reward_sft"] = score_texts(models.reward, models.policy, prompts, texts["sft"]).mean().item()
     metrics["kl"] = mean_kl(models.policy, models.reference, prompts, texts["policy"])
+    if models.best_of > 1:
+        metrics["kl"] = kl_bound(models.best_of)
+    metrics |= text_losses(models, corpus.documents(seed, config.texts), seed)
     report(Progress("evaluate", 1, 1, metrics))
     return metrics
+
+
+@torch.no_grad()
+def text_losses(models: Models, texts: Sequence[str], seed: int) -> dict[str, float]:
+    """Return the mean loss of next tokens on plain text, of the policy and of the reference: what was unlearned."""
+    found = {}
+    for name, language in (("policy", models.policy), ("sft", models.reference)):
+        generator = torch.Generator().manual_seed(seed)
+        blocks = pretrain.blocks(pretrain.encode(language, texts), 64, 48, generator)
+        found[f"text_loss_{name}"] = pretrain.text_loss(language, blocks).item()
+    return found
 
 
 def pair_accuracy(models: Models, held_out: Sequence[Comparison]) -> dict[str, float]:
@@ -121,6 +140,16 @@ def _share(successes: float, n: int, name: str) -> dict[str, float]:
 def _one_each(language: LanguageModel, prompts: Sequence[str], temperature: float, seed: int) -> list[str]:
     """Return one answer to each prompt, drawn as the arena draws them."""
     return [texts[0] for texts in answer(language, prompts, samples=1, temperature=temperature, seed=seed)]
+
+
+def _best_each(models: Models, prompts: Sequence[str], temperature: float, seed: int) -> list[str]:
+    """Return the answer to each prompt that the reward model likes best."""
+    generator = torch.Generator().manual_seed(seed)
+    encoded = [encode_prompt(models.policy, prompt) for prompt in prompts]
+    samples, best = best_of_n(
+        models.policy, models.reward, encoded, models.best_of, temperature=temperature, generator=generator
+    )
+    return [decode(models.policy, row) for row in samples.batch.answers[best].tolist()]
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,10 +55,42 @@ class Scorer(nn.Module):
         self.register_buffer("shift", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
 
+    @property
+    def scorers(self) -> list[Scorer]:
+        """Itself, as an ensemble of one."""
+        return [self]
+
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Return a scalar per position [B, T] for tokens [B, T] with attention mask [B, T]."""
         scalars: Tensor = (self.head(hidden(self.trunk, tokens, mask)).squeeze(-1) - self.shift) / self.scale
         return scalars
+
+
+class Ensemble(nn.Module):
+    """Reward models that learned the same comparisons from different heads and orders, as one careful judge.
+
+    The score is mean - pessimism · deviation over the members (the lower bound of Coste et al. 2024): where they
+    disagree, comparisons have not said much, and a policy that goes there shall not be paid for it.
+    """
+
+    def __init__(self, members: Sequence[Scorer], pessimism: float) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.pessimism = pessimism
+
+    @property
+    def scorers(self) -> list[Scorer]:
+        """Its members."""
+        return [member for member in self.members if isinstance(member, Scorer)]
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return a scalar per position [B, T] for tokens [B, T] with attention mask [B, T]."""
+        scores = torch.stack([member(tokens, mask) for member in self.members])
+        return scores.mean(dim=0) - self.pessimism * scores.std(dim=0, correction=0)
+
+
+Judge = Scorer | Ensemble
+"""Whatever gives an answer its reward."""
 
 
 def positions(mask: Tensor) -> Tensor:
@@ -114,7 +147,8 @@ def scorer(language: LanguageModel) -> Scorer:
 
 def clone(language: LanguageModel) -> LanguageModel:
     """Return a copy whose weights can be trained without touching the original's."""
-    return LanguageModel(copy.deepcopy(language.network), language.tokenizer, language.limits)
+    network = copy.deepcopy(language.network).requires_grad_(requires_grad=True)
+    return LanguageModel(network, language.tokenizer, language.limits)
 
 
 def save(language: LanguageModel, folder: Path) -> None:
@@ -144,17 +178,31 @@ def load(folder: Path) -> LanguageModel:
     return LanguageModel(network.train(mode=False), tokenizer, limits)
 
 
-def save_scorer(model: Scorer, folder: Path) -> None:
-    """Write a scorer's weights; its shape is that of the language model it was made from."""
-    folder.mkdir(parents=True)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-        folder / "model.safetensors",
-    )
+def save_judge(judge: Judge, folder: Path) -> None:
+    """Write a reward model's weights, each member's in a folder; the shape is the language model's it was made from."""
+    for number, member in enumerate(judge.scorers):
+        place = folder / str(number)
+        place.mkdir(parents=True)
+        weights = {name: tensor.contiguous() for name, tensor in member.state_dict().items()}
+        save_file(weights, place / "model.safetensors")
+    pessimism = judge.pessimism if isinstance(judge, Ensemble) else 0.0
+    about = {"members": len(judge.scorers), "pessimism": pessimism}
+    (folder / "judge.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
 
 
-def load_scorer(folder: Path, language: LanguageModel) -> Scorer:
-    """Read a scorer that `save_scorer` wrote, given any language model of the same shape."""
-    model = scorer(language)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model.train(mode=False)
+def load_judge(folder: Path, language: LanguageModel) -> Judge:
+    """Read what `save_judge` wrote, given any language model of the same shape.
+
+    Raises:
+        RegistryError: a file is missing or damaged, or of another shape.
+    """
+    try:
+        about = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
+        members = []
+        for number in range(int(about["members"])):
+            member = scorer(language)
+            member.load_state_dict(load_file(folder / str(number) / "model.safetensors"))
+            members.append(member.train(mode=False))
+    except Exception as error:  # safetensors raises an exception of its own
+        raise RegistryError(f"{folder} holds no readable reward model: {error}") from error
+    return members[0] if len(members) == 1 else Ensemble(members, float(about["pessimism"]))

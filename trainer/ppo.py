@@ -8,16 +8,17 @@ policy learns to please the reward model instead of people.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from trainer import losses
+from trainer import losses, pretrain
 from trainer.config import PpoConfig
-from trainer.errors import ParityError
+from trainer.errors import ConfigError, ParityError
+from trainer.method import Given, Outcome, freeze
 from trainer.model import LanguageModel, Scorer, clone, scorer
 from trainer.optimise import finite
 from trainer.progress import Progress, Report
@@ -27,18 +28,6 @@ from trainer.sequences import Batch, answer_logits, encode_prompt
 
 PARITY = 1e-3
 """Largest difference in a log-probability between sampling (with a cache) and a training pass, in nats."""
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """What training is given, and never changes."""
-
-    parent: LanguageModel
-    """The policy's first weights."""
-    reference: LanguageModel
-    """The supervised model: the KL budget counts from it, and the critic starts from its trunk."""
-    reward: Scorer
-    """The normalised reward model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,32 +60,26 @@ class Learner:
     """Of both."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A finished training."""
-
-    policy: LanguageModel
-    """The last policy whose rollout was within the KL budget; the parent, where none was."""
-    metrics: dict[str, float]
-    """Steps taken, whether the budget stopped it, and the last rollout's means."""
-
-
-def train(config: PpoConfig, models: Models, prompts: Sequence[str], seed: int, report: Report) -> Outcome:
+def train(config: PpoConfig, given: Given, seed: int, report: Report) -> Outcome:
     """Improve a copy of the parent on the reward, held back by a KL penalty and within a KL budget.
 
+    The policy returned is the last whose rollout was within the budget; the parent, where none was.
+
     Raises:
+        ConfigError: PPO-ptx is asked for without a text.
         ParityError: sampling and training passes disagree.
         DivergenceError: a loss is no longer a number.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    learner = _learner(config, models)
-    pending = _shuffled([encode_prompt(models.parent, prompt) for prompt in prompts], generator)
-    outcome = Outcome(clone(models.parent), {"steps": 0.0, "stopped_by_kl": 0.0})
+    learner = _learner(config, given)
+    text = _text(config, given)
+    pending = _shuffled([encode_prompt(given.parent, prompt) for prompt in given.prompts], generator)
+    outcome = Outcome(clone(given.parent), {"steps": 0.0, "stopped_by_kl": 0.0})
     coefficient = config.kl_coefficient
     for step in range(config.steps + 1):
         # 1. Let the policy answer, and have the reward model, the anchor and the critic look at the answers.
-        rollout = _rollout(config, models, learner, list(islice(pending, config.episodes)), generator)
+        rollout = _rollout(config, given, learner, list(islice(pending, config.episodes)), generator)
         # 2. Stop at the KL budget with the last policy that was within; the last round only measures.
         if rollout.metrics["kl"] > config.kl_budget:
             return Outcome(outcome.policy, outcome.metrics | {"stopped_by_kl": 1.0})
@@ -107,7 +90,7 @@ def train(config: PpoConfig, models: Models, prompts: Sequence[str], seed: int, 
             break
         # 3. Turn scores and KL into token rewards, advantages and returns, and climb the clipped objective.
         _decay(config, learner, step)
-        changes = _update(config, learner, rollout, coefficient, generator)
+        changes = _update(config, learner, rollout, text, coefficient, generator)
         metrics = {**rollout.metrics, **changes, "kl_coefficient": coefficient}
         report(Progress("ppo", step + 1, config.steps, metrics))
         # 4. Steer the KL coefficient.
@@ -115,17 +98,30 @@ def train(config: PpoConfig, models: Models, prompts: Sequence[str], seed: int, 
     return outcome
 
 
-def _learner(config: PpoConfig, models: Models) -> Learner:
+def _learner(config: PpoConfig, given: Given) -> Learner:
     """Start the policy at its parent, and the critic at the reference's trunk with a head of its own."""
-    policy, critic = clone(models.parent), scorer(models.reference)
+    policy, critic = clone(given.parent), scorer(given.reference)
     optimizer = torch.optim.Adam(
         [
-            {"params": list(policy.network.parameters()), "lr": config.learning_rate},
+            {"params": freeze(policy, config.frozen_layers), "lr": config.learning_rate},
             {"params": list(critic.parameters()), "lr": config.critic_learning_rate},
         ],
         eps=config.adam_epsilon,  # detail: 1e-5 as in the original TensorFlow code, not PyTorch's 1e-8
     )
     return Learner(policy, critic, optimizer)
+
+
+def _text(config: PpoConfig, given: Given) -> Tensor | None:
+    """Return the pretraining text's tokens in one row; None where the policy is not held to it."""
+    if not config.ptx_coefficient:
+        return None
+    text = pretrain.encode(given.parent, given.texts) if given.texts else torch.empty(0)
+    if len(text) <= config.ptx_block + 1:
+        raise ConfigError(
+            f"ppo.ptx_coefficient is {config.ptx_coefficient}, but the text has {len(text)} tokens, fewer than a block "
+            f"of {config.ptx_block}: give more pretraining text, or set it to 0"
+        )
+    return text
 
 
 def _shuffled(prompts: list[list[int]], generator: torch.Generator) -> Iterator[list[int]]:
@@ -137,7 +133,7 @@ def _shuffled(prompts: list[list[int]], generator: torch.Generator) -> Iterator[
 
 @torch.no_grad()
 def _rollout(
-    config: PpoConfig, models: Models, learner: Learner, prompts: list[list[int]], generator: torch.Generator
+    config: PpoConfig, given: Given, learner: Learner, prompts: list[list[int]], generator: torch.Generator
 ) -> Rollout:
     """Sample one answer to each prompt and measure it."""
     samples = sample(learner.policy, prompts, temperature=config.temperature, generator=generator)
@@ -146,12 +142,12 @@ def _rollout(
     # the sampler drew from; a difference here is a bug in padding, positions or temperature.
     logprobs = _logprobs(learner.policy, batch, config.temperature)
     check_parity(logprobs, samples.logprobs, mask)
-    drift = losses.kl_k1(logprobs, _logprobs(models.reference, batch, config.temperature)) * mask
+    drift = losses.kl_k1(logprobs, _logprobs(given.reference, batch, config.temperature)) * mask
     kl = drift
-    if config.kl_anchor == "parent" and models.parent is not models.reference:
-        kl = losses.kl_k1(logprobs, _logprobs(models.parent, batch, config.temperature)) * mask
+    if config.kl_anchor == "parent" and given.parent is not given.reference:
+        kl = losses.kl_k1(logprobs, _logprobs(given.parent, batch, config.temperature)) * mask
     # Detail (the "EOS trick"): an answer that was cut off gets a fixed low score, so that answers learn to end.
-    scores = score(models.reward, batch)
+    scores = score(given.reward, batch)
     scores = torch.where(samples.finished, scores, torch.full_like(scores, config.unfinished_reward))
     values = batch.before_answers(learner.critic(batch.tokens, batch.mask)) * mask
     metrics = {
@@ -165,7 +161,12 @@ def _rollout(
 
 
 def _update(
-    config: PpoConfig, learner: Learner, rollout: Rollout, coefficient: float, generator: torch.Generator
+    config: PpoConfig,
+    learner: Learner,
+    rollout: Rollout,
+    text: Tensor | None,
+    coefficient: float,
+    generator: torch.Generator,
 ) -> dict[str, float]:
     """Make several passes over a rollout in minibatches and return the means of what changed."""
     mask = rollout.batch.answer_mask
@@ -175,24 +176,40 @@ def _update(
     )
     advantages = losses.whiten(advantages, mask)  # detail: whitened over the whole rollout, padding left out
     log = [
-        _minibatch(config, learner, rollout, rows, advantages[rows], returns[rows])
+        _minibatch(
+            config,
+            learner,
+            rollout,
+            rows,
+            advantages[rows],
+            returns[rows],
+            None if text is None else pretrain.blocks(text, config.ptx_batch, config.ptx_block, generator),
+        )
         for _ in range(config.epochs)
         for rows in torch.split(torch.randperm(len(mask), generator=generator), config.minibatch)
     ]
     means = torch.stack(log).mean(dim=0).tolist()
-    return dict(zip(("policy_loss", "value_loss", "clipped", "step_kl"), means, strict=True))
+    return dict(zip(("policy_loss", "value_loss", "clipped", "step_kl", "text_loss"), means, strict=True))
 
 
 def _minibatch(
-    config: PpoConfig, learner: Learner, rollout: Rollout, rows: Tensor, advantages: Tensor, returns: Tensor
+    config: PpoConfig,
+    learner: Learner,
+    rollout: Rollout,
+    rows: Tensor,
+    advantages: Tensor,
+    returns: Tensor,
+    text: Tensor | None,
 ) -> Tensor:
-    """Take one optimizer step on some episodes; return its losses, the share clipped, and the KL it moved."""
+    """Take one optimizer step on some episodes, and on some text; return its losses, the share clipped, the KL moved."""
     batch, old, mask = rollout.batch.rows(rows), rollout.logprobs[rows], rollout.batch.answer_mask[rows]
     logprobs = _logprobs(learner.policy, batch, config.temperature)
     policy_loss, clipped = losses.policy_loss(logprobs, old, advantages, mask, config.clip)
     values = batch.before_answers(learner.critic(batch.tokens, batch.mask))
     value_loss = losses.value_loss(values, rollout.values[rows], returns, mask, config.value_clip)
-    loss = policy_loss + config.value_weight * value_loss
+    # PPO-ptx: people's reward must not cost what pretraining taught.
+    text_loss = torch.zeros(()) if text is None else pretrain.text_loss(learner.policy, text)
+    loss = policy_loss + config.value_weight * value_loss + config.ptx_coefficient * text_loss
     finite(loss)
     learner.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -200,7 +217,7 @@ def _minibatch(
         torch.nn.utils.clip_grad_norm_(group["params"], config.gradient_norm)
     learner.optimizer.step()
     step_kl = losses.masked_mean(losses.kl_k3(old, logprobs.detach()), mask)
-    return torch.stack([policy_loss.detach(), value_loss.detach(), clipped, step_kl])
+    return torch.stack([policy_loss.detach(), value_loss.detach(), clipped, step_kl, text_loss.detach()])
 
 
 def _logprobs(language: LanguageModel, batch: Batch, temperature: float) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -26,12 +28,10 @@ def train(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     language = build(shape, train_tokenizer(texts, shape.vocabulary))
-    stream = _stream(language, texts)
+    stream = encode(language, texts)
     stepper = Stepper(list(language.network.parameters()), config.learning_rate, config.steps)
     for step in range(1, config.steps + 1):
-        blocks = _blocks(stream, config, generator)
-        logits = language.network(input_ids=blocks[:, :-1], use_cache=False).logits
-        loss = losses.next_token_loss(logits, blocks[:, 1:], torch.ones(blocks[:, 1:].shape))
+        loss = text_loss(language, blocks(stream, config.batch, config.block, generator))
         stepper.step(loss)
         if step % LOG_EVERY == 0 or step == config.steps:
             report(Progress("pretrain", step, config.steps, {"loss": loss.item()}))
@@ -39,14 +39,19 @@ def train(
     return language
 
 
-def _stream(language: LanguageModel, texts: list[str]) -> Tensor:
+def encode(language: LanguageModel, texts: Sequence[str]) -> Tensor:
     """Return all texts' tokens in one row, an <end> after each."""
-    return torch.tensor(
-        [token for item in language.tokenizer.encode_batch(texts) for token in [*item.ids, END]]
-    )
+    encoded = language.tokenizer.encode_batch(list(texts))
+    return torch.tensor([token for item in encoded for token in [*item.ids, END]])
 
 
-def _blocks(stream: Tensor, config: PretrainConfig, generator: torch.Generator) -> Tensor:
-    """Cut random blocks of `block` + 1 tokens from the stream [batch, block + 1]."""
-    starts = torch.randint(0, len(stream) - config.block - 1, (config.batch, 1), generator=generator)
-    return stream[starts + torch.arange(config.block + 1)]
+def blocks(stream: Tensor, count: int, block: int, generator: torch.Generator) -> Tensor:
+    """Cut `count` random blocks of `block` + 1 tokens from a stream [count, block + 1]."""
+    starts = torch.randint(0, len(stream) - block - 1, (count, 1), generator=generator)
+    return stream[starts + torch.arange(block + 1)]
+
+
+def text_loss(language: LanguageModel, blocks: Tensor) -> Tensor:
+    """Return the mean -log π of each block's tokens [B, block + 1] but its first."""
+    logits = language.network(input_ids=blocks[:, :-1], use_cache=False).logits
+    return losses.next_token_loss(logits, blocks[:, 1:], torch.ones(blocks[:, 1:].shape))

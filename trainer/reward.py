@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainer import losses
 from trainer.config import RewardConfig
-from trainer.model import LanguageModel, Scorer, scorer
+from trainer.model import Ensemble, Judge, LanguageModel, Scorer, scorer
 from trainer.optimise import Stepper
 from trainer.preferences import Comparison
 from trainer.progress import Progress, Report
@@ -63,8 +63,16 @@ def train(
     return model
 
 
+def judge(
+    config: RewardConfig, sft: LanguageModel, comparisons: Sequence[Comparison], seed: int, report: Report
+) -> Judge:
+    """Train `members` reward models, each from a seed of its own; more than one are asked together."""
+    members = [train(config, sft, comparisons, seed + 7919 * n, report) for n in range(config.members)]
+    return members[0] if len(members) == 1 else Ensemble(members, config.pessimism)
+
+
 def normalise(
-    model: Scorer, reference: LanguageModel, prompts: Sequence[str], samples: int, seed: int
+    model: Judge, reference: LanguageModel, prompts: Sequence[str], samples: int, seed: int
 ) -> None:
     """Shift and scale the scores in place, to mean 0 and deviation 1 on the reference's own answers to prompts.
 
@@ -72,20 +80,22 @@ def normalise(
     """
     generator = torch.Generator().manual_seed(seed)
     encoded = [encode_prompt(reference, prompts[number % len(prompts)]) for number in range(samples)]
-    raw = score(model, sample(reference, encoded, temperature=1.0, generator=generator).batch)
-    model.shift += raw.mean() * model.scale
-    model.scale *= raw.std().clamp(min=1e-6)
+    batch = sample(reference, encoded, temperature=1.0, generator=generator).batch
+    for member in model.scorers:
+        raw = score(member, batch)
+        member.shift += raw.mean() * member.scale
+        member.scale *= raw.std().clamp(min=1e-6)
 
 
 @torch.no_grad()
-def score(model: Scorer, batch: Batch) -> Tensor:
+def score(model: Judge, batch: Batch) -> Tensor:
     """Return the reward of each answer [B], read at its last token."""
     return batch.last(model(batch.tokens, batch.mask))
 
 
 @torch.no_grad()
 def score_texts(
-    model: Scorer, language: LanguageModel, prompts: Sequence[str], answers: Sequence[str]
+    model: Judge, language: LanguageModel, prompts: Sequence[str], answers: Sequence[str]
 ) -> Tensor:
     """Return the reward of answers given as text [B]."""
     batch = pad([encode_prompt(language, p) for p in prompts], [encode_answer(language, a) for a in answers])

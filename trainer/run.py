@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from trainer import corpus, model, ppo, pretrain, reward, sft
+from trainer import corpus, dpo, model, ppo, pretrain, raft, reward, sft
 from trainer.config import Config
 from trainer.errors import RegistryError
 from trainer.evaluate import Models, evaluate
+from trainer.method import Given, Outcome
 from trainer.preferences import Comparison, prompts_of, read_snapshot, split
 from trainer.progress import Report
 from trainer.registry import WEIGHTS, Entry, Kind, Registry, code_version, file_sha256, same
@@ -74,7 +75,8 @@ def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha
     prepare(run.config)
     comparisons = read_snapshot(snapshot, sha256)
     reference = reference or _first_sft(run.registry)
-    settings = _settings(run.config, "reward", "ppo", "evaluate") | {"reference": reference}
+    method = run.config.method
+    settings = _settings(run.config, "reward", "method", method, "evaluate") | {"reference": reference}
     wanted = _wanted(run, "policy", parent, file_sha256(snapshot), settings)
     folders = {name: run.registry.path(name) / "model" for name in (parent, reference)}
     with run.registry.staging(run.name) as folder:
@@ -82,7 +84,8 @@ def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha
         if existing is not None:
             return same(existing, wanted)
         loaded = {name: model.load(path) for name, path in folders.items()}  # once, where both are the same
-        metrics = _retrain(run, loaded[parent], loaded[reference], comparisons, folder)
+        texts = pretraining_texts(run.registry.get(reference)) if run.config.ppo.ptx_coefficient else []
+        metrics = _retrain(run, loaded[parent], loaded[reference], comparisons, texts, folder)
         return _finish(run, wanted, metrics, folder)
 
 
@@ -91,25 +94,43 @@ def _retrain(
     parent: model.LanguageModel,
     reference: model.LanguageModel,
     comparisons: list[Comparison],
+    texts: list[str],
     folder: Path,
 ) -> dict[str, float]:
     """Run the three stages, leave the models in the folder, and return the metrics."""
     config = run.config
     sides = split(comparisons, held_out=config.reward.held_out, salt=config.reward.split_salt)
     prompts = prompts_of(sides.train)
-    judge = reward.train(config.reward, reference, sides.train, run.seed, run.report)
+    judge = reward.judge(config.reward, reference, sides.train, run.seed, run.report)
     reward.normalise(judge, reference, prompts, config.reward.normalising_samples, run.seed + 1)
-    outcome = ppo.train(config.ppo, ppo.Models(parent, reference, judge), prompts, run.seed + 2, run.report)
+    given = Given(parent, reference, judge, prompts, sides.train, texts)
+    outcome = improve(config, given, run.seed + 2, run.report)
     models = Models(outcome.policy, parent, reference, judge)
     metrics = evaluate(config.evaluate, models, sides.held_out, prompts, run.seed + 3, run.report)
     model.save(outcome.policy, folder / "model")
-    model.save_scorer(judge, folder / "reward")
-    texts = [text for row in comparisons for text in (row.chosen, row.rejected)]
+    model.save_judge(judge, folder / "reward")
+    answers = [text for row in comparisons for text in (row.chosen, row.rejected)]
     return metrics | {
         "comparisons": float(len(comparisons)),
-        "truncated": truncated(reference, texts),
-        **{f"ppo_{name}": value for name, value in outcome.metrics.items()},
+        "truncated": truncated(reference, answers),
+        **{f"{config.method}_{name}": value for name, value in outcome.metrics.items()},
     }
+
+
+def improve(config: Config, given: Given, seed: int, report: Report) -> Outcome:
+    """Train a policy by the method that the configuration names."""
+    match config.method:
+        case "ppo":
+            return ppo.train(config.ppo, given, seed, report)
+        case "dpo":
+            return dpo.train(config.dpo, given, seed, report)
+        case "raft":
+            return raft.train(config.raft, given, seed, report)
+
+
+def pretraining_texts(reference: Entry) -> list[str]:
+    """Return the text that a bootstrapped model was pretrained on, made again from its seed."""
+    return corpus.documents(reference.seed, int(reference.config["pretrain"]["documents"]))
 
 
 def prepare(config: Config) -> None:

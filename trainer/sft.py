@@ -30,14 +30,32 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     language = clone(base)
     pairs = [(encode_prompt(base, item.prompt), encode_answer(base, item.answer)) for item in demonstrations]
-    stepper = Stepper(language.network.parameters(), config.learning_rate, config.steps)
-    language.network.train()
-    for step in range(1, config.steps + 1):
-        drawn = torch.randint(0, len(pairs), (config.batch,), generator=generator).tolist()
-        batch = pad([pairs[row][0] for row in drawn], [pairs[row][1] for row in drawn])
-        loss = losses.next_token_loss(answer_logits(language, batch), batch.answers, batch.answer_mask)
-        stepper.step(loss)
-        if step % LOG_EVERY == 0 or step == config.steps:
-            report(Progress("sft", step, config.steps, {"loss": loss.item()}))
-    language.network.train(mode=False)
+    fit(language, pairs, config.steps, config.batch, config.learning_rate, generator, report)
     return language
+
+
+def fit(
+    language: LanguageModel,
+    pairs: Sequence[tuple[list[int], list[int]]],
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    generator: torch.Generator,
+    report: Report,
+    *,
+    stage: str = "sft",
+) -> float:
+    """Teach a model in place to answer as encoded pairs of prompt and answer do, `batch` a step; return the last loss."""
+    stepper = Stepper(language.network.parameters(), learning_rate, steps)
+    language.network.train()
+    value = 0.0
+    for step in range(1, steps + 1):
+        drawn = torch.randint(0, len(pairs), (batch,), generator=generator).tolist()
+        rows = pad([pairs[row][0] for row in drawn], [pairs[row][1] for row in drawn])
+        loss = losses.next_token_loss(answer_logits(language, rows), rows.answers, rows.answer_mask)
+        stepper.step(loss)
+        if step % LOG_EVERY == 0 or step == steps:
+            value = loss.item()
+            report(Progress(stage, step, steps, {"loss": value}))
+    language.network.train(mode=False)
+    return value

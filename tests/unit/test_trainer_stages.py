@@ -5,72 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
-from torch import Tensor, nn
 
+from tests.toys import PPO, PROMPTS, SHAPE, base, equal, given, judge, labelled, tuned, weights
 from trainer import corpus, ppo, pretrain, reward, sft, simulate
-from trainer.config import EvaluateConfig, ModelConfig, PpoConfig, PretrainConfig, RewardConfig, SftConfig
+from trainer.config import EvaluateConfig, PretrainConfig, RewardConfig, SftConfig
 from trainer.errors import DivergenceError, ParityError
 from trainer.evaluate import Models, evaluate, mean_kl, unseen_prompts, wilson, win_rate
-from trainer.model import LanguageModel, Scorer, clone, scorer
+from trainer.method import Given
+from trainer.model import LanguageModel, clone
 from trainer.optimise import finite
 from trainer.preferences import Comparison
 from trainer.progress import Progress, silent
 from trainer.sampler import sample
 from trainer.sequences import encode_answer, encode_prompt, pad
 
-torch.set_num_threads(1)  # what else runs on this machine would make two wait for each other
-
-SHAPE = ModelConfig(vocabulary=400, width=16, layers=1, heads=2, prompt_tokens=32, answer_tokens=24)
-PROMPTS = corpus.prompts(0, 32)
-PPO = PpoConfig(steps=2, episodes=16, minibatch=8, learning_rate=5e-3)
-
-
-@cache
-def base() -> LanguageModel:
-    texts = corpus.documents(0, 100)
-    return pretrain.train(PretrainConfig(steps=30, batch=8, block=32), SHAPE, texts, 0, silent)
-
-
-@cache
-def tuned() -> LanguageModel:
-    shown = corpus.demonstrations(0, 200)
-    return sft.train(SftConfig(steps=60, batch=16, learning_rate=1e-2), base(), shown, 1, silent)
-
-
-def judge() -> Scorer:
-    torch.manual_seed(3)
-    model = scorer(tuned())
-    reward.normalise(model, tuned(), PROMPTS, 64, 5)
-    return model
-
-
-def given() -> ppo.Models:
-    return ppo.Models(parent=tuned(), reference=tuned(), reward=judge())
-
-
-def weights(network: nn.Module) -> list[Tensor]:
-    return [tensor.clone() for tensor in network.state_dict().values()]
-
-
-def equal(left: list[Tensor], right: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
-
 
 def losses_of(stage: Callable[[Callable[[Progress], None]], object]) -> list[float]:
     log: list[float] = []
     stage(lambda progress: log.append(progress.metrics["loss"]))
     return log
-
-
-def labelled(confidence_ppm: int, *, turned: bool = False) -> list[Comparison]:
-    words = ("awful", "superb") if turned else ("superb", "awful")
-    return [
-        Comparison(p, f"It was {words[0]}.", f"It was {words[1]}.", confidence_ppm, 1, 0) for p in PROMPTS
-    ]
 
 
 def test_pretraining_and_fine_tuning_lower_their_losses_and_leave_the_base_alone() -> None:
@@ -129,7 +85,7 @@ def test_ppo_raises_the_reward_and_changes_nothing_it_is_given() -> None:
     models, log = given(), []
     before = weights(models.parent.network) + weights(models.reward)
     config = replace(PPO, steps=12, episodes=48, minibatch=24, learning_rate=1e-2, kl_coefficient=0.0)
-    ppo.train(config, models, PROMPTS, 0, lambda progress: log.append(progress.metrics["reward"]))
+    ppo.train(config, models, 0, lambda progress: log.append(progress.metrics["reward"]))
     assert sum(log[-3:]) / 3 > sum(log[:3]) / 3 + 0.5
     assert equal(before, weights(models.parent.network) + weights(models.reward))
 
@@ -137,20 +93,19 @@ def test_ppo_raises_the_reward_and_changes_nothing_it_is_given() -> None:
 def test_a_kl_penalty_keeps_the_policy_nearer() -> None:
     config = replace(PPO, steps=10, episodes=32, minibatch=16, learning_rate=1e-2)
     near, far = (
-        ppo.train(replace(config, kl_coefficient=c), given(), PROMPTS, 0, silent).metrics["kl"]
-        for c in (2.0, 0.0)
+        ppo.train(replace(config, kl_coefficient=c), given(), 0, silent).metrics["kl"] for c in (2.0, 0.0)
     )
     assert near < 0.7 * far
 
 
 def test_ppo_repeats_itself_to_the_last_bit() -> None:
-    once, again = (weights(ppo.train(PPO, given(), PROMPTS, 4, silent).policy.network) for _ in range(2))
+    once, again = (weights(ppo.train(PPO, given(), 4, silent).policy.network) for _ in range(2))
     assert equal(once, again)
 
 
 def test_a_kl_budget_returns_the_last_policy_within_it() -> None:
     # The first rollout is the parent's own and has KL 0; the second, after an update, is over any tiny budget.
-    outcome = ppo.train(replace(PPO, kl_budget=1e-6), given(), PROMPTS, 0, silent)
+    outcome = ppo.train(replace(PPO, kl_budget=1e-6), given(), 0, silent)
     assert outcome.metrics["stopped_by_kl"] == 1.0
     assert outcome.metrics["steps"] == 0.0
     assert equal(weights(outcome.policy.network), weights(tuned().network))
@@ -158,7 +113,7 @@ def test_a_kl_budget_returns_the_last_policy_within_it() -> None:
 
 def test_a_parent_over_the_budget_comes_back_as_it_is() -> None:
     parent = clone(base())
-    outcome = ppo.train(replace(PPO, kl_budget=1e-3), replace(given(), parent=parent), PROMPTS, 0, silent)
+    outcome = ppo.train(replace(PPO, kl_budget=1e-3), replace(given(), parent=parent), 0, silent)
     assert outcome.metrics == {"steps": 0.0, "stopped_by_kl": 1.0}
     assert equal(weights(outcome.policy.network), weights(parent.network))
 
@@ -167,7 +122,7 @@ def test_a_parent_over_the_budget_comes_back_as_it_is() -> None:
 def test_the_penalty_pulls_to_the_anchor_and_the_budget_counts_from_the_reference(anchor: str) -> None:
     log: list[Progress] = []
     models = replace(given(), parent=clone(base()))
-    ppo.train(replace(PPO, steps=1, kl_anchor=anchor, kl_budget=1e9), models, PROMPTS, 0, log.append)  # type: ignore[arg-type]
+    ppo.train(replace(PPO, steps=1, kl_anchor=anchor, kl_budget=1e9), models, 0, log.append)  # type: ignore[arg-type]
     assert (log[0].metrics["kl_anchor"] == 0.0) is (anchor == "parent")
     assert log[0].metrics["kl"] > 1
 
@@ -177,7 +132,7 @@ def test_the_adaptive_coefficient_rises_above_its_target_and_falls_below_it() ->
     for target in (1e-9, 1e9):
         log: list[Progress] = []
         config = replace(PPO, steps=3, kl_control="adaptive", kl_target=target, kl_horizon=160)
-        ppo.train(config, given(), PROMPTS, 0, log.append)
+        ppo.train(config, given(), 0, log.append)
         drift[target] = [progress.metrics["kl_coefficient"] for progress in log]
     # The error is bounded by 20 %, and 16 episodes of a horizon of 160 correct a tenth of it. KL starts at 0.
     assert drift[1e-9] == pytest.approx([0.1, 0.1 * 0.98, 0.1 * 0.98 * 1.02])
@@ -202,8 +157,8 @@ def test_a_loss_that_is_no_number_is_refused(loss: float) -> None:
 def test_an_answer_cut_off_earns_the_fixed_low_reward() -> None:
     log: list[Progress] = []
     short = LanguageModel(tuned().network, tuned().tokenizer, replace(SHAPE, answer_tokens=1))
-    models = ppo.Models(short, short, judge())
-    ppo.train(replace(PPO, steps=1, unfinished_reward=-7.0), models, PROMPTS, 0, log.append)
+    models = Given(short, short, judge(), PROMPTS)
+    ppo.train(replace(PPO, steps=1, unfinished_reward=-7.0), models, 0, log.append)
     finished = log[0].metrics["finished"]
     assert finished < 0.5
     assert log[0].metrics["reward"] < -7 * (1 - finished) + 3 * finished + 0.01

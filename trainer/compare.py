@@ -1,0 +1,165 @@
+"""One table of methods on the same comparisons, the same reward model, the same prompts and seed.
+
+Each row is written when it is done, so a comparison that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from trainer import model, reward, run
+from trainer.config import Config, RewardConfig, best_of, variant
+from trainer.evaluate import Models, evaluate
+from trainer.method import Given, Outcome
+from trainer.preferences import Comparison, prompts_of, read_snapshot, split
+from trainer.progress import Progress, Report
+from trainer.registry import Registry, code_version, file_sha256
+
+COLUMNS = MappingProxyType(
+    {
+        "win_rate_sft": "won against SFT",
+        "gold_policy": "gold",
+        "gold_sft": "of SFT",
+        "reward_policy": "reward model",
+        "kl": "KL, nats",
+        "text_loss_policy": "text loss",
+        "text_loss_sft": "of SFT",
+        "repetition": "repeats",
+        "length_words": "words",
+    }
+)
+"""Metrics that the table shows, and their headings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method's result."""
+
+    variant: str
+    """Its name."""
+    seed: int
+    """Of all randomness."""
+    data_sha256: str
+    """Of the snapshot."""
+    settings: Mapping[str, Any]
+    """The whole configuration that it ran under."""
+    code_version: str
+    """Of the trainer."""
+    metrics: Mapping[str, float]
+    """As `evaluate` gives them."""
+    cpu_s: float
+    """CPU seconds that the method took, without the reward model's training and the evaluation."""
+    reward_cpu_s: float
+    """CPU seconds that the reward model took; rows of one reward configuration share it."""
+
+
+def compare(
+    registry: Registry,
+    config: Config,
+    variants: Sequence[str],
+    *,
+    parent: str,
+    snapshot: Path,
+    sha256: str,
+    seed: int,
+    out: Path,
+    report: Report,
+) -> list[Row]:
+    """Train the parent by each variant and measure it; what `out` holds already is taken from there.
+
+    Args:
+        registry: where the parent is; nothing is added to it.
+        config: what the variants override.
+        variants: of `config.VARIANTS`, or `best-of-N`.
+        parent: entry of kind sft that all start from, and are measured against.
+        snapshot: comparisons, as `preferences.read_snapshot` reads them.
+        sha256: hex hash of the snapshot's bytes.
+        seed: of all randomness.
+        out: JSON lines, one row each.
+        report: where progress goes.
+
+    Raises:
+        ConfigError: a variant is not known.
+        SnapshotError: the snapshot is not what the hash says, or malformed.
+        RegistryError: there is no such parent.
+    """
+    configs = {name: variant(name, config) for name in variants}
+    run.prepare(config)
+    comparisons = read_snapshot(snapshot, sha256)
+    data = file_sha256(snapshot)
+    sides = split(comparisons, held_out=config.reward.held_out, salt=config.reward.split_salt)
+    prompts = prompts_of(sides.train)
+    language = model.load(registry.path(parent) / "model")
+    texts = run.pretraining_texts(registry.get(parent))
+    judges: dict[RewardConfig, tuple[model.Judge, float]] = {}
+    rows = _read(out)
+    for number, (name, settings) in enumerate(configs.items(), start=1):
+        of = (name, seed, data, json.dumps(asdict(settings), sort_keys=True), code_version())
+        if of not in rows:
+            if settings.reward not in judges:
+                judges[settings.reward] = _judge(
+                    settings.reward, language, sides.train, prompts, seed, report
+                )
+            judge, reward_cpu_s = judges[settings.reward]
+            given = Given(language, language, judge, prompts, sides.train, texts)
+            began = time.process_time()
+            outcome = (
+                Outcome(language, {}) if best_of(name) > 1 else run.improve(settings, given, seed + 2, report)
+            )
+            cpu_s = time.process_time() - began
+            models = Models(outcome.policy, language, language, judge, best_of(name))
+            metrics = evaluate(settings.evaluate, models, sides.held_out, prompts, seed + 3, report)
+            metrics |= {f"method_{key}": value for key, value in outcome.metrics.items()}
+            row = Row(name, seed, data, asdict(settings), code_version(), metrics, cpu_s, reward_cpu_s)
+            rows[of] = row
+            with out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
+        shown = {"win_rate_sft": rows[of].metrics["win_rate_sft"], "cpu_s": rows[of].cpu_s}
+        report(Progress("compare", number, len(configs), shown))
+    return list(rows.values())
+
+
+def _judge(
+    config: RewardConfig,
+    language: model.LanguageModel,
+    learned: Sequence[Comparison],
+    prompts: Sequence[str],
+    seed: int,
+    report: Report,
+) -> tuple[model.Judge, float]:
+    """Return a normalised reward model and the CPU seconds that it took."""
+    began = time.process_time()
+    judge = reward.judge(config, language, learned, seed, report)
+    reward.normalise(judge, language, prompts, config.normalising_samples, seed + 1)
+    return judge, time.process_time() - began
+
+
+def _read(out: Path) -> dict[tuple[str, int, str, str, str], Row]:
+    """Return the rows that are done, by what they are of; a last line that a kill cut short is taken away."""
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return {}
+    whole, newline, _cut = out.read_bytes().rpartition(b"\n")
+    out.write_bytes(whole + newline)
+    rows = [Row(**json.loads(line)) for line in whole.decode("utf-8").splitlines()]
+    return {
+        (r.variant, r.seed, r.data_sha256, json.dumps(r.settings, sort_keys=True), r.code_version): r
+        for r in rows
+    }
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as a Markdown table, by variant and seed."""
+    heads = ["method", "seed", *COLUMNS.values(), "CPU s"]
+    lines = [" | ".join(heads), " | ".join("---" for _ in heads)]
+    order = list(dict.fromkeys(row.variant for row in rows))
+    for row in sorted(rows, key=lambda r: (order.index(r.variant), r.seed)):
+        numbers = [f"{row.metrics[name]:.3f}" for name in COLUMNS]
+        lines.append(" | ".join([row.variant, str(row.seed), *numbers, f"{row.cpu_s:.1f}"]))
+    return "\n".join(f"| {line} |" for line in lines)

@@ -1,0 +1,51 @@
+"""RAFT (Dong et al. 2023): in rounds, draw several answers, keep the best by reward, and fine-tune on those."""
+
+from __future__ import annotations
+
+import torch
+
+from trainer import sft
+from trainer.best_of_n import best_of_n
+from trainer.config import RaftConfig
+from trainer.method import Given, Outcome
+from trainer.model import clone
+from trainer.progress import Progress, Report, silent
+from trainer.reward import score
+from trainer.sequences import encode_prompt
+
+
+def train(config: RaftConfig, given: Given, seed: int, report: Report) -> Outcome:
+    """Fine-tune a copy of the parent on the best of its own answers, again and again.
+
+    Raises:
+        DivergenceError: a loss is no longer a number.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    policy = clone(given.parent)
+    encoded = [encode_prompt(policy, prompt) for prompt in given.prompts]
+    metrics: dict[str, float] = {}
+    for done in range(1, config.rounds + 1):
+        drawn = torch.randperm(len(encoded), generator=generator)[: config.prompts].tolist()
+        prompts = [encoded[row] for row in drawn]
+        samples, best = best_of_n(
+            policy, given.reward, prompts, config.samples, temperature=config.temperature, generator=generator
+        )
+        kept = samples.batch.rows(best)
+        pairs = [
+            (prompt, row[: int(length)])
+            for prompt, row, length in zip(
+                prompts, kept.answers.tolist(), kept.answer_mask.sum(dim=1).tolist(), strict=True
+            )
+        ]
+        loss = sft.fit(
+            policy, pairs, config.steps, config.batch, config.learning_rate, generator, silent, stage="raft"
+        )
+        drawn_score = score(given.reward, samples.batch).mean().item()
+        metrics = {
+            "loss": loss,
+            "reward": drawn_score,
+            "reward_kept": score(given.reward, kept).mean().item(),
+        }
+        report(Progress("raft", done, config.rounds, metrics))
+    return Outcome(policy, metrics)
