@@ -107,7 +107,7 @@ class Comparisons:
     """Every pair with at least one row, ascending."""
     pairs: tuple[Pair, ...]
     columns: Columns = field(default_factory=Columns)
-    """Its rows: by wallet, task, pair."""
+    """Its rows: by task, wallet, pair. There are far more pairs than wallets; the score goes through memory in order."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -253,17 +253,17 @@ def comparisons(
     `gold` maps a task to the right dense ranks of its responses in the order of `Task.responses`. Flagged
     rankings and ties give no row, but their wallets take part.
     """
-    final: dict[tuple[Address, Hash32], Ranking] = {}
+    final: dict[tuple[Hash32, Address], Ranking] = {}
     for ranking in rankings:
-        known = final.get((ranking.wallet, ranking.task))
+        known = final.get((ranking.task, ranking.wallet))
         if known is None or known.revision < ranking.revision:
-            final[ranking.wallet, ranking.task] = ranking
+            final[ranking.task, ranking.wallet] = ranking
     judgements = [_judgement(final[k]) for k in sorted(final)]
     named = _pair_keys(judgements)
     keys = tuple(
         sorted({k for known in named.values() for k in known if k}, key=lambda k: (k.task, k.a, k.b))
     )
-    wallets = tuple(sorted({w for w, _ in final}))
+    wallets = tuple(sorted({w for _, w in final}))
     pair_at, wallet_at = {k: i for i, k in enumerate(keys)}, {w: i for i, w in enumerate(wallets)}
     numbers = {shown: [pair_at[k] if k else -1 for k in known] for shown, known in named.items()}
     columns = Columns()

@@ -7,7 +7,7 @@ Why int64 cannot overflow on input that the checks let through (rows <= 10**7, w
 - a judgement is worth at most five comparisons (K = 6), so its |Σ w·x·r| <= 30 · 2·10**6, its square in
   thousands <= 3.6·10**9, and ΔV <= 10**7 · 3.6·10**9.
 All below 2**63 = 9.2·10**18. G, V and Hmax, which grow from epoch to epoch, are Python ints.
-A single row's y is up to 10**6, its surplus below 1.3·10**7: columns of them are int32, what is summed is int64.
+The truth of a row's pair is never stored: every pass computes it anew, a piece of the rows at a time.
 """
 
 from __future__ import annotations
@@ -39,8 +39,6 @@ from chain.types import (
 )
 
 Ints: TypeAlias = npt.NDArray[np.int64]
-Narrow: TypeAlias = npt.NDArray[np.int8] | npt.NDArray[np.int32]
-"""What was checked to be small: a column of ten million rows is read many times, and memory is what takes time."""
 Column: TypeAlias = npt.NDArray[Any]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
@@ -50,7 +48,7 @@ MAX_HISTORY: Final = MAX_ROWS * 6 * ONE
 """Bound on |N| and D of a label history; an epoch within MAX_ROWS keeps it."""
 
 _PIECE: Final = 1 << 15
-"""Rows that are computed with at a time: their numbers stay in the processor's cache."""
+"""Rows, judgements or pairs that are computed with at a time: their numbers stay in the processor's cache."""
 
 _LOGIT: Final[Ints] = np.array(LOGIT, dtype=np.int64)
 _TANH: Final[Ints] = np.array(TANH, dtype=np.int64)
@@ -122,20 +120,26 @@ def _fill(column: Column, value: Callable[[slice], Column]) -> Column:
     return column
 
 
-def _sums(keys: Column, size: int, value: Callable[[slice], Column]) -> Ints:
-    """Return the sum of one value per row over each of `size` keys, exact in any order of the rows."""
-    sums = np.zeros(size, dtype=np.int64)
+def _add(sums: Sequence[Ints], keys: Column, values: Callable[[slice], Sequence[Column]]) -> None:
+    """Add values of each row to the sums of the row's key, one value to each sum; exact in any order of the rows."""
     for piece in _pieces(len(keys)):
-        # Of the same width, or numpy takes a way that is ten times slower.
-        np.add.at(sums, keys[piece], value(piece).astype(np.int64, copy=False))
+        for total, value in zip(sums, values(piece), strict=True):
+            # Of the same width, or numpy takes a way that is ten times slower.
+            np.add.at(total, keys[piece], value.astype(np.int64, copy=False))
+
+
+def _sums(keys: Column, size: int, *values: Callable[[slice], Column]) -> list[Ints]:
+    """Return the sums of values of each row over each of `size` keys."""
+    sums = [np.zeros(size, dtype=np.int64) for _ in values]
+    _add(sums, keys, lambda i: [value(i) for value in values])
     return sums
 
 
-def _is_sorted(keys: Ints | Narrow) -> bool:
+def _is_sorted(keys: Ints) -> bool:
     return bool(np.all(keys[1:] >= keys[:-1]))
 
 
-def _order(keys: Ints | Narrow) -> Ints:
+def _order(keys: Ints) -> Ints:
     """Return the stable sorting order of non-negative keys, 16 bits at a time: there numpy sorts by radix."""
     if _is_sorted(keys):
         return np.arange(len(keys), dtype=np.int64)
@@ -147,10 +151,10 @@ def _order(keys: Ints | Narrow) -> Ints:
     return order
 
 
-def _starts(keys: Ints | Narrow) -> Ints:
-    """Return where each run of equal keys begins; equal ones must stand together."""
-    changed = np.ones(len(keys), dtype=np.bool_)
-    changed[1:] = keys[1:] != keys[:-1]
+def _edges(keys: Ints) -> Ints:
+    """Return where each run of equal keys begins, and where the last one ends; equal ones must stand together."""
+    changed = np.ones(len(keys) + 1, dtype=np.bool_)
+    changed[1:-1] = keys[1:] != keys[:-1]
     return np.flatnonzero(changed)
 
 
@@ -207,8 +211,8 @@ def _is_by_judgement(rows: Rows) -> bool:
     return all(bool(np.all((a[i] < b[i]) | ((a[i] == b[i]) & (p[i] <= q[i])))) for i in _pieces(len(a)))
 
 
-def _judgements(rows: Rows) -> Rows:
-    """Return the rows by (judgement, pair); refuse judgements that no ranking gives."""
+def _judgements(rows: Rows) -> tuple[Rows, Ints]:
+    """Return the rows by (judgement, pair), and the judgements' edges; refuse judgements that no ranking gives."""
     names: Ints | None = None
     if not _is_by_judgement(rows):
         names = _order(rows.pair)
@@ -218,10 +222,11 @@ def _judgements(rows: Rows) -> Rows:
     def name(index: int) -> str:
         return f"row {index if names is None else names[index]}"
 
-    starts = _starts(rows.judgement)
-    counts, most = np.diff(starts, append=len(rows.x)), _MOST_ROWS[rows.w[starts]]
+    w, edges = rows.w, _edges(rows.judgement)
+    counts = np.diff(edges)
     rule = "its judgement has more rows than K has pairs"
-    _refuse(lambda i: counts[i] > most[i], len(starts), rule, counts, name=lambda i: name(int(starts[i])))
+    many = partial(_refuse, lambda j: counts[j] > _MOST_ROWS[w[edges[j]]], len(counts), rule, counts)
+    many(name=lambda j: name(int(edges[j])))
     before, after = rows.judgement[:-1], rows.judgement[1:]
     for noun, column in (("weight", rows.w), ("wallet", rows.wallet)):
         differs = partial(_differs, before, after, column[:-1], column[1:])
@@ -230,7 +235,7 @@ def _judgements(rows: Rows) -> Rows:
     p, q = rows.pair[:-1], rows.pair[1:]
     rule = "a judgement has each pair once"
     _refuse(lambda i: (before[i] == after[i]) & (p[i] == q[i]), len(p), rule, q, name=lambda i: name(i + 1))
-    return rows
+    return rows, edges
 
 
 def _differs(before: Ints, after: Ints, a: Ints, b: Ints, i: slice) -> Bools:
@@ -257,17 +262,34 @@ def _rel(agreed: Ints, weight: Ints, lo: int, params: Params) -> Ints:
     return reliability
 
 
-def _square(y: Narrow) -> Ints:
-    """Return y², ppm."""
-    wide: Ints = y.astype(np.int64)
-    return wide * wide // ONE
+def _known(gold: Column, log_odds: Ints) -> Ints:
+    """Return the gold answer where there is one, else what the others' answers say, ppm."""
+    return np.where(gold != 0, np.int64(ONE) * gold, _cons(log_odds))
 
 
-def _style_bias(pairs: Pairs, truth: Ints) -> Ints:
-    """Return m_b of the five style buckets, ppm; `truth` is Y_p."""
-    bucket, longer = pairs.bucket, pairs.longer
-    leaning = _sums(bucket, 5, lambda i: longer[i] * truth[i])
-    return _div(leaning, np.maximum(_sums(bucket, 5, lambda i: np.abs(longer[i])), 1))
+def _agreement(w: Ints, x: Ints, y: Ints) -> tuple[Ints, Ints]:
+    """Return w·x·y and w·y², by which a wallet's agreement with the truth is measured, ppm."""
+    return w * x * y, w * (y * y // ONE)
+
+
+def _style_bias(pairs: Pairs, log_odds: Ints) -> Ints:
+    """Return m_b of the five style buckets, ppm."""
+    bucket, longer, gold = pairs.bucket, pairs.longer, pairs.gold
+    leaning, count = _sums(
+        bucket, 5, lambda i: longer[i] * _known(gold[i], log_odds[i]), lambda i: np.abs(longer[i])
+    )
+    return _div(leaning, np.maximum(count, 1))
+
+
+def _labels(log_odds: Ints, votes: Ints) -> tuple[PairResult, ...]:
+    """Return every pair's result (step 3); `votes` decide where the log-odds are 0."""
+    found: list[PairResult] = []
+    for i in _pieces(len(log_odds)):
+        L = log_odds[i]
+        label = np.sign(np.where(L != 0, L, votes[i]))
+        confidence = (ONE + np.abs(_cons(L))) // 2  # sigmoid(|L|) = (1 + tanh(|L|/2))/2
+        found.extend(map(PairResult, L.tolist(), label.tolist(), confidence.tolist()))
+    return tuple(found)
 
 
 def _result(state: WalletState, params: Params, sums: Sequence[int]) -> WalletResult:
@@ -283,73 +305,67 @@ def _result(state: WalletState, params: Params, sums: Sequence[int]) -> WalletRe
 def score(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Params) -> EpochScore:
     """Return the score of one epoch, steps 1-6 of `chain.spec.score`; rows may come in any order.
 
-    `rows` name wallets by index into `states`, and pairs by index into `pairs`. ScoreInputError names the
+    Rows that go through the pairs in order, as an epoch's do, are read in half the time of rows that jump about.
+    They name wallets by index into `states`, and pairs by index into `pairs`. ScoreInputError names the
     row, pair or wallet that no valid feedback can give. Stake is no argument: it never weights a label.
     """
     _check(rows, pairs, states, params)
-    rows = _judgements(rows)
-    judgements, size = _starts(rows.judgement), len(rows.x)
-    x, w = rows.x.astype(np.int8), rows.w.astype(np.int8)
-    wallet, pair, wx = rows.wallet.astype(np.int32), rows.pair.astype(np.int32), w * x
-    del rows
-
-    # By pairs one goes everywhere at once: what is looked up there is kept small, to stay in the cache.
+    rows, edges = _judgements(rows)
+    x, w, wallet, pair = rows.x, rows.w, rows.wallet, rows.pair
     known = pairs.gold.astype(np.int8)
-    gold, y = _fill(np.empty(size, np.int8), lambda i: known[pair[i]]), np.empty(size, np.int32)
+    gold = _fill(np.empty(len(x), np.int8), lambda i: known[pair[i]])
     N = np.array([s.label_n for s in states], dtype=np.int64)
     D = np.array([s.label_d for s in states], dtype=np.int64)
     per_wallet = partial(_sums, wallet, len(states))
-    per_pair = partial(_sums, pair, len(pairs.gold))
+    # Changed in their place: fresh memory of L's size takes longer to come by than to compute with.
+    L, lw = np.zeros(len(known), dtype=np.int64), np.zeros(len(states), dtype=np.int64)
 
-    def consensus(a: Ints) -> Ints:
-        """Return L, and leave in `y` the truth of each row's pair as it is known without the row."""
-        lw = _LOGIT[a // 1000]
-        L = per_pair(lambda i: x[i] * lw[wallet[i]])
-        _fill(
-            y,
-            lambda i: np.where(
-                gold[i] != 0, np.int64(ONE) * gold[i], _cons(L[pair[i]] - x[i] * lw[wallet[i]])
-            ),
-        )
-        return L
+    def learn(a: Ints) -> None:
+        """Leave in lw what a wallet's word weighs by its reliability, and in L what the words of all say."""
+        lw[:] = _LOGIT[a // 1000]
+        L.fill(0)
+        _add([L], pair, lambda i: [x[i] * lw[wallet[i]]])
+
+    def truth(i: slice) -> Ints:
+        """Return the truth of rows' pairs as it is known without the row, ppm."""
+        return _known(gold[i], L[pair[i]] - x[i] * lw[wallet[i]])
 
     # 1. Seed
-    D0 = D + ONE * per_wallet(lambda i: w[i] * np.abs(gold[i]))
-    a = _rel(N + ONE * per_wallet(lambda i: wx[i] * gold[i]), D0, params.amin_em, params)
+    n, d = per_wallet(lambda i: w[i] * x[i] * gold[i], lambda i: w[i] * np.abs(gold[i]))
+    D0 = D + ONE * d
+    a = _rel(N + ONE * n, D0, params.amin_em, params)
     if not D0.any():
         a = np.full(len(states), 650_000, dtype=np.int64)
 
-    n = d = np.zeros(len(states), dtype=np.int64)
     for _ in range(2):  # 2. Twice
-        consensus(a)
-        n, d = per_wallet(lambda i: wx[i] * y[i]), per_wallet(lambda i: w[i] * _square(y[i]))
+        learn(a)
+        n, d = np.zeros_like(N), np.zeros_like(D)
+        _add([n, d], wallet, lambda i: _agreement(w[i], x[i], truth(i)))
         a = _rel(N + n, D + d, params.amin_em, params)
 
     # 3. Labels
     a = _rel(N + n, D + d, params.amin, params)
-    L = consensus(a)
-    label = np.sign(L)
-    if not label.all():
-        label = np.where(L != 0, label, np.sign(per_pair(lambda i: x[i])))
-    confidence = (ONE + np.abs(_cons(L))) // 2  # sigmoid(|L|) = (1 + tanh(|L|/2))/2
+    learn(a)
+    labelled = _labels(L, L if L.all() else _sums(pair, len(L), lambda i: x[i])[0])
 
     # 4. Style control
-    m = _style_bias(pairs, np.where(pairs.gold != 0, pairs.gold * ONE, _cons(L)))
-    bias = (pairs.longer * m[pairs.bucket]).astype(np.int32)
-    surplus = _fill(
-        y, lambda i: wx[i] * (y[i] - bias[pair[i]])
-    )  # in the place of y, which was needed till here
+    m = _style_bias(pairs, L)
+    bias = _fill(np.empty(len(L), np.int32), lambda i: pairs.longer[i] * m[pairs.bucket[i]])
 
     # 5. Surplus
-    squares = _div(np.add.reduceat(surplus, judgements, dtype=np.int64), 1000) ** 2
-    delta_v = _sums(wallet[judgements], len(states), lambda i: squares[i])
-    delta_g, comparisons = per_wallet(lambda i: surplus[i]), per_wallet(lambda i: w[i])
+    def judged(j: slice) -> tuple[Ints, Ints, Ints]:
+        """Return of judgements their surplus, its square in thousands, and their comparisons."""
+        i, begins = slice(edges[j.start], edges[j.stop]), edges[j] - edges[j.start]
+        surplus = np.add.reduceat(w[i] * x[i] * (truth(i) - bias[pair[i]]), begins)
+        return surplus, _div(surplus, 1000) ** 2, np.add.reduceat(w[i], begins)
+
+    delta_g, delta_v, comparisons = (np.zeros_like(N) for _ in range(3))
+    _add([delta_g, delta_v, comparisons], wallet[edges[:-1]], judged)
 
     # 6. Paid when proven
     sums = (n, d, a, delta_g, delta_v, comparisons, _div(N + n, 2), _div(D + d, 2))
     wallets = map(_result, states, [params] * len(states), zip(*(s.tolist() for s in sums), strict=True))
-    labelled = map(PairResult, L.tolist(), label.tolist(), confidence.tolist())
-    return EpochScore(tuple(wallets), tuple(labelled), tuple(m.tolist()))
+    return EpochScore(tuple(wallets), labelled, tuple(m.tolist()))
 
 
 def lambda_next(ws: Mapping[Address, int], stakes: Mapping[Address, int], previous: Ratio) -> Ratio:

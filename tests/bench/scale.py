@@ -82,9 +82,9 @@ def score_rows(comparisons: int, wallets: int = 10_000) -> None:
     luck = np.random.default_rng(1)
     judgements = comparisons // 6
     tasks = judgements // 5
-    judgement, wallet = np.arange(judgements), np.arange(judgements) * wallets // judgements
-    task = luck.permutation(judgement % tasks)
-    task = task[np.lexsort((task, wallet))]
+    judgement, wallet = np.arange(judgements), luck.permutation(np.arange(judgements) * wallets // judgements)
+    task = judgement * tasks // judgements
+    wallet = wallet[np.lexsort((wallet, task))]
     rows = score.Rows(
         np.repeat(judgement, 6), np.repeat(wallet, 6), np.repeat(task * 6, 6) + np.tile(np.arange(6), judgements),
         np.where(luck.random(judgements * 6) < 0.7, 1, -1), np.full(judgements * 6, 3),
