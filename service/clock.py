@@ -27,6 +27,11 @@ class ChainClock:
         self._read_at, self._now, self._error = -1.0e9, 0, ""
         self._lock = threading.Lock()
 
+    def known(self) -> int | None:
+        """Return what `now` would, if it need not ask the node nor wait for who does."""
+        fresh = not self._error and time.monotonic() - self._read_at <= self._ttl_s
+        return self._now if fresh else None
+
     def now(self) -> int:
         """Return the head's block time, Unix seconds; UnavailableError when the node does not answer."""
         with self._lock:

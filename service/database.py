@@ -69,7 +69,7 @@ def open_engine(url: str) -> Engine:
     if backend not in KINDS:
         raise ValueError(f"{backend} is neither sqlite nor postgresql")
     if backend == "sqlite":
-        return _open_sqlite(parsed)
+        return _open_sqlite(parsed, LOCK_TIMEOUT_S)
     return _open_postgresql(parsed, pool_size=KEPT, max_overflow=AT_MOST - KEPT)
 
 
@@ -102,16 +102,16 @@ def _check_server(url: URL) -> None:
         )
 
 
-def _open_sqlite(url: URL) -> Engine:
-    """Return an engine whose transactions take the write lock at their start and wait for it."""
-    locked = {"timeout": LOCK_TIMEOUT_S, "check_same_thread": False}
+def _open_sqlite(url: URL, patience_s: float) -> Engine:
+    """Return an engine whose transactions take the write lock at their start and wait for it so long."""
+    locked = {"timeout": patience_s, "check_same_thread": False}
     # Parameters stay out of errors: they reach public routes, and may hold gold answers or origins.
     engine = create_engine(url, connect_args=locked, pool_size=THREADS, hide_parameters=True, **JSON)
 
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions by itself
         # FULL: a receipt or a signed transaction that was handed out must survive a power cut.
-        _log_ahead(connection)
+        _log_ahead(connection, patience_s)
         for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -125,9 +125,9 @@ def _open_sqlite(url: URL) -> Engine:
     return engine
 
 
-def _log_ahead(connection: Any) -> None:
+def _log_ahead(connection: Any, patience_s: float) -> None:
     """Switch a file to its write-ahead log. SQLite fails at once where another does so now, instead of waiting."""
-    patience_ends = time.monotonic() + LOCK_TIMEOUT_S
+    patience_ends = time.monotonic() + patience_s
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -232,8 +232,16 @@ class Database:
     def __post_init__(self) -> None:
         kinds = KINDS[self.engine.dialect.name].items()
         # Made once, because each listens for connections.
-        made = {name: self.engine.execution_options(**options) for name, options in kinds}
+        made: dict[str, Engine] = {name: self.engine.execution_options(**options) for name, options in kinds}
+        if self.embedded:
+            made["at once"] = hasty = _open_sqlite(self.engine.url, 0)
+            event.listen(self.engine, "engine_disposed", lambda _: hasty.dispose())
         object.__setattr__(self, "_kinds", made)
+
+    @property
+    def embedded(self) -> bool:
+        """A statement is a call in this process (SQLite), not a question to a server."""
+        return self.engine.dialect.name == "sqlite"
 
     def write(self) -> Session:
         """Return a session that may write; on SQLite it waits for the one write lock at its first statement.
@@ -241,6 +249,13 @@ class Database:
         On PostgreSQL what is read before it is written has to be locked: a row, or a name by `alone`.
         """
         return Session(self._kinds["write"], expire_on_commit=False)
+
+    def write_at_once(self) -> Session:
+        """Return a session that writes, or fails with one of BUSY_ERRORS where it would have to wait for another writer.
+
+        Only of an embedded database.
+        """
+        return Session(self._kinds["at once"], expire_on_commit=False)
 
     def read(self) -> Session:
         """Return a session that only reads, all of it from one moment, and never waits for a writer."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,7 @@ from coincurve import PrivateKey
 from eth_account import Account
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
-from sqlmodel import col, select
+from sqlmodel import col, select, update
 
 from chain.assignment import display_order
 from chain.bundle import SignedSession
@@ -24,7 +26,7 @@ from chain.messages import Domain, Ranking, Session, parse_address, recover, sig
 from chain.rules import Rules
 from chain.types import Address
 from service import auth, feedback, handouts
-from service.database import Database
+from service.database import LOCK_TIMEOUT_S, Database
 from service.errors import (
     ConflictError,
     ExpiredError,
@@ -294,10 +296,29 @@ def test_a_lease_that_ran_out_is_refused_and_one_that_was_used_may_be_revised(wo
 # -- the queue and its thread --------------------------------------------------------------------------------------
 
 
-def _intake(world: World, epoch_at: Any = lambda _now: 0) -> Intake:
+class Clock:
+    """Block time that stands still; it says who asked the node for it."""
+
+    def __init__(self, known: int | None = NOW) -> None:
+        self._known, self.asked_by = known, set[str]()
+
+    def known(self) -> int | None:
+        return self._known
+
+    def now(self) -> int:
+        self.asked_by.add(threading.current_thread().name)
+        return NOW
+
+
+def _intake(world: World, epoch_at: Any = lambda _now: 0, clock: Clock | None = None) -> Intake:
     place: Any = SimpleNamespace(seed=lambda _epoch: SEED, epoch_at=epoch_at)
-    clock: Any = SimpleNamespace(now=lambda: NOW)
-    return Intake(world.db, world.desk, place, clock)
+    at: Any = clock or Clock()
+    return Intake(world.db, world.desk, place, at)
+
+
+def _hold(db: Any) -> None:
+    """Be the one who writes, until this transaction ends."""
+    db.exec(update(EpochRow).values(epoch=EpochRow.epoch))
 
 
 def _take(intake: Intake, sent: Sequence[Sent]) -> list[Any]:
@@ -372,7 +393,7 @@ def test_what_waits_is_bounded_and_a_closed_intake_takes_nothing(
     sent = [p.send(t) for p in world.people for t in world.tasks[:-1]]
     # Whoever wants the epoch waits for us: what is sent meanwhile stays in the queue.
     with world.db.write() as db:
-        queries.epoch_row(db, 0, lock=True)
+        _hold(db)
 
         async def crowd() -> list[Any]:
             asking = [asyncio.ensure_future(intake.take(s)) for s in sent]
@@ -387,3 +408,64 @@ def test_what_waits_is_bounded_and_a_closed_intake_takes_nothing(
     intake.close()
     (late,) = _take(intake, [sent[-1]])
     assert isinstance(late, UnavailableError)
+
+
+def test_the_event_loop_takes_in_what_need_not_wait_and_the_thread_what_must(world: World) -> None:
+    """The clock asks a node, and a server's database answers over a socket: neither may hold up every page."""
+    known, stale = Clock(), Clock(known=None)
+    for clock, task in ((known, world.tasks[0]), (stale, world.tasks[1])):
+        intake = _intake(world, clock=clock)
+        assert all(isinstance(x, Accepted) for x in _take(intake, [p.send(task) for p in world.people]))
+        intake.close()
+    assert known.asked_by == (set() if world.db.embedded else {"intake"})
+    assert stale.asked_by == {"intake"}
+
+
+def test_while_another_writes_the_loop_goes_on_and_what_waits_keeps_its_order(world: World) -> None:
+    intake = _intake(world)
+    sent = [p.send(t) for p in world.people for t in world.tasks[:-1]]
+    with world.db.write() as db:
+        _hold(db)
+
+        async def crowd() -> list[Any]:
+            asking = [asyncio.ensure_future(intake.take(s)) for s in sent]
+            longest, before = 0.0, time.monotonic()
+            for _ in range(50):
+                await asyncio.sleep(0.01)
+                longest, before = max(longest, time.monotonic() - before), time.monotonic()
+            assert longest < LOCK_TIMEOUT_S / 3
+            assert not [x.result() for x in asking if x.done()]
+            db.rollback()
+            return await asyncio.gather(*asking)
+
+        found = asyncio.run(crowd())
+    intake.close()
+    assert [x.receipt.position for x in found] == list(range(len(sent)))
+
+
+def test_once_the_thread_has_nothing_left_the_loop_takes_turns_again(world: World) -> None:
+    clock = Clock()
+    intake = _intake(world, clock=clock)
+    with world.db.write() as db:
+        _hold(db)
+
+        async def held_up() -> Any:
+            asking = asyncio.ensure_future(intake.take(world.people[0].send(world.tasks[0])))
+            await asyncio.sleep(0.1)
+            db.rollback()
+            return await asking
+
+        assert isinstance(asyncio.run(held_up()), Accepted)
+    assert clock.asked_by == {"intake"}
+    _wait_until(lambda: intake._patient is not world.db.embedded)
+    clock.asked_by.clear()
+    assert all(isinstance(x, Accepted) for x in _take(intake, [p.send(world.tasks[1]) for p in world.people]))
+    assert clock.asked_by == (set() if world.db.embedded else {"intake"})
+    intake.close()
+
+
+def _wait_until(is_so: Callable[[], bool]) -> None:
+    patience_ends = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < patience_ends
+        time.sleep(0.005)

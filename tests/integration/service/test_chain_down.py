@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from chain.devnet import Devnet
 from chain.errors import RpcError
 from chain.messages import Session, sign
 from chain.rpc import Rpc
@@ -90,3 +91,22 @@ def test_those_who_ask_together_wait_together_and_not_in_turn() -> None:
         assert len(set(pool.map(ask, range(8)))) == 1
     assert time.monotonic() - began < 8 * 0.3
     rpc.close()
+
+
+def test_what_the_clock_knows_it_says_without_asking_and_no_longer_than_it_holds(anvil: Devnet) -> None:
+    rpc = Rpc(anvil.url)
+    clock = ChainClock(rpc, ttl_s=0.3)
+    assert clock.known() is None
+    now = clock.now()
+    assert clock.known() == now
+    time.sleep(0.35)
+    assert clock.known() is None
+    rpc.close()
+
+
+def test_a_clock_whose_node_is_silent_knows_nothing() -> None:
+    with Rpc("http://127.0.0.1:9", retries=0) as rpc:
+        clock = ChainClock(rpc, ttl_s=5)
+        with pytest.raises(UnavailableError):
+            clock.now()
+        assert clock.known() is None
