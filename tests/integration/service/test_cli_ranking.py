@@ -15,8 +15,8 @@ from chain.devnet import mine
 from chain.messages import Handout, checksum, parse_address, recover
 from chain.rules import Rules
 from service import jobs
-from service.cli import sitting
-from service.client import ApiError
+from service.answers import ApiError
+from service.cli import entry, sitting
 from service.devnet import COIN
 from service.ledger import queries
 from service.terminal import show_time
@@ -166,7 +166,7 @@ def test_only_the_newest_are_listed_and_older_ones_are_there_by_their_numbers(
     monkeypatch.setattr(sitting, "LISTED", 1)
     found = sitting.Sitting(net.api, net.site.wallet("many"), tmp_path / "receipts.jsonl")
     net.sponsor(found.me.address)
-    found._sign_in()
+    found.entry.sign_in()
     net.judge(found.me, 3)
     monkeypatch.setattr(sitting, "_ask", lambda _: "0")
     chosen = found._chosen()
@@ -259,10 +259,10 @@ def test_an_epoch_that_does_not_open_is_not_waited_for_without_end(
     net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epoch = net.new_epoch()
-    monkeypatch.setattr(sitting, "OPENING_S", 0.0)
-    monkeypatch.setattr(sitting, "POLL_S", 0.01)
+    monkeypatch.setattr(entry, "OPENING_S", 0.0)
+    monkeypatch.setattr(entry, "POLL_S", 0.01)
     found = sitting.Sitting(net.api, net.site.wallet("patient"), tmp_path / "receipts.jsonl")
-    found._sign_in()
+    found.entry.sign_in()
     with pytest.raises(ApiError, match=f"epoch {epoch} is not open yet"):
         found._next_task()
 
