@@ -54,8 +54,8 @@ def legible(url: str) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        kind = type(error).__name__
-        raise ApiError(f"{url} answers what no Haptic service does ({kind}: {error})") from error
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ApiError(f"{url} answers what no Haptic service does ({said})") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -14,6 +16,9 @@ import pytest
 from service import api as api_module
 from service.answers import ApiError, UnsentError
 from service.api import Api
+from tests.integration.service.shell import Shell
+
+WALLET = "0x" + "11" * 20
 
 
 @pytest.fixture
@@ -56,6 +61,25 @@ def test_a_refusal_is_told_in_the_services_own_words(answering: Callable[..., st
 def test_a_web_page_is_no_service(answering: Callable[..., str], status: int, content: bytes) -> None:
     with Api(answering(status, content)) as api, pytest.raises(ApiError, match=f"HTTP {status} and no JSON"):
         api.get("/info")
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"5", b"null", b'"words"', b"[{}]", b'{"terms": 5}'])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("score", WALLET),
+        ("score", WALLET, "--history"),
+        ("score", WALLET, "--epoch", "0"),
+        ("status",),
+        ("rank",),
+    ],
+    ids=" ".join,
+)
+def test_what_a_command_cannot_read_is_one_line_and_no_traceback(
+    answering: Callable[..., str], forker: subprocess.Popen[str], tmp_path: Path, content: bytes,
+    command: tuple[str, ...],
+) -> None:  # fmt: skip
+    Shell(forker, tmp_path).fails(*command, "--service", answering(200, content), words=())
 
 
 def test_where_nobody_listens_it_is_said_how_to_start_a_service() -> None:
