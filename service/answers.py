@@ -140,7 +140,10 @@ class Task:
     """Block time, Unix seconds; 0 of one that was ranked already."""
     skips_left: int = 0
     promise: Mapping[str, Any] = field(default_factory=dict)
-    """The fields of its Handout with the service's `signature` and `signer`: with it one can prove to have been asked."""
+    """The fields of its Handout with the service's `signature` and `signer`: with it one can prove to have been asked.
+
+    Beside them the hashes of what was shown: at the close they are held against the task (`chain.receipts`).
+    """
 
     @classmethod
     def parse(cls, found: Mapping[str, Any], epoch: int, task: Hash32, method: Any) -> Task:

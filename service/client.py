@@ -120,11 +120,13 @@ class Contributor:
                 raise ApiError(
                     f"it is of epoch {promise.epoch}, and you are signed in for epoch {self.epoch}"
                 )
-            kept = promise.to_json() | {"signature": signature, "signer": checksum(self.receipt_signer)}
             task = Task.parse(found, promise.epoch, promise.task, found["method"])
             expires_at, left = answers.number(found, "expires_at"), answers.number(found, "skips_left")
-            return replace(task, expires_at=expires_at, skips_left=left, promise=kept)
-        except (KeyError, TypeError, HapticError) as error:
+            # The promise names the task by a hash that takes what is published at the close alone, such as its author.
+            seen = {"prompt": text_hash(task.prompt), "shown": [text_hash(text) for text in task.shown]}
+            kept = {"signature": signature, "signer": checksum(self.receipt_signer)} | seen
+            return replace(task, expires_at=expires_at, skips_left=left, promise=promise.to_json() | kept)
+        except (KeyError, TypeError, ValueError, HapticError) as error:
             raise BrokenPromiseError(
                 f"the service's hand-out was refused ({error}); keep this answer as evidence: {found}", found
             ) from error
