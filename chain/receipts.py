@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from chain.bundle import Evidence
+from chain.canonical import text_hash
 from chain.errors import HapticError, SignatureError
+from chain.feedback import Task
 from chain.messages import Domain, Handout, Ranking, Receipt, parse_hash, recover
 from chain.types import Address, Hash32
 
@@ -25,6 +27,8 @@ class Kept:
     line: int
     ranking: Ranking | None = None
     """What the receipt is of, where the line has it."""
+    shown: tuple[Hash32, ...] = ()
+    """Of a hand-out, where the line has them: the hashes of the prompt and then of the responses that were shown."""
 
     @property
     def epoch(self) -> int:
@@ -65,7 +69,8 @@ def _read(kept: Mapping[str, Any], number: int) -> Kept | Unread:
         return Unread(f"keeps an answer that was refused: {kept['why']}", number)
     if "handout" in kept:
         found = kept["handout"]
-        return Kept(handout_of(found), str(found["signature"]), number)
+        shown = tuple(parse_hash(h) for h in (found["prompt"], *found["shown"])) if "shown" in found else ()
+        return Kept(handout_of(found), str(found["signature"]), number, shown=shown)
     found = kept["receipt"]
     ranking = Ranking.parse(kept["ranking"]) if "ranking" in kept else None
     return Kept(receipt_of(found), str(found["signature"]), number, ranking)
@@ -101,6 +106,7 @@ class _Log(NamedTuple):
     """Positions by digest."""
     handouts: Mapping[int, tuple[Address, Hash32, int]]
     """By number: wallet, task and time."""
+    tasks: Mapping[Hash32, Task]
     signer: Address
     """Whose promises the operator says are its own."""
 
@@ -113,6 +119,7 @@ def check_promises(
         {r.position: (digests[r.position], r.received_at) for r in evidence.rankings},
         {digest: position for position, digest in digests.items()},
         {h.number: (h.wallet, h.task, h.at) for h in evidence.handouts},
+        evidence.tasks,
         evidence.header.receipt_signer,
     )
     return tuple(Finding(k, _fault(k, log, domain)) for k in kept if k.epoch == evidence.header.epoch)
@@ -126,7 +133,7 @@ def _fault(kept: Kept, log: _Log, domain: Domain) -> str:
         name = f"the ranking {promise.digest_of}, received at {promise.received_at} as number {promise.position},"
         word = "receipt"
     else:
-        fault = _fault_of_handout(promise, log)
+        fault = _fault_of_handout(promise, log) or _fault_of_texts(promise.task, kept.shown, log)
         name = f"the hand-out of task {promise.task} to {promise.wallet} at {promise.at}, number {promise.number},"
         word = "promise"
     if not fault:
@@ -168,3 +175,16 @@ def _fault_of_handout(promise: Handout, log: _Log) -> str:
     if log.handouts.get(promise.number) == (promise.wallet, promise.task, promise.at):
         return ""
     return f"was LEFT OUT: it is not so among the {len(log.handouts)} hand-outs of the log"
+
+
+def _fault_of_texts(name: Hash32, shown: Sequence[Hash32], log: _Log) -> str:
+    """Return how what was shown differs from the task, whose hash nobody can take before its author is published."""
+    task = log.tasks.get(name)
+    if task is None or not shown:
+        return ""
+    prompt = text_hash(task.prompt)
+    if shown[0] != prompt:
+        return f"was SHOWN with another prompt: its hash is {shown[0]}, the task's is {prompt}"
+    if sorted(shown[1:]) != list(task.hashes):
+        return "was SHOWN with other responses than the task has"
+    return ""

@@ -29,6 +29,8 @@ THREADS = 48
 """Connections kept open to SQLite: one for each thread that serves requests or runs a job."""
 KEPT, AT_MOST = 10, 30
 """Connections to PostgreSQL, kept open and in all: three replicas find room in the 100 that it allows by default."""
+LOCKED = "55P03"
+"""PostgreSQL's SQLSTATE where a lock was not had in time."""
 LEASE_S = 12
 """A session that holds a SessionLock and is silent for so long is ended by PostgreSQL, and the lock is free."""
 BUSY_ERRORS = (OperationalError, InternalError, PoolTimeoutError)
@@ -162,6 +164,31 @@ def _tidy(context: ExceptionContext) -> None:
         if isinstance(error, DBAPIError):
             original = context.original_exception
             error.args = (f"({type(original).__module__}.{type(original).__name__}) {original}",)
+            if context.engine is not None:
+                error.add_note(_named(context.engine.url))
+
+
+def _named(url: URL) -> str:
+    """Return which database a URL is of, without user and password."""
+    return f"the database {url.database}" + (f" at {url.host}" if url.host else "")
+
+
+def _is_locked(error: Exception) -> bool:
+    original = getattr(error, "orig", None)
+    code, state = getattr(original, "sqlite_errorcode", 0), getattr(original, "sqlstate", None)
+    return code & 0xFF == sqlite3.SQLITE_BUSY or state == LOCKED
+
+
+def trouble(error: Exception) -> str:
+    """Return in one line which database one of BUSY_ERRORS is of, what keeps it from being used, and what to do."""
+    name = next(iter(getattr(error, "__notes__", ())), "the database")
+    if _is_locked(error):
+        return (
+            f"{name} is locked: another process is writing to it, and did not let go within {LOCK_TIMEOUT_S} s; run this "
+            "again when it is done"
+        )
+    said = next(iter(str(error).splitlines()), type(error).__name__)
+    return f"{name} cannot be used: {said}; when it is there, has room and may be written to, run this again"
 
 
 def migrate(engine: Engine) -> None:
@@ -270,7 +297,10 @@ class Database:
 
 
 def open_database(url: str) -> Database:
-    """Return the database at `url`, migrated to the newest schema; ConfigError where it cannot be opened."""
+    """Return the database at `url`, migrated to the newest schema; ConfigError where it cannot be opened.
+
+    One of BUSY_ERRORS where it only is locked for longer than is waited.
+    """
     if url.startswith("sqlite:///") and not (folder := Path(url.removeprefix("sqlite:///")).parent).is_dir():
         raise ConfigError(
             f"there is no folder {folder} for the database: set HAPTIC_DATA_DIR or HAPTIC_DATABASE_URL to where it is, "
@@ -282,6 +312,8 @@ def open_database(url: str) -> Database:
             _check_server(engine.url)
         migrate(engine)
     except (SQLAlchemyError, ImportError, ValueError) as error:
+        if _is_locked(error):
+            raise
         # Not the URL itself: it holds a password.
         raise ConfigError(f"the database cannot be opened, check HAPTIC_DATABASE_URL: {error}") from error
     return Database(engine)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import NoReturn
 
 import typer
 
 from chain.errors import HapticError, VerifyError
 from service.cli import exchange, operators, people, roles, status, watch
+from service.database import BUSY_ERRORS, trouble
 from service.hostile import SafeConsole, visible
 
 app = typer.Typer(
@@ -37,10 +39,16 @@ def main() -> None:
     try:
         app()
     except HapticError as error:
-        title = "verify: FAILED" if isinstance(error, VerifyError) else "error"
-        SafeConsole(stderr=True, highlight=False).print(f"[bold red]{title}:[/] ", end="")
-        # Past rich, which would break its lines; it may hold what a service or a node said.
-        print(visible(str(error)), file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        _fail("verify: FAILED" if isinstance(error, VerifyError) else "error", str(error))
+    except BUSY_ERRORS as error:
+        _fail("error", trouble(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(title: str, words: str) -> NoReturn:
+    """Say what went wrong, and end."""
+    SafeConsole(stderr=True, highlight=False).print(f"[bold red]{title}:[/] ", end="")
+    # Past rich, which would break its lines; it may hold what a service or a node said.
+    print(visible(words), file=sys.stderr)  # noqa: T201
+    sys.exit(1)

@@ -14,6 +14,8 @@ from chain.keys import create_keyfile, read_password
 from chain.messages import checksum, parse_address
 from chain.tree import verify_proof
 from chain.types import Address
+from service.answers import ApiError, Proof, legible
+from service.api import Api
 from service.cli import plan, score, shared
 from service.cli.plan import MAX_FEE, MaxFee, Move
 from service.cli.score import later_of
@@ -30,7 +32,6 @@ from service.cli.shared import (
     Yes,
 )
 from service.cli.sitting import Sitting
-from service.client import Api, ApiError, Proof
 from service.terminal import out, show_date, show_span, show_when
 
 MAX_RUN = 2**64 - 1
@@ -179,7 +180,7 @@ def claim(
 
 def _proof(service: str, me: Address, coin: shared.Coin, now: int) -> tuple[Proof, str]:
     """Return the proof to claim by, and what comes later; a HapticError with when to come back where there is none."""
-    with Api(service) as api:
+    with Api(service) as api, legible(service):
         later = later_of(api.get(f"/contributors/{me}"), coin, now)
         try:
             return Proof.parse(api.get(f"/proofs/{me}")), later
@@ -220,7 +221,7 @@ def fund(
 
 def _check_run(service: str, run: int) -> None:
     """Raise unless the service knows the run: revenue for one that never comes waits forever."""
-    with Api(service) as api:
+    with Api(service) as api, legible(service):
         known = sorted(r["run"] for r in api.every("/runs"))
     if run not in known:
         raise HapticError(
@@ -232,7 +233,8 @@ def _check_run(service: str, run: int) -> None:
 def rank(
     count: Annotated[int, typer.Option(min=1, max=100_000, help="Stop after so many tasks")] = 1000,
     correct: Annotated[bool, typer.Option("--correct", help="List what you ranked in this epoch, and correct it, instead of asking for tasks")] = False,
-    service: ServiceUrl = SERVICE, keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None,
+    service: ServiceUrl = SERVICE, rpc: RpcUrl = "", deployment: DeploymentFile = shared.DEFAULT_DEPLOYMENT,
+    keyfile: KeyFile = KEYFILE, password_file: PasswordFile = None,
 ) -> None:  # fmt: skip
     """Rank answers of models that you cannot tell apart, and sign each ranking with your wallet's session key.
 
@@ -240,10 +242,16 @@ def rank(
     and only its hash is published. Until the epoch ends a ranking can be corrected, by c or --correct: what you said last
     counts, and every order that you gave is published. What the service promises of each task and ranking is kept beside
     the wallet, in *.receipts.jsonl, for `haptic verify --receipts`.
+
+    With --rpc, or HAPTIC_RPC_URL, nothing is signed for another chain, contract or epoch than your node says; without it,
+    the service is believed in that.
     """
+    chain = shared.connect(rpc, deployment) if rpc else None
     with Api(service) as api:
-        account = shared.open_wallet(keyfile, password_file, api.domain().chain_id)
-        sitting = Sitting(api, account, keyfile.with_suffix(".receipts.jsonl"))
+        account = shared.open_wallet(
+            keyfile, password_file, chain[1].chain_id if chain else api.domain().chain_id
+        )
+        sitting = Sitting(api, account, keyfile.with_suffix(".receipts.jsonl"), chain)
         if correct:
             sitting.correct()
         else:

@@ -12,9 +12,11 @@ from rich.table import Table
 from chain.keys import keyfile_address
 from chain.messages import parse_address
 from chain.reason import COMPARISON, HUNDREDTH, shown
+from chain.types import Address
+from service.answers import legible
+from service.api import PAGE, Api
 from service.cli import shared
 from service.cli.shared import KEYFILE, SERVICE, KeyFile, ServiceUrl
-from service.client import PAGE, Api
 from service.terminal import out, show_score, show_wait, show_when
 
 
@@ -26,13 +28,18 @@ def score(
 ) -> None:  # fmt: skip
     """Show a wallet's HapticScore: contribution, quality, reputation, what it earned and what of that is proven."""
     me = parse_address(address) if address else keyfile_address(keyfile)
-    with Api(service) as api:
+    with Api(service) as api, legible(service):
         if epoch is not None:
             _show_judgements(list(api.pages(f"/contributors/{me}/epochs/{epoch}", limit=PAGE)))
-            return
-        found, info = api.get(f"/contributors/{me}"), api.get("/info")
-        points = list(api.every(f"/contributors/{me}/history", limit=PAGE)) if history else []
-        epochs = list(api.every(f"/contributors/{me}/epochs", limit=PAGE))[::-1]
+        else:
+            _show_wallet(api, me, history=history)
+
+
+def _show_wallet(api: Api, me: Address, *, history: bool) -> None:
+    """Print what a wallet earned epoch by epoch, what of it is proven, and what it can claim."""
+    found, info = api.get(f"/contributors/{me}"), api.get("/info")
+    points = list(api.every(f"/contributors/{me}/history", limit=PAGE)) if history else []
+    epochs = list(api.every(f"/contributors/{me}/epochs", limit=PAGE))[::-1]
     staked, paid = shared.coin_of(info, "token"), shared.coin_of(info, "payment")
     _show_epochs(found, epochs, staked)
     if points:

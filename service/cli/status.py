@@ -13,9 +13,10 @@ from chain import ledger
 from chain.deployment import Deployment, check_deployment
 from chain.keys import keyfile_address
 from chain.rpc import Rpc
+from service.answers import legible
+from service.api import Api
 from service.cli import plan, shared
 from service.cli.shared import DryRun, ServiceUrl, Yes
-from service.client import Api
 from service.context import Pulse
 from service.database import Database, open_database
 from service.epochs import Place
@@ -34,12 +35,15 @@ def status(
     With --service, or HAPTIC_SERVICE, it is what that service says; without either (`--service ""`), database and node
     are read as HAPTIC_* name them, so that it works while the service is down.
     """
-    if service:
-        with Api(service) as api:
-            found, info = Status(**api.get("/status")), api.get("/info")
-        coins = shared.coin_of(info, "token"), shared.coin_of(info, "payment")
-    else:
-        found, coins = _read(load())
+    if not service:
+        _tell(*_read(load()), as_json=as_json)
+        return
+    with Api(service) as api, legible(service):
+        found, info = Status(**api.get("/status")), api.get("/info")
+        _tell(found, (shared.coin_of(info, "token"), shared.coin_of(info, "payment")), as_json=as_json)
+
+
+def _tell(found: Status, coins: tuple[shared.Coin, shared.Coin], *, as_json: bool) -> None:
     if as_json:
         out.print(found.model_dump_json(), soft_wrap=True, markup=False)
     else:

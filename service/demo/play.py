@@ -18,7 +18,8 @@ from chain.keys import address_of
 from chain.rules import Rules
 from chain.transactions import Courier, transact
 from chain.types import Address
-from service.client import Contributor, Proof
+from service.answers import Proof
+from service.client import Contributor
 from service.demo import facts, report, stranger
 from service.demo.cast import OWN_TASKS, ROLES, Player
 from service.demo.stage import (

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from chain.devnet import Devnet, DevnetError, mine, warp
 from chain.rpc import Rpc
 from chain.rules import Rules
-from service.client import Api
+from service.api import Api
 from service.devnet import Site, clear, held, prepare, process, wait_until_served
 from service.terminal import out
 

@@ -17,8 +17,9 @@ from chain.keys import address_of
 from chain.rpc import Rpc
 from chain.rules import Rules
 from chain.transactions import transact
+from service.answers import ApiError
+from service.api import Api
 from service.cli.shared import check_port
-from service.client import Api, ApiError
 from service.devnet import COIN, DOLLAR, PASSWORD, Site, clear, held, prepare, process, wait_until_served
 from service.terminal import out, show_time
 

@@ -32,8 +32,9 @@ from chain.rpc import Rpc
 from chain.transactions import transact
 from chain.types import BlockRef, Hash32, Wei
 from service import epochs, jobs, results, training
+from service.api import Api
 from service.app import create_app
-from service.client import Api, Contributor
+from service.client import Contributor
 from service.context import Context, build
 from service.database import open_database
 from service.devnet import COIN, Site, prepare

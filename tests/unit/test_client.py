@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from chain.errors import HapticError
 from chain.feedback import dense_ranks, summary_of
-from service.client import Api, ApiError, Proof, parse_marks, parse_order
+from service.answers import ApiError, Proof
+from service.api import Api
+from service.cli.typed import parse_marks, parse_order
 
 sizes = st.sampled_from([2, 3, 4, 6])
 rankings = sizes.flatmap(lambda k: st.lists(st.integers(1, k), min_size=k, max_size=k)).map(dense_ranks)

@@ -12,8 +12,8 @@ import pytest
 from chain.deployment import Deployment
 from chain.rules import SIZES
 from chain.types import Address
+from service.answers import ApiError
 from service.arena import methods_for
-from service.client import ApiError
 from service.demo import stay
 from service.terminal import show_time
 

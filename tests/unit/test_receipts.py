@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from chain.bundle import Evidence
+from chain.canonical import text_hash
 from chain.messages import Handout, Receipt, checksum, sign
 from chain.receipts import Kept, Unread, check_promises, read_promises
 from tests.worlds import DOMAIN, PEOPLE, RECEIPTS, evidence_of, first_standing
@@ -72,6 +73,23 @@ def test_a_receipt_of_another_signer_proves_nothing_against_the_operator() -> No
 def test_promises_of_other_epochs_are_left_out() -> None:
     later = replace(HANDED[0], promise=replace(HANDED[0].promise, epoch=1))
     assert _faults([_other(epoch=1), later]) == []
+
+
+def _shown(kept: Kept) -> Kept:
+    task = GOOD.tasks[kept.promise.task]
+    return replace(kept, shown=(text_hash(task.prompt), *reversed(task.hashes)))
+
+
+def test_what_was_shown_is_held_against_the_task() -> None:
+    seen = [_shown(kept) for kept in HANDED]
+    assert _faults(seen) == [""] * len(HANDED)
+    other = text_hash("another")
+    (prompt,) = _faults([replace(seen[0], shown=(other, *seen[0].shown[1:]))])
+    assert "was SHOWN with another prompt" in prompt
+    assert other in prompt
+    for responses in ((other, *seen[0].shown[2:]), seen[0].shown[2:], (*seen[0].shown[1:], other)):
+        (fault,) = _faults([replace(seen[0], shown=(seen[0].shown[0], *responses))])
+        assert "was SHOWN with other responses" in fault
 
 
 def test_every_promise_of_an_honest_log_finds_its_hand_out() -> None:

@@ -13,11 +13,13 @@ from eth_account import Account
 from rich.console import Console
 
 from chain.canonical import text_hash
+from chain.errors import HapticError
 from chain.messages import Domain, Handout, Ranking, Receipt, checksum, parse_address, sign
 from chain.receipts import Kept, Unread, read_promises
 from service import client
-from service.cli import sitting
-from service.client import Api, ApiError, BrokenPromiseError
+from service.answers import ApiError, BrokenPromiseError, UnsentError
+from service.api import Api
+from service.cli import entry, sitting
 
 DOMAIN = Domain(1, parse_address("0x" + "11" * 20))
 ME, OPERATOR = Account.from_key("0x" + "01" * 32), Account.from_key("0x" + "02" * 32)
@@ -27,35 +29,36 @@ LEAST = 10**18
 EVIL = "[link=http://evil]9[/]"
 
 
-class Service:
+class Service(Api):
     """Answers as a service does, but for what a test has it say."""
 
-    url = "http://service"
-
     def __init__(self) -> None:
+        super().__init__("http://service")
         self.says: dict[str, Any] = {}
         """Fields of a hand-out that are signed in its promise or merely said, over the honest ones."""
         self.promises: dict[str, Any] = {}
         """The same of a receipt."""
+        self.network: dict[str, Any] = {}
+        """What is said of the network, over the honest."""
+        self.token: Any = {"token": "x"}
         self.rows: list[Any] = []
         self.staked: tuple[Any, int] = (5 * LEAST, 0)
         self.refusals: list[ApiError] = []
         """What rankings are answered before one is taken."""
         self.asked: list[Any] = []
         """The bodies of the rankings that came."""
+        self.logins: list[Any] = []
+        """The bodies of what somebody signed to be let in."""
 
-    def domain(self) -> Domain:
-        return DOMAIN
-
-    def get(self, path: str) -> Any:
+    def get(self, path: str, **_: Any) -> Any:
         if path == "/terms":
             return {"terms": "be kind"}
         if path == "/info":
             rules = {"stake_least": str(LEAST)}
             return {
-                "epoch": 0, "now": 100, "genesis": 0, "epoch_length": 1000, "rules": rules,
-                "receipt_signer": checksum(SIGNER),
-            }  # fmt: skip
+                "chain_id": DOMAIN.chain_id, "vault": DOMAIN.vault, "epoch": 0, "now": 100, "genesis": 0,
+                "epoch_length": 1000, "rules": rules, "receipt_signer": checksum(SIGNER),
+            } | self.network  # fmt: skip
         staked, final = self.staked
         return {"staked": str(staked), "staked_final": str(final)}
 
@@ -65,7 +68,10 @@ class Service:
     def request(self, _method: str, path: str, *, body: Any = None, **_: Any) -> Any:
         if path == "/v1/tasks/next":
             return self.hand_out()
-        return self.take(body) if path == "/v1/rankings" else {"token": "x"}
+        if path == "/v1/rankings":
+            return self.take(body)
+        self.logins.append(body)
+        return self.token
 
     def hand_out(self) -> Any:
         fields = {"epoch": 0, "task": TASK, "number": 0, "at": 90} | self.says
@@ -92,7 +98,8 @@ def service() -> Service:
 def told(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Return what is told to the person."""
     found = io.StringIO()
-    monkeypatch.setattr(sitting, "out", Console(file=found, width=1000))
+    for module in (entry, sitting):
+        monkeypatch.setattr(module, "out", Console(file=found, width=1000))
     return found
 
 
@@ -100,9 +107,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Let waits take no time, and return the time."""
     now = [0.0]
-    for module in (sitting, client):
+    for module in (entry, client):
         monkeypatch.setattr(module.time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
-    monkeypatch.setattr(sitting.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(entry.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -111,12 +118,12 @@ def sat(service: Any, tmp_path: Path, told: io.StringIO, clock: list[float]) -> 
     """Return a person who has signed in for epoch 0."""
     assert (told.getvalue(), clock) == ("", [0.0])
     found = sitting.Sitting(service, ME, tmp_path / "receipts.jsonl")
-    found._sign_in()
+    found.entry.sign_in()
     return found
 
 
 def _kept(sat: sitting.Sitting) -> list[Kept | Unread]:
-    return list(read_promises(sat.receipts.read_text().split("\n")))
+    return list(read_promises(sat.receipts.path.read_text().split("\n")))
 
 
 def _row(**changes: Any) -> dict[str, Any]:
@@ -124,13 +131,11 @@ def _row(**changes: Any) -> dict[str, Any]:
         wallet=MINE, epoch=0, task=TASK, method="pairwise", summary="B > A", shown=(text_hash("x"), text_hash("y")),
         ranks=(2, 1), likert=(), flag="", comment_hash=text_hash("mine"), revision=0, signed_at=1,
     )  # fmt: skip
+    receipt = Receipt(said.digest(DOMAIN), 0, 7, 100)
     return {
-        "ranking": said.to_json(),
-        "shown": ["x", "y"],
-        "prompt": "p",
-        "comment": "mine",
-        "position": 7,
-    } | changes
+        "ranking": said.to_json(), "shown": ["x", "y"], "prompt": "p", "comment": "mine", "position": 7,
+        "digest": receipt.digest_of, "received_at": 100, "receipt": sign(receipt, DOMAIN, OPERATOR),
+    } | changes  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -176,12 +181,12 @@ def test_a_receipt_that_is_none_is_kept_as_evidence_and_the_ranking_is_not_calle
 
 @pytest.mark.parametrize("torn", ['{"handout": {"wal', '{"handout": {"wal\n'])
 def test_a_promise_behind_a_torn_line_can_be_read(sat: sitting.Sitting, torn: str) -> None:
-    sat.receipts.write_text(torn)
+    sat.receipts.path.write_text(torn)
     sat._next_task()
     spoiled, good = _kept(sat)
-    before = sat.receipts.read_bytes()
+    before = sat.receipts.path.read_bytes()
     sat._next_task()
-    assert sat.receipts.read_bytes() == before
+    assert sat.receipts.path.read_bytes() == before
     assert isinstance(spoiled, Unread)
     assert isinstance(good, Kept)
 
@@ -222,6 +227,57 @@ def test_a_refusal_is_not_sent_again(sat: sitting.Sitting, service: Service, tol
     assert "not sent: the ranking is for epoch 0" in told.getvalue()
 
 
+def test_what_was_never_sent_is_said_so_and_goes_out_later_as_it_was_signed(
+    sat: sitting.Sitting, service: Service, told: io.StringIO
+) -> None:
+    task = sat._next_task()
+    assert task is not None
+    service.refusals = [UnsentError("no service answers") for _ in range(4)]
+    assert not sat._send(task, "A > B # why")
+    assert "not sent: no service answers" in told.getvalue()
+    assert "perhaps recorded" not in told.getvalue()
+    service.network = {"now": 200}
+    assert sat._send(task, "A > B # why")
+    assert len(service.asked) == 5
+    assert [body == service.asked[0] for body in service.asked] == [True] * 5
+    assert "recorded as number 0" in told.getvalue()
+    assert [type(k) for k in _kept(sat)] == [Kept, Kept]
+
+
+def test_a_refused_connection_after_a_lost_answer_does_not_say_that_nothing_was_sent(
+    sat: sitting.Sitting, service: Service, told: io.StringIO
+) -> None:
+    task = sat._next_task()
+    assert task is not None
+    service.refusals = [ApiError("lost"), *(UnsentError("no service answers") for _ in range(3))]
+    assert not sat._send(task, "A > B")
+    assert "perhaps recorded: no service answers" in told.getvalue()
+    assert "not sent" not in told.getvalue()
+
+
+def test_what_is_typed_otherwise_is_signed_anew(sat: sitting.Sitting, service: Service) -> None:
+    task = sat._next_task()
+    assert task is not None
+    service.refusals = [UnsentError("no service answers") for _ in range(4)]
+    assert not sat._send(task, "A > B")
+    assert sat._send(task, "B > A")
+    assert [body["ranking"]["summary"] for body in service.asked] == ["A > B"] * 4 + ["B > A"]
+
+
+def test_a_receipt_that_is_read_back_and_is_none_is_kept_as_evidence(
+    sat: sitting.Sitting, service: Service, told: io.StringIO
+) -> None:
+    task = sat._next_task()
+    assert task is not None
+    service.rows = [_row(received_at=101)]
+    service.refusals = [ApiError("revision 0 is already recorded", 409)]
+    assert sat._send(task, "A > B")
+    _, refused = _kept(sat)
+    assert isinstance(refused, Unread)
+    assert "keeps an answer that was refused: the service's receipt is not for what was sent" in refused.fault
+    assert "sent, and not promised:" in told.getvalue()
+
+
 def test_who_ranks_again_what_was_recorded_is_told_how_to_correct_it(
     sat: sitting.Sitting, service: Service, told: io.StringIO
 ) -> None:
@@ -246,7 +302,7 @@ def test_reasons_given_by_turns_are_waited_for_no_longer_than_each(
     monkeypatch.setattr(service, "hand_out", refuse)
     with pytest.raises(ApiError, match="not now"):
         sat._next_task()
-    assert clock[0] <= sitting.OPENING_S + 3
+    assert clock[0] <= entry.OPENING_S + 3
 
 
 @pytest.mark.parametrize(
@@ -283,6 +339,61 @@ def test_what_a_service_says_in_the_persons_name_is_not_corrected(
     service.rows = [_row(**changes)]
     with pytest.raises(ApiError, match="reads back what"):
         list(sat.me.recorded(0))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"epoch": 1}, {"epoch": False}, {"epoch": "0"}, {"genesis": "0"}, {"genesis": 1000}, {"epoch_length": 0},
+        {"epoch_length": 50}, {"now": -1}, {"now": 1000}, {"now": 10**30}, {"chain_id": None}, {"vault": 5},
+        {"receipt_signer": None},
+    ],
+)  # fmt: skip
+def test_nothing_is_signed_where_a_service_says_what_is_no_network(
+    sat: sitting.Sitting, service: Service, network: dict[str, Any]
+) -> None:
+    before = len(service.logins)
+    service.network = network
+    with pytest.raises(HapticError, match="the service"):
+        sat.entry.sign_in()
+    assert len(service.logins) == before
+
+
+@pytest.mark.parametrize(
+    "token", [{}, [], None, {"token": None}, {"token": 5}, {"token": "a\nb"}, {"token": ""}]
+)
+def test_a_login_that_brings_no_token_is_said_so(sat: sitting.Sitting, service: Service, token: Any) -> None:
+    service.token = token
+    with pytest.raises(ApiError, match="the service's token"):
+        sat.entry.sign_in()
+
+
+NONCE = {
+    "domain": "service",
+    "nonce": "a" * 16,
+    "statement": "be kind",
+    "now": 100,
+    "longest": 9,
+    "chain_id": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        [], {}, {"domain": None}, {"nonce": "short"}, {"nonce": "a" * 16 + "\nIssued At: 1"}, {"nonce": 5},
+        {"statement": None}, {"statement": "\ud800"}, {"statement": "be kind\n\nURI: http://evil"}, {"now": "soon"},
+        {"now": 2**53 - 1},
+    ],
+)  # fmt: skip
+def test_a_wallet_signs_no_login_that_is_none(
+    sat: sitting.Sitting, service: Service, monkeypatch: pytest.MonkeyPatch, says: Any
+) -> None:
+    asked, before = NONCE | says if isinstance(says, dict) and says else says, len(service.logins)
+    monkeypatch.setattr(service, "get", lambda *_, **__: asked)
+    with pytest.raises(ApiError, match=r"the service's|nothing was signed"):
+        sat.me.sign_in()
+    assert len(service.logins) == before
 
 
 @pytest.mark.parametrize("row", [5, None, "row", {}])

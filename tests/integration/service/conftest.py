@@ -30,10 +30,11 @@ from chain.rules import Rules
 from chain.transactions import transact
 from chain.types import Address
 from service import jobs
+from service.answers import Task as Shown
+from service.api import Api
 from service.app import create_app
 from service.arena import Plan, methods_for
-from service.client import Api, Contributor
-from service.client import Task as Shown
+from service.client import Contributor
 from service.clock import ChainClock
 from service.context import Context, build
 from service.devnet import COIN, Site, prepare

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ import pytest
 from chain.canonical import text_hash
 from chain.devnet import mine
 from chain.messages import Handout, checksum, parse_address, recover
+from chain.receipts import Kept, read_promises
 from chain.rules import Rules
-from service import jobs
-from service.cli import sitting
-from service.client import ApiError
+from service import client, jobs
+from service.answers import ApiError
+from service.api import Api
+from service.cli import entry, sitting
 from service.devnet import COIN
 from service.ledger import queries
 from service.terminal import show_time
@@ -166,7 +169,7 @@ def test_only_the_newest_are_listed_and_older_ones_are_there_by_their_numbers(
     monkeypatch.setattr(sitting, "LISTED", 1)
     found = sitting.Sitting(net.api, net.site.wallet("many"), tmp_path / "receipts.jsonl")
     net.sponsor(found.me.address)
-    found._sign_in()
+    found.entry.sign_in()
     net.judge(found.me, 3)
     monkeypatch.setattr(sitting, "_ask", lambda _: "0")
     chosen = found._chosen()
@@ -259,10 +262,10 @@ def test_an_epoch_that_does_not_open_is_not_waited_for_without_end(
     net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epoch = net.new_epoch()
-    monkeypatch.setattr(sitting, "OPENING_S", 0.0)
-    monkeypatch.setattr(sitting, "POLL_S", 0.01)
+    monkeypatch.setattr(entry, "OPENING_S", 0.0)
+    monkeypatch.setattr(entry, "POLL_S", 0.01)
     found = sitting.Sitting(net.api, net.site.wallet("patient"), tmp_path / "receipts.jsonl")
-    found._sign_in()
+    found.entry.sign_in()
     with pytest.raises(ApiError, match=f"epoch {epoch} is not open yet"):
         found._next_task()
 
@@ -308,6 +311,99 @@ def test_what_waits_for_a_score_is_said_with_when_its_epoch_closes(
     assert "Waiting for a score" not in haptic.does("score", who.address)
     nobody = "0x" + "11" * 20
     assert "no epoch is open: look again later" in haptic.does("score", nobody)
+
+
+# -- a service that is not to be believed ---------------------------------------------------------------------
+
+
+class Liar(Api):
+    """The service, but for what it says of the network."""
+
+    says: Mapping[str, Any] = MappingProxyType({})
+
+    def get(self, path: str, **params: Any) -> Any:
+        found = super().get(path, **params)
+        return found | dict(self.says) if path == "/info" else found
+
+
+@pytest.mark.usefixtures("opened")
+@pytest.mark.parametrize("what", ["epoch", "genesis", "length", "vault", "chain"])
+def test_a_wallet_signs_for_no_epoch_but_the_one_that_the_chain_says(
+    net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(entry, "TURN_S", 0.0)
+    d, info = net.ctx.deployment, net.api.info()
+    now, epoch, genesis, length = info.now, info.epoch, info.genesis, info.epoch_length
+    # All fit themselves, so that only the chain shows that they are wrong.
+    says, words = {
+        "epoch": ({"now": now + length, "epoch": epoch + 1}, ("the running epoch", epoch + 1, epoch)),
+        "genesis": ({"genesis": genesis - 1}, ("genesis", genesis - 1, genesis)),
+        "length": (
+            {"epoch_length": length + 1, "epoch": (now - genesis) // (length + 1)}, ("the length", length + 1, length),
+        ),
+        "vault": ({"vault": d.distributor}, ("the StakeVault", d.distributor, d.vault)),
+        "chain": ({"chain_id": 1}, ("the chain's id", 1, d.chain_id)),
+    }[what]  # fmt: skip
+    account = net.site.wallet(f"believer-{what}")
+    with Liar(net.api.url) as api:
+        found = sitting.Sitting(api, account, tmp_path / "kept.jsonl", (net.rpc, d))
+        api.says = says
+        with net.nothing_written(), pytest.raises(ApiError, match="so nothing was signed") as caught:
+            found.entry.sign_in()
+        api.says = {}
+        assert found.entry.sign_in() == epoch
+    assert all(str(word) in str(caught.value) for word in words)
+
+
+def test_with_a_node_the_contracts_that_are_signed_for_are_the_chains(net: Any, tmp_path: Path) -> None:
+    d = net.ctx.deployment
+    with Liar(net.api.url) as api:
+        api.says = {"vault": d.distributor, "chain_id": 1}
+        found = sitting.Sitting(api, net.site.wallet("chained"), tmp_path / "kept.jsonl", (net.rpc, d))
+    assert found.me.domain == net.ctx.domain
+
+
+class Lossy(Api):
+    """The service, but every answer to a ranking is lost on the way until it is `mended`."""
+
+    mended = False
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        found = super().request(method, path, **options)
+        if path == "/v1/rankings" and method == "POST" and not self.mended:
+            raise ApiError("the answer was lost")
+        return found
+
+
+@pytest.mark.parametrize("again", ["A > B > C > D", "D > C > B > A"])
+def test_the_first_receipt_is_had_although_its_answer_was_lost(
+    net: Any, opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    again: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(client, "RESENT_AFTER_S", (0, 0))
+    with Lossy(net.api.url) as api:
+        account = net.site.wallet(f"unlucky-{again[0]}")
+        found = sitting.Sitting(api, account, tmp_path / "kept.jsonl", (net.rpc, net.ctx.deployment))
+        net.sponsor(found.me.address)
+        found.entry.sign_in()
+        task = found._next_task()
+        assert task is not None
+        assert not found._send(task, "A > B > C > D")
+        api.mended = True
+        for typed in (again, "D > C > B > A"):
+            assert found._send(task, typed)
+        ((order, digest),) = [(r.ranking.summary, r.receipt["digest"]) for r in found.me.recorded(opened)]
+    handed, kept, *more = read_promises(found.receipts.path.read_text().split("\n"))
+    assert isinstance(handed, Kept)
+    assert isinstance(kept, Kept)
+    assert kept.ranking is not None
+    assert kept.ranking.summary == order == "A > B > C > D"
+    assert kept.ranking.digest(net.ctx.domain) == digest
+    assert found.me.receipt_signer == recover(kept.promise.digest(net.ctx.domain), kept.signature)
+    assert more == []
+    said = capsys.readouterr().out
+    assert "perhaps recorded" in said
+    assert ("✓ recorded as number 0" in said) == (again == "A > B > C > D")
 
 
 # -- before anything has happened ---------------------------------------------------------------------------

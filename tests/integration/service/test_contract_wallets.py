@@ -54,7 +54,7 @@ class Contract(Contributor):
         return {"session": said.to_json(), "signature": self.wrap(sign(said, self.domain, self.wallet))}
 
     def enter(self, **changes: Any) -> None:
-        self._enter(self.net.api.request("POST", "/v1/sessions", body=self.session(**changes))["token"])
+        self._enter(self.net.api.request("POST", "/v1/sessions", body=self.session(**changes)))
 
     def said(self, right: Any) -> dict[str, Any]:
         task = self.next_task()

@@ -21,7 +21,8 @@ from chain.transactions import transact
 from chain.tree import SumTree
 from chain.verify import bundle_source, verify
 from service import jobs, training
-from service.client import Contributor, Proof
+from service.answers import Proof
+from service.client import Contributor
 from service.ledger import queries, results
 from service.once import Once
 from service.worker import Worker

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chain.devnet import mine
@@ -157,3 +161,37 @@ def _free() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_command_says_in_one_line_that_another_process_keeps_the_database(
+    tmp_path: Path, *, is_new: bool
+) -> None:
+    path = tmp_path / "haptic.db"
+    if not is_new:
+        database.open_database(f"sqlite:///{path}").engine.dispose()
+    script = "from service import cli, database; database.LOCK_TIMEOUT_S = 0.2; cli.main()"
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("HAPTIC_")}
+    with _locked(path):
+        said = subprocess.run(
+            [sys.executable, "-c", script, "epoch", "list"], env=environ | {"HAPTIC_DATA_DIR": str(tmp_path)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert (said.returncode, said.stdout) == (1, "")
+    (line,) = said.stderr.splitlines()
+    assert line.startswith(f"error: the database {path} is locked: another process is writing to it")
+    assert "run this again when it is done" in line
+
+
+def test_a_read_only_database_is_named_without_its_password(postgres: Postgres) -> None:
+    url = postgres.new()
+    db = database.open_database(url)
+    postgres.read_only(url, on=True)
+    with db.write() as session, pytest.raises(database.BUSY_ERRORS) as caught:
+        session.connection().execute(text("CREATE TABLE one (more int)"))
+    postgres.read_only(url, on=False)
+    db.engine.dispose()
+    line = database.trouble(caught.value)
+    assert line.startswith(f"the database {make_url(url).database}")
+    assert "cannot be used: " in line
+    assert "\n" not in line

@@ -12,8 +12,10 @@ from eth_account.messages import encode_defunct
 
 from chain.keys import address_of
 from chain.siwe import SignIn
+from service.answers import ApiError
+from service.api import Api
 from service.auth import token_hash
-from service.client import Api, ApiError, Contributor
+from service.client import Contributor
 from service.ledger import queries
 from service.login import LONGEST_S, NONCE_S
 

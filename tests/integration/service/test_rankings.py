@@ -11,7 +11,7 @@ from eth_account import Account
 from chain.canonical import text_hash
 from chain.messages import Domain, Ranking, Receipt, parse_address, recover, sign
 from chain.types import Address, Hash32
-from service.client import ApiError
+from service.answers import ApiError
 
 WRONG = Hash32("0x" + "ab" * 32)
 

@@ -178,6 +178,7 @@ def test_a_closed_log_proves_each_ranking_and_a_kept_receipt_finds_it(
     assert "receipts 2, in the log as they promise 2" in said
     assert "hand-outs promised 2, in the log so 2" in said
     assert "verify: OK" in said
+    _shown_otherwise_is_said_so(haptic, tmp_path / "swapped.jsonl", json.loads(handed[0]))
     moved, never = json.loads(receipts[0]), json.loads(handed[0])
     moved["receipt"]["position"] += 1
     never["handout"]["number"] += 100
@@ -198,3 +199,11 @@ def test_a_closed_log_proves_each_ranking_and_a_kept_receipt_finds_it(
     assert "receipts 2, in the log as they promise 2" in " ".join(torn.out.split())
     assert "verify: OK" not in torn.out
     assert (odd.status, torn.status) == (1, 1)
+
+
+def _shown_otherwise_is_said_so(haptic: Shell, path: Path, kept: dict[str, Any]) -> None:
+    kept["handout"]["prompt"] = "0x" + "ab" * 32
+    path.write_text(json.dumps(kept) + "\n")
+    said = haptic("verify", "--receipts", str(path))
+    assert said.status == 1
+    assert "was SHOWN with another prompt" in said.out

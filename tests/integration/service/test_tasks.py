@@ -19,8 +19,9 @@ from chain.messages import Handout, Ranking, recover
 from chain.rules import Rules
 from chain.transactions import transact
 from service import jobs
+from service.answers import ApiError
 from service.arena import task_of
-from service.client import ApiError, Contributor
+from service.client import Contributor
 from service.devnet import COIN
 from service.epochs import open_epoch
 from service.handouts import handout_entry, next_task
