@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from trainer import config
-from trainer.config import Config, override, read_config
+from trainer.config import Config
 from trainer.errors import ConfigError
+from trainer.overrides import override, read_config
 
 
 def test_without_a_file_the_defaults_hold() -> None:
@@ -31,14 +32,14 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     [
         ({"ppo": {"step": 3}}, "no setting ppo.step"),
         ({"pppo": {}}, "no setting pppo"),
-        ({"ppo": 3}, "ppo must be a JSON object"),
+        ({"ppo": 3}, "ppo must be a mapping of settings, not 3"),
         ({"ppo": {"steps": 1.5}}, "ppo.steps must be of type int"),
         ({"ppo": {"steps": True}}, "ppo.steps must be of type int"),
         ({"ppo": {"steps": 0}}, "ppo.steps must be between 1 and inf"),
         ({"ppo": {"clip": -0.1}}, "ppo.clip must be between 0.0"),
         ({"ppo": {"kl_control": "none"}}, "ppo.kl_control must be one of fixed, adaptive"),
         ({"reward": {"held_out": 1.0}}, "reward.held_out must be between 0.01 and 0.9"),
-        ([], "must be a JSON object"),
+        ([], "the configuration must be a mapping of settings"),
     ],
 )
 def test_what_cannot_be_is_named(overrides: object, said: str) -> None:
