@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -89,7 +90,7 @@ def split(comparisons: Iterable[Comparison], *, held_out: float, salt: str) -> S
         salt: another salt gives another split.
 
     Raises:
-        SnapshotError: there is only one prompt, so nothing could be measured.
+        SnapshotError: there is only one prompt, so nothing could be measured; or all to learn from are a coin's.
     """
     rows = list(comparisons)
     order = sorted({row.prompt for row in rows}, key=lambda prompt: _draw(prompt, salt))
@@ -97,10 +98,25 @@ def split(comparisons: Iterable[Comparison], *, held_out: float, salt: str) -> S
         raise SnapshotError(f"{len(order)} different prompts cannot be split: at least 2 are needed")
     below = sum(_draw(prompt, salt) < held_out for prompt in order)
     kept = set(order[: min(max(below, 1), len(order) - 1)])
-    return Split(
+    sides = Split(
         train=[row for row in rows if row.prompt not in kept],
         held_out=[row for row in rows if row.prompt in kept],
     )
+    if not any(row.weight for row in sides.train):
+        raise SnapshotError(
+            f"all {len(sides.train)} comparisons to learn from have confidence_ppm {ONE_PPM // 2}, a coin's: nothing "
+            f"follows from them, so wait until people agree on some"
+        )
+    return sides
+
+
+def repeated(comparisons: Sequence[Comparison]) -> float:
+    """Return the share of comparisons that are the same as an earlier one in all fields.
+
+    They are counted like any other, as two tasks may ask the same and be judged alike: each is a label of its own, and
+    by its prompt it is on the same side of a split.
+    """
+    return 1 - len(set(comparisons)) / max(len(comparisons), 1)
 
 
 def prompts_of(comparisons: Sequence[Comparison]) -> list[str]:
@@ -148,6 +164,10 @@ def _check(value: object, name: str, kind: type, where: str) -> None:
         raise SnapshotError(f"{where}: {name} must be of type {kind.__name__}, not {value!r}")
     if isinstance(value, str) and not value.strip():
         raise SnapshotError(f"{where}: {name} is empty: {value!r}")
+    if isinstance(value, str) and (half := re.search("[\ud800-\udfff]", value)):
+        raise SnapshotError(
+            f"{where}: {name} is no text: it has half a character, {half[0]!r}, at {half.start()}"
+        )
     if isinstance(value, int) and not _LEAST[name] <= value <= _MOST.get(name, value):
         limits = f"at least {_LEAST[name]}" + (f" and at most {_MOST[name]}" if name in _MOST else "")
         raise SnapshotError(f"{where}: {name} must be {limits}, not {value}")
