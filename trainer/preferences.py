@@ -116,7 +116,7 @@ def repeated(comparisons: Sequence[Comparison]) -> float:
     They are counted like any other, as two tasks may ask the same and be judged alike: each is a label of its own, and
     by its prompt it is on the same side of a split.
     """
-    return 1 - len(set(comparisons)) / max(len(comparisons), 1)
+    return (len(comparisons) - len(set(comparisons))) / max(len(comparisons), 1)
 
 
 def prompts_of(comparisons: Sequence[Comparison]) -> list[str]:
