@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from tests.toys import PPO, PROMPTS, SHAPE, base, equal, given, labelled, tuned, weights
-from trainer import corpus, dpo, ppo, pretrain, raft, reward, sft
+from tests.toys import PPO, PROMPTS, SHAPE, base, equal, given, labelled, small, tuned, weights
+from trainer import corpus, dpo, ppo, pretrain, raft, reward, run, sft
 from trainer.checkpoint import Checkpoints, Keep, Parts
 from trainer.config import DpoConfig, PretrainConfig, RaftConfig, RewardConfig, SftConfig
 from trainer.errors import CheckpointError
 from trainer.method import Outcome
 from trainer.model import Ensemble, LanguageModel
 from trainer.optimise import Stepper
+from trainer.preferences import Comparison, write_snapshot
 from trainer.progress import Progress, Report, silent
+from trainer.registry import Entry
 
 PRETRAIN = PretrainConfig(steps=4, batch=4, block=16)
 SFT = SftConfig(steps=4, batch=4)
@@ -148,6 +150,33 @@ def test_a_policy_that_left_its_budget_is_the_last_within_it_though_ended_before
     found = told(stage(silent, kept(tmp_path).stage("ppo")))
     assert equal(found[0], expected[0])
     assert found[1] == expected[1]
+
+
+def test_a_run_that_is_killed_late_does_no_finished_stage_again(tmp_path: Path) -> None:
+    wanted = small(tmp_path)
+    run.bootstrap(wanted)
+    rows = [Comparison(f"day {n}?", "good", "bad", 900_000, 2, 0) for n in range(12)]
+    sha256 = write_snapshot(tmp_path / "s.jsonl", rows)
+    log: list[Progress] = []
+
+    def retrained(name: str, hour: int, report: Report) -> Entry:
+        return run.retrain(
+            replace(wanted, name=name, created_at=hour, report=report),
+            parent="sft-0", reference=None, snapshot=tmp_path / "s.jsonl", sha256=sha256,
+        )  # fmt: skip
+
+    def late(progress: Progress) -> None:
+        if progress.stage == "evaluate":
+            raise Ended
+
+    with pytest.raises(Ended):
+        retrained("late", 2, late)
+    expected = retrained("straight", 3, silent)
+    assert retrained("late", 3, log.append) == replace(expected, name="late")
+    assert [(line.stage, bool(line.note)) for line in log] == [
+        ("reward-0", True), ("ppo", True), ("evaluate", False),
+    ]  # fmt: skip
+    assert list((tmp_path / "models").glob(".checkpoints-*")) == []
 
 
 # --- the files ------------------------------------------------------------------------------------------------

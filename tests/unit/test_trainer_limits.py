@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.toys import PPO, SHAPE, base, equal, given, judge, labelled, tuned, weights
+from tests.toys import PPO, SHAPE, TINY, base, equal, given, judge, labelled, small, tuned, weights
 from trainer import corpus, dpo, model, ppo, pretrain, reward, run, sft
 from trainer.checkpoint import Checkpoints
 from trainer.config import Config, DpoConfig, PretrainConfig, RewardConfig, SftConfig
@@ -27,16 +27,6 @@ from trainer.preferences import Comparison, write_snapshot
 from trainer.progress import Progress, silent
 from trainer.registry import Registry
 
-TINY = {
-    "model": {"width": 16, "layers": 1, "heads": 2, "vocabulary": 320, "answer_tokens": 12},
-    "pretrain": {"documents": 60, "steps": 2, "batch": 2, "block": 16},
-    "sft": {"demonstrations": 40, "steps": 2, "batch": 2},
-    "reward": {"epochs": 1, "batch": 8, "normalising_samples": 8},
-    "ppo": {"steps": 2, "episodes": 8, "minibatch": 4},
-    "evaluate": {"prompts": 8, "texts": 20},
-    "checkpoint_s": 0,
-}
-
 
 @contextmanager
 def no_file_over(size: int) -> Iterator[None]:
@@ -49,28 +39,24 @@ def no_file_over(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def bootstrap(folder: Path, *, name: str = "sft-0", **changes: object) -> run.Run:
-    return run.Run(Registry(folder / "models"), name, 0, override(Config(), TINY | changes), 1, silent)
-
-
 # --- disk -----------------------------------------------------------------------------------------------------
 
 
 def test_a_full_disk_is_told_by_file_and_size_and_the_registry_stays(tmp_path: Path) -> None:
-    good = run.bootstrap(bootstrap(tmp_path))
+    good = run.bootstrap(small(tmp_path))
     files = [path for path in (tmp_path / "models" / "sft-0").rglob("*") if path.is_file()]
     before = [path.read_bytes() for path in files]
     said = r"pretrain\.pt of \d+ bytes cannot be written, \d+ are free there: .*large"
     with no_file_over(20_000), pytest.raises(DiskError, match=said):
-        run.bootstrap(bootstrap(tmp_path, name="sft-1"))
+        run.bootstrap(small(tmp_path, name="sft-1"))
     assert Registry(tmp_path / "models").entries() == [good]
     assert [path.read_bytes() for path in files] == before
-    assert run.bootstrap(bootstrap(tmp_path, name="sft-1")) == replace(good, name="sft-1")
+    assert run.bootstrap(small(tmp_path, name="sft-1")) == replace(good, name="sft-1")
 
 
 def test_a_disk_that_is_full_at_the_very_end_leaves_no_entry_and_the_next_try_goes_on(tmp_path: Path) -> None:
     log: list[Progress] = []
-    wanted = bootstrap(tmp_path)
+    wanted = small(tmp_path)
     with ExitStack() as full:
 
         def fill(progress: Progress) -> None:
@@ -114,7 +100,7 @@ def test_what_is_to_be_lowered_is_a_setting(stage: str) -> None:
 
 
 def test_a_stage_without_memory_says_what_to_lower_and_leaves_no_entry(tmp_path: Path) -> None:
-    asked = bootstrap(tmp_path, pretrain={**TINY["pretrain"], "batch": 10**15})
+    asked = small(tmp_path, pretrain={**TINY["pretrain"], "batch": 10**15})
     with pytest.raises(
         OutOfMemoryError, match=r"stage pretrain needs more memory .*: lower pretrain\.batch, "
     ):
@@ -176,7 +162,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
 
 
 def test_a_run_that_diverges_leaves_the_last_good_model_as_it_was(tmp_path: Path) -> None:
-    wanted = bootstrap(tmp_path)
+    wanted = small(tmp_path)
     good = run.bootstrap(wanted)
     rows = [Comparison(f"How was day {n}?", "It was good.", "It was bad.", 900_000, 3, 0) for n in range(12)]
     sha256 = write_snapshot(tmp_path / "s.jsonl", rows)
@@ -194,7 +180,7 @@ def test_a_run_that_diverges_leaves_the_last_good_model_as_it_was(tmp_path: Path
 
 def test_a_snapshot_from_which_nothing_follows_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     log: list[Progress] = []
-    wanted = replace(bootstrap(tmp_path), report=log.append)
+    wanted = replace(small(tmp_path), report=log.append)
     run.bootstrap(wanted)
     log.clear()
     for rows, said in (
@@ -210,7 +196,7 @@ def test_a_snapshot_from_which_nothing_follows_is_refused_before_anything_is_tra
 
 
 def test_texts_longer_than_the_limits_and_repeated_ones_are_told_by_their_shares(tmp_path: Path) -> None:
-    wanted = bootstrap(tmp_path)
+    wanted = small(tmp_path)
     run.bootstrap(wanted)
     rows = [Comparison(f"day {n}? \0", "good " * 99, "bad", 900_000, 2, 0) for n in range(6)] * 2
     sha256 = write_snapshot(tmp_path / "s.jsonl", rows)
