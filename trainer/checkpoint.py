@@ -132,8 +132,14 @@ class _Stage(Keep):
         partial = last.with_suffix(".partial")
         with writing(last, len(data)):
             self._run.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(hashlib.sha256(data).digest() + data)
-            sync(partial)
+            try:
+                partial.write_bytes(hashlib.sha256(data).digest() + data)
+                sync(partial)
+            except OSError:
+                partial.unlink(
+                    missing_ok=True
+                )  # so that it takes no room, and the room told is what there is
+                raise
             if last.exists():
                 last.replace(before)
             partial.replace(last)

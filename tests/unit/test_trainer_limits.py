@@ -79,6 +79,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -
     with no_file_over(4_000), pytest.raises(DiskError, match=r"s\.pt of \d+ bytes"):
         keep.save({"network": network}, 2, 9)
     assert keep.load({"network": network}, step=0) == {"step": 1}
+    assert list((tmp_path / "kept").rglob("*.partial")) == []
 
 
 def test_a_model_for_which_there_is_no_room_is_told(tmp_path: Path) -> None:
