@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.models.llama import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from trainer.config import ModelConfig
-from trainer.errors import DivergenceError, RegistryError
+from trainer.errors import ConfigError, DivergenceError, RegistryError
 from trainer.limits import writing
 
 SPECIAL = ("<pad>", "<prompt>", "<answer>", "<end>")
@@ -123,7 +123,15 @@ def train_tokenizer(texts: list[str], size: int) -> Tokenizer:
 
 
 def build(config: ModelConfig, tokenizer: Tokenizer) -> LanguageModel:
-    """Return a new language model; its weights follow from PyTorch's seed."""
+    """Return a new language model; its weights follow from PyTorch's seed.
+
+    Raises:
+        ConfigError: its width is not a multiple of twice its heads, which rotary positions need.
+    """
+    if config.width % (2 * config.heads):
+        raise ConfigError(
+            f"model.width is {config.width}: it must be a multiple of {2 * config.heads}, 2 a head"
+        )
     network = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=tokenizer.get_vocab_size(),

@@ -15,6 +15,9 @@ from trainer.errors import SnapshotError
 ONE_PPM = 1_000_000
 """A confidence of 1 in parts per million."""
 
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character: JSON can say it, but no text has it and no tokenizer takes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -145,9 +148,9 @@ _MOST = {"confidence_ppm": ONE_PPM}
 def _parse(line: str, where: str) -> Comparison:
     """Parse one line strictly: every field once, of its type and in its range."""
     try:
-        record: Any = json.loads(line)
+        record: Any = json.loads(line, object_pairs_hook=_once)
     except ValueError as error:
-        raise SnapshotError(f"{where} is not JSON: {line[:80]!r}") from error
+        raise SnapshotError(f"{where} is not JSON ({error}): {line[:80]!r}") from error
     names = {entry.name for entry in fields(Comparison)}
     if not isinstance(record, dict) or set(record) != names:
         raise SnapshotError(f"{where} must have exactly the fields {', '.join(sorted(names))}: {line[:80]!r}")
@@ -158,13 +161,20 @@ def _parse(line: str, where: str) -> Comparison:
     return Comparison(**record)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's fields; one that stands there twice would hide the other."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a field stands there twice")
+    return dict(pairs)
+
+
 def _check(value: object, name: str, kind: type, where: str) -> None:
     """Check one value of one line."""
     if type(value) is not kind:
         raise SnapshotError(f"{where}: {name} must be of type {kind.__name__}, not {value!r}")
     if isinstance(value, str) and not value.strip():
         raise SnapshotError(f"{where}: {name} is empty: {value!r}")
-    if isinstance(value, str) and (half := re.search("[\ud800-\udfff]", value)):
+    if isinstance(value, str) and (half := HALF.search(value)):
         raise SnapshotError(
             f"{where}: {name} is no text: it has half a character, {half[0]!r}, at {half.start()}"
         )

@@ -208,6 +208,13 @@ def test_texts_longer_than_the_limits_and_repeated_ones_are_told_by_their_shares
     assert json.loads((tmp_path / "models" / "p" / "entry.json").read_text())["metrics"] == made.metrics
 
 
+@pytest.mark.parametrize(("width", "heads"), [(10, 4), (6, 2), (9, 3)])
+def test_a_shape_that_no_model_can_have_is_told(width: int, heads: int) -> None:
+    shape = replace(SHAPE, width=width, heads=heads)
+    with pytest.raises(ConfigError, match=rf"model\.width is {width}: it must be a multiple of {2 * heads}"):
+        pretrain.train(PretrainConfig(), shape, corpus.documents(0, 9), 0, silent)
+
+
 def test_a_block_longer_than_the_text_is_told() -> None:
     with pytest.raises(ConfigError, match=r"pretrain\.block is 9999, but the text has \d+ tokens"):
         pretrain.train(PretrainConfig(block=9999), SHAPE, corpus.documents(0, 9), 0, silent)

@@ -87,7 +87,15 @@ def test_a_malformed_line_is_named_with_its_value(
 
 
 @pytest.mark.parametrize(
-    "line", ["", "{", "[1]", '"text"', json.dumps({k: v for k, v in ROW.items() if k != "epoch"})]
+    "line",
+    [
+        "",
+        "{",
+        "[1]",
+        json.dumps(ROW)[:-1] + ', "epoch": 3}',
+        '"text"',
+        json.dumps({k: v for k, v in ROW.items() if k != "epoch"}),
+    ],
 )
 def test_a_line_that_is_no_comparison_is_named(tmp_path: Path, line: str) -> None:
     path, sha256 = snapshot(tmp_path, json.dumps(ROW), line, json.dumps(ROW))
