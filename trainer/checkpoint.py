@@ -136,9 +136,7 @@ class _Stage(Keep):
                 partial.write_bytes(hashlib.sha256(data).digest() + data)
                 sync(partial)
             except OSError:
-                partial.unlink(
-                    missing_ok=True
-                )  # so that it takes no room, and the room told is what there is
+                partial.unlink(missing_ok=True)  # the room that is told is what there is without it
                 raise
             if last.exists():
                 last.replace(before)
@@ -152,7 +150,8 @@ class _Stage(Keep):
             return None
         data = file.read_bytes()
         if hashlib.sha256(data[32:]).digest() != data[:32]:
-            self._run.say(self._name, 0, 0, f"{file} is damaged and not used: training goes on from earlier")
+            file.unlink()
+            self._run.say(self._name, 0, 0, f"{file} is damaged and removed: training goes on from earlier")
             return None
         try:
             found: dict[str, Any] = torch.load(io.BytesIO(data[32:]), weights_only=True)

@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+\Z"), list("-+0123456789")
 )
 
 
@@ -59,7 +59,7 @@ def _parsed(setting: str) -> object:
         raise ConfigError(f"--set {setting}: say which value, such as ppo.steps=10")
     try:
         value = _yaml(text)
-    except yaml.YAMLError as error:
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: of what looks like a date and is none
         raise ConfigError(f"--set {setting}: {text!r} is not YAML") from error
     for part in reversed(name.split(".")):
         value = {part: value}

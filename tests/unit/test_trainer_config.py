@@ -89,6 +89,7 @@ def test_what_is_set_by_flags_comes_after_the_file_and_the_last_one_wins(tmp_pat
     assert read_config(None, ["ppo={steps: 7}"]).ppo.steps == 7
     assert read_config(None, ["reward.split_salt=a=b"]).reward.split_salt == "a=b"
     assert read_config(None, ["ppo.learning_rate=5E-4"]).ppo.learning_rate == 5e-4
+    assert read_config(None, ["reward.split_salt=1e5x"]).reward.split_salt == "1e5x"
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,7 @@ def test_what_is_set_by_flags_comes_after_the_file_and_the_last_one_wins(tmp_pat
     [
         ("ppo.steps", "--set ppo.steps: say which value, such as ppo.steps=10"),
         ("ppo.steps=[", "--set ppo.steps=[: '[' is not YAML"),
+        ("reward.split_salt=2020-13-01", "--set reward.split_salt=2020-13-01: '2020-13-01' is not YAML"),
         ("ppo.steps=", "ppo.steps must be of type int, not None"),
         ("ppo.steps=ten", "ppo.steps must be of type int, not 'ten'"),
         ("ppo.steps.more=1", "ppo.steps must be of type int, not {'more': 1}"),
