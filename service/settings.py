@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """How often a training job is tried before an operator has to look."""
     trainer_config: Path | None = None
-    """JSON file with settings for the trainer."""
+    """YAML or JSON file with settings for the trainer; `python -m trainer config` prints one."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Leave out of URLs what may be a key or a password: a log may show the settings."""

@@ -32,7 +32,9 @@ OUTSIDE = frozenset({
     "service", "trainer", "time", "datetime", "random", "secrets", "os", "socket", "subprocess", "pathlib", "logging",
 })  # fmt: skip
 """What a pure file has no use for: networks, databases, settings, clocks, chance, files."""
-TORCH_FREE = ("preferences", "registry", "rating", "corpus", "gold", "config", "errors")
+TORCH_FREE = (
+    "preferences", "registry", "rating", "corpus", "gold", "config", "overrides", "errors", "limits", "progress",
+)  # fmt: skip
 """What service may import of trainer."""
 SQL = re.compile(r"chain/ledger/|service/ledger/|service/migrations/|service/database\.py")
 COMMITS = re.compile(
@@ -45,6 +47,7 @@ BROAD = {
     "chain/watch.py": "a bundle that makes the recomputation crash is an alarm; it must not end the watch",
     "service/intake.py": "what one ranking of a batch leads to is told to its sender, and costs the others nothing",
     "service/jobs.py": "a job that fails is recorded, and the clock goes on",
+    "trainer/limits.py": "safetensors and tokenizers raise exceptions of their own where a disk is full",
     "trainer/model.py": "the tokenizers package raises plain Exception",
 }
 """Files that may catch Exception, and why."""

@@ -1,4 +1,4 @@
-"""The trainer's commands: `python -m trainer bootstrap | retrain | answer | simulate`, safe to kill at any time."""
+"""The trainer's commands, `python -m trainer bootstrap | retrain | answer | …`, safe to kill at any time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.config import VARIANTS, read_config
 from trainer.errors import TrainerError
+from trainer.overrides import VARIANTS, described, read_config
 from trainer.progress import emit, to_stdout
 from trainer.registry import Registry
 
 if TYPE_CHECKING:
+    from trainer.config import Config
     from trainer.run import Run
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names no public type
@@ -34,10 +35,12 @@ Trains Haptic's language models from people's comparisons.
   python -m trainer answer    --registry models --model policy-1 --prompts prompts.jsonl --out answers.jsonl \\
                               --samples 4 --seed 1
   python -m trainer simulate  --registry models --models sft-0 --out snapshot.jsonl    (simulated judges)
+  python -m trainer config    --set ppo.steps=10    (all settings with what they mean, as YAML for --config)
 
 Stdout has one JSON object per line: {"stage", "step", "of", "metrics"} while it works, {"stage": "done", ...} at
-the end; logs go to stderr. Results appear complete or not at all, and the same command again returns the same
-result. Exit status: 0 done, 1 refused (the reason is on stderr), 2 wrong usage, 75 the parent process died.
+the end; logs go to stderr. Results appear complete or not at all. Killed, the same command again goes
+on where it was and ends in the same result; done, it returns that. Exit status: 0 done, 1 refused (the reason is on
+stderr), 2 wrong usage, 75 the parent process died.
 """
 SNAPSHOT = """\
 A snapshot is a file of JSON lines {"prompt", "chosen", "rejected", "confidence_ppm": 500000..1000000,
@@ -54,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
     warnings.simplefilter("ignore")
     try:
-        emit({"stage": "done", **options.command(options)})
+        done = options.command(options)
+        if done is not None:
+            emit({"stage": "done", **done})
     except TrainerError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
@@ -85,7 +90,7 @@ def _answer(options: argparse.Namespace) -> dict[str, object]:
     from trainer import answer, model, run
 
     prompts = answer.read_prompts(options.prompts)
-    run.prepare(read_config(options.config))
+    run.prepare(_config(options))
     language = model.load(Registry(options.registry).path(options.model) / "model")
     texts = answer.answer(
         language, prompts, samples=options.samples, temperature=options.temperature, seed=options.seed
@@ -98,7 +103,7 @@ def _compare(options: argparse.Namespace) -> dict[str, object]:
     from trainer import compare
 
     rows = compare.compare(
-        Registry(options.registry), read_config(options.config), options.variants,
+        Registry(options.registry), _config(options), options.variants,
         parent=options.parent, snapshot=options.snapshot, sha256=options.sha256,
         seed=options.seed, out=options.out, report=to_stdout,
     )  # fmt: skip
@@ -109,11 +114,19 @@ def _compare(options: argparse.Namespace) -> dict[str, object]:
 def _simulate(options: argparse.Namespace) -> dict[str, object]:
     from trainer import model, preferences, run, simulate
 
-    run.prepare(read_config(options.config))
+    run.prepare(_config(options))
     models = [model.load(Registry(options.registry).path(name) / "model") for name in options.models]
     rows = simulate.comparisons(models, options.count, per_prompt=4, epoch=options.epoch, seed=options.seed)
     sha256 = preferences.write_snapshot(options.out, rows)
     return {"out": str(options.out), "sha256": sha256, "comparisons": len(rows)}
+
+
+def _show(options: argparse.Namespace) -> None:
+    sys.stdout.write(described(_config(options)))
+
+
+def _config(options: argparse.Namespace) -> Config:
+    return read_config(options.config, options.set)
 
 
 def _run(options: argparse.Namespace) -> Run:
@@ -123,7 +136,7 @@ def _run(options: argparse.Namespace) -> Run:
         registry=Registry(options.registry),
         name=options.name,
         seed=options.seed,
-        config=read_config(options.config),
+        config=_config(options),
         created_at=int(time.time()) if options.created_at is None else options.created_at,
         report=to_stdout,
     )
@@ -148,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_answer(commands)
     _add_compare(commands)
     _add_simulate(commands)
+    _add_config(commands)
     return parser
 
 
@@ -224,10 +238,25 @@ def _add_simulate(commands: Commands) -> None:
     _add_common(command)
 
 
+def _add_config(commands: Commands) -> None:
+    words = "print all settings as YAML, what each is for above it"
+    command = commands.add_parser("config", help=words, description=words)
+    command.set_defaults(command=_show, exit_with_parent=False)
+    _add_settings(command)
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, help="YAML or JSON file of overrides; `config` prints one")
+    command.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="SETTING=VALUE",
+        help="overrides, such as ppo.steps=10 reward.members=3; they come after --config",
+    )  # fmt: skip
+
+
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--registry", required=True, type=Path, help="folder of the models")
     command.add_argument("--seed", type=int, default=0, help="of all randomness (default 0)")
-    command.add_argument("--config", type=Path, help='JSON file of overrides, such as {"ppo": {"steps": 10}}')
+    _add_settings(command)
     command.add_argument(
         "--exit-with-parent", action="store_true", help="exit with status 75 when stdin ends (give it a pipe)"
     )

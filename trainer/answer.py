@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainer.errors import PromptFileError
 from trainer.model import LanguageModel
+from trainer.preferences import HALF
 from trainer.sampler import sample
 from trainer.sequences import decode, encode_prompt
 
@@ -75,6 +76,8 @@ def _prompt(line: str, where: str) -> str:
     prompt = record.get("prompt") if isinstance(record, dict) else None
     if not isinstance(prompt, str) or not prompt.strip():
         raise PromptFileError(f'{where} must be {{"prompt": text}}: {line[:80]!r}')
+    if half := HALF.search(prompt):
+        raise PromptFileError(f"{where} has half a character, {half[0]!r}, at {half.start()}: {line[:80]!r}")
     return prompt
 
 

@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import Any
 
 from trainer import model, reward, run
-from trainer.config import Config, RewardConfig, best_of, variant
+from trainer.config import Config, RewardConfig
 from trainer.evaluate import Models, evaluate
 from trainer.method import Given, Outcome
+from trainer.overrides import best_of, variant
 from trainer.preferences import Comparison, prompts_of, read_snapshot, split
 from trainer.progress import Progress, Report
 from trainer.registry import Registry, code_version, file_sha256
@@ -76,7 +77,7 @@ def compare(
     Args:
         registry: where the parent is; nothing is added to it.
         config: what the variants override.
-        variants: of `config.VARIANTS`, or `best-of-N`.
+        variants: of `overrides.VARIANTS`, or `best-of-N`.
         parent: entry of kind sft that all start from, and are measured against.
         snapshot: comparisons, as `preferences.read_snapshot` reads them.
         sha256: hex hash of the snapshot's bytes.

@@ -1,17 +1,9 @@
-"""Every setting of every stage, each with what it means; a JSON file overrides any of them."""
+"""Every setting of every stage, each with what it means; `overrides.py` changes any of them."""
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
-from types import MappingProxyType
-from typing import Literal, TypeVar, get_args
-
-from trainer.errors import ConfigError
+from dataclasses import dataclass, field
+from typing import Literal
 
 KlControl = Literal["fixed", "adaptive"]
 """How the weight of the KL penalty is chosen."""
@@ -198,7 +190,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All stages together: what `--config FILE` overrides, and what a registry entry records."""
+    """All stages together: what `--config` and `--set` override, and what a registry entry records."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """Shape of the model; of a bootstrap only, later models keep their parent's."""
@@ -221,101 +213,5 @@ class Config:
     threads: int = 1
     """Threads of PyTorch, part of the configuration since a sum's last bits depend on them. One is right for the tiny
     model: two threads on two cores that others use wait for each other, which was measured thirty times slower."""
-
-
-def read_config(path: Path | None) -> Config:
-    """Return the defaults with the overrides of a JSON file such as {"ppo": {"steps": 10}}.
-
-    Raises:
-        ConfigError: the file cannot be read, or names a setting or a type that does not exist.
-    """
-    if path is None:
-        return Config()
-    try:
-        overrides = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
-    return override(Config(), overrides)
-
-
-_Section = TypeVar("_Section")
-
-
-def override(base: _Section, overrides: object, where: str = "") -> _Section:
-    """Return a dataclass with some fields replaced, section by section; `where` names the section in errors."""
-    if not isinstance(overrides, Mapping):
-        raise ConfigError(f"{where or 'the configuration'} must be a JSON object, not {overrides!r}")
-    known = {entry.name: getattr(base, entry.name) for entry in fields(base)}  # type: ignore[arg-type]
-    changed = {}
-    for name, value in overrides.items():
-        path = f"{where}.{name}" if where else name
-        if name not in known:
-            raise ConfigError(f"there is no setting {path}; known are {', '.join(known)}")
-        changed[name] = (
-            override(known[name], value, path)
-            if is_dataclass(known[name])
-            else _value(known[name], value, path)
-        )
-    return replace(base, **changed)  # type: ignore[type-var]
-
-
-def _value(default: object, value: object, path: str) -> object:
-    """Check a value against the type of its default and the range of its setting."""
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not type(default):
-        raise ConfigError(f"{path} must be of type {type(default).__name__}, not {value!r}")
-    low, high = _RANGES.get(path, (1, math.inf) if isinstance(value, int) else (0.0, math.inf))
-    if isinstance(value, int | float) and not low <= value <= high:
-        raise ConfigError(f"{path} must be between {low} and {high}, not {value}")
-    if isinstance(value, str) and path in _CHOICES and value not in _CHOICES[path]:
-        raise ConfigError(f"{path} must be one of {', '.join(_CHOICES[path])}, not {value!r}")
-    return value
-
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "model.vocabulary": (300, math.inf),
-    "reward.held_out": (0.01, 0.9),
-    "ppo.unfinished_reward": (-math.inf, math.inf),
-    "ppo.temperature": (0.01, 10.0),
-    "ppo.frozen_layers": (0, math.inf),
-    "raft.temperature": (0.01, 10.0),
-    "evaluate.temperature": (0.01, 10.0),
-}
-"""Ranges of settings that are not simply positive."""
-_CHOICES = {
-    "method": get_args(Method),
-    "ppo.kl_control": get_args(KlControl),
-    "ppo.kl_anchor": get_args(KlAnchor),
-}
-"""Settings that are one of a few words."""
-
-
-VARIANTS: Mapping[str, Mapping[str, object]] = MappingProxyType(
-    {
-        "ppo": {},
-        "ppo-adaptive": {"ppo": {"kl_control": "adaptive"}},
-        "ppo-ptx": {"ppo": {"ptx_coefficient": 0.1}},
-        "ppo-pessimistic": {"reward": {"members": 3, "pessimism": 1.0}},
-        "ppo-no-kl-guarded": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 10.0}},
-        "ppo-no-kl": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 1e9, "steps": 120}},
-        "dpo": {"method": "dpo"},
-        "raft": {"method": "raft"},
-    }
-)
-"""What a comparison of methods can name: overrides by the variant's name. `best-of-N` is one too, for any N."""
-
-
-def best_of(name: str) -> int:
-    """Return N of the variant `best-of-N`; 1 for every other."""
-    found = re.fullmatch(r"best-of-([1-9][0-9]{0,3})", name)
-    return int(found[1]) if found else 1
-
-
-def variant(name: str, base: Config) -> Config:
-    """Return the configuration of a variant; ConfigError where there is none of that name."""
-    if best_of(name) > 1:
-        return base
-    if name not in VARIANTS:
-        raise ConfigError(f"there is no variant {name!r}; known are {', '.join(VARIANTS)} and best-of-N")
-    return override(base, VARIANTS[name])
+    checkpoint_s: float = 30.0
+    """Least seconds between two checkpoints; at 0 there is one after each step. The result is the same."""

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from trainer import losses
+from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import DpoConfig
 from trainer.method import Given, Outcome
 from trainer.model import LanguageModel, clone
-from trainer.optimise import Stepper
+from trainer.optimise import Stepper, batches
 from trainer.preferences import Comparison
 from trainer.progress import Progress, Report
 from trainer.sequences import Batch, answer_logits, encode_answer, encode_prompt, pad
@@ -23,7 +24,7 @@ LOG_EVERY = 20
 """Steps between two progress lines."""
 
 
-def train(config: DpoConfig, given: Given, seed: int, report: Report) -> Outcome:
+def train(config: DpoConfig, given: Given, seed: int, report: Report, keep: Keep = NOTHING) -> Outcome:
     """Raise what people chose above what they rejected, relative to the parent.
 
     Raises:
@@ -32,17 +33,18 @@ def train(config: DpoConfig, given: Given, seed: int, report: Report) -> Outcome
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     policy, rows = clone(given.parent), given.comparisons
-    steps = config.epochs * -(-len(rows) // config.batch)
-    stepper = Stepper(policy.network.parameters(), config.learning_rate, steps)
-    done, metrics = 0, {"loss": 0.0, "accuracy": 0.0, "margin": 0.0}
-    for _ in range(config.epochs):
-        for drawn in torch.split(torch.randperm(len(rows), generator=generator), config.batch):
-            loss, metrics = _loss(config, policy, given.parent, [rows[row] for row in drawn.tolist()])
-            stepper.step(loss)
-            done += 1
-            if done % LOG_EVERY == 0 or done == steps:
-                report(Progress("dpo", done, steps, metrics))
-    return Outcome(policy, metrics | {"steps": float(done)})
+    order = batches(len(rows), config.batch, config.epochs, generator)
+    stepper = Stepper(policy.network.parameters(), config.learning_rate, len(order))
+    parts: Parts = {"policy": policy.network, "stepper": stepper}
+    begun = keep.load(parts, step=0, metrics={"loss": 0.0, "accuracy": 0.0, "margin": 0.0})
+    metrics, done = begun["metrics"], begun["step"]
+    for step, drawn in enumerate(order[done:], start=done + 1):
+        loss, metrics = _loss(config, policy, given.parent, [rows[row] for row in drawn])
+        stepper.step(loss)
+        keep.save(parts, step, len(order), metrics=metrics)
+        if step % LOG_EVERY == 0 or step == len(order):
+            report(Progress("dpo", step, len(order), metrics))
+    return Outcome(policy, metrics | {"steps": float(len(order))})
 
 
 def _loss(

@@ -5,6 +5,9 @@ TrainerError
 ├── SnapshotError     a snapshot file that is not what its hash or its format says
 ├── PromptFileError   a prompts file that cannot be read
 ├── RegistryError     an entry that is missing, damaged, or in the way
+├── CheckpointError   a checkpoint that is not of this run
+├── DiskError         a file for which there is no room
+├── OutOfMemoryError  a stage that needs more memory than there is
 ├── RatingError       results from which no finite rating follows
 ├── ParityError       the sampler and the training pass disagree about log-probabilities
 └── DivergenceError   a loss that is no longer a finite number
@@ -31,6 +34,18 @@ class PromptFileError(TrainerError):
 
 class RegistryError(TrainerError):
     """An entry of the registry that is missing, damaged, or stands in the way."""
+
+
+class CheckpointError(TrainerError):
+    """A checkpoint that is not of this run; the message names the file."""
+
+
+class DiskError(TrainerError):
+    """A file that cannot be written; the message names it, its size and the room there is."""
+
+
+class OutOfMemoryError(TrainerError):
+    """A stage that needs more memory than there is; the message names the settings to lower."""
 
 
 class RatingError(TrainerError):

@@ -1,7 +1,7 @@
 """What every method of improving a policy is given, and what it gives back.
 
-A method is a file with `train(config, given, seed, report) -> Outcome`, its settings in `config.py`, its losses in
-`losses.py`; `run.improve` names them all.
+A method is a file with `train(config, given, seed, report, keep) -> Outcome`, its settings in `config.py`, its losses
+in `losses.py`; `run.improve` names them all.
 """
 
 from __future__ import annotations

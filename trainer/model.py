@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers.models.llama import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from trainer.config import ModelConfig
-from trainer.errors import RegistryError
+from trainer.errors import ConfigError, DivergenceError, RegistryError
+from trainer.limits import writing
 
 SPECIAL = ("<pad>", "<prompt>", "<answer>", "<end>")
 PAD, PROMPT, ANSWER, END = range(4)
@@ -122,7 +123,15 @@ def train_tokenizer(texts: list[str], size: int) -> Tokenizer:
 
 
 def build(config: ModelConfig, tokenizer: Tokenizer) -> LanguageModel:
-    """Return a new language model; its weights follow from PyTorch's seed."""
+    """Return a new language model; its weights follow from PyTorch's seed.
+
+    Raises:
+        ConfigError: its width is not a multiple of twice its heads, which rotary positions need.
+    """
+    if config.width % (2 * config.heads):
+        raise ConfigError(
+            f"model.width is {config.width}: it must be a multiple of {2 * config.heads}, 2 a head"
+        )
     network = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=tokenizer.get_vocab_size(),
@@ -152,11 +161,17 @@ def clone(language: LanguageModel) -> LanguageModel:
 
 
 def save(language: LanguageModel, folder: Path) -> None:
-    """Write a language model so that `load`, or transformers' own `from_pretrained`, can read it."""
-    folder.mkdir(parents=True)
-    language.network.save_pretrained(folder)
-    language.tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "limits.json").write_text(json.dumps(asdict(language.limits)) + "\n", encoding="utf-8")
+    """Write a language model so that `load`, or transformers' own `from_pretrained`, can read it.
+
+    Raises:
+        DivergenceError: a weight is no number.
+        DiskError: a file cannot be written.
+    """
+    with writing(folder, _size(language.network)):
+        folder.mkdir(parents=True)
+        language.network.save_pretrained(folder)
+        language.tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "limits.json").write_text(json.dumps(asdict(language.limits)) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> LanguageModel:
@@ -180,14 +195,23 @@ def load(folder: Path) -> LanguageModel:
 
 def save_judge(judge: Judge, folder: Path) -> None:
     """Write a reward model's weights, each member's in a folder; the shape is the language model's it was made from."""
-    for number, member in enumerate(judge.scorers):
-        place = folder / str(number)
-        place.mkdir(parents=True)
-        weights = {name: tensor.contiguous() for name, tensor in member.state_dict().items()}
-        save_file(weights, place / "model.safetensors")
     pessimism = judge.pessimism if isinstance(judge, Ensemble) else 0.0
     about = {"members": len(judge.scorers), "pessimism": pessimism}
-    (folder / "judge.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
+    with writing(folder, _size(judge)):
+        for number, member in enumerate(judge.scorers):
+            place = folder / str(number)
+            place.mkdir(parents=True)
+            weights = {name: tensor.contiguous() for name, tensor in member.state_dict().items()}
+            save_file(weights, place / "model.safetensors")
+        (folder / "judge.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
+
+
+def _size(network: nn.Module) -> int:
+    """Return the bytes of a network's weights, all of which must be numbers to be worth keeping."""
+    for name, weights in network.named_parameters():
+        if not weights.isfinite().all():
+            raise DivergenceError(f"the weights {name} are no numbers: lower the learning rate of this stage")
+    return sum(weights.nbytes for weights in network.parameters())
 
 
 def load_judge(folder: Path, language: LanguageModel) -> Judge:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,20 +32,41 @@ class Stepper:
         """Take one step down a scalar loss.
 
         Raises:
-            DivergenceError: the loss is no longer a number; nothing has been changed.
+            DivergenceError: the loss or its gradient is no longer a number; no weight has been changed.
         """
         finite(loss)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        finite(torch.nn.utils.clip_grad_norm_(self._parameters, 1.0), "norm of the gradient")
         self._optimizer.step()
         self._schedule.step()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next step follows from, beside the weights."""
+        return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
 
-def finite(loss: Tensor) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._optimizer.load_state_dict(state_dict["optimizer"])
+        self._schedule.load_state_dict(state_dict["schedule"])
+
+
+def batches(rows: int, batch: int, epochs: int, generator: torch.Generator) -> list[list[int]]:
+    """Return the rows of every step of several passes, each in an order of its own.
+
+    All are drawn at the beginning, so that a step's number alone says where a run goes on.
+    """
+    return [
+        drawn.tolist()
+        for _ in range(epochs)
+        for drawn in torch.split(torch.randperm(rows, generator=generator), batch)
+    ]
+
+
+def finite(value: Tensor, what: str = "loss") -> None:
     """Refuse a loss that is no number, before it spoils the weights."""
-    if not torch.isfinite(loss):
-        raise DivergenceError(f"the loss became {loss.item()}: lower the learning rate of this stage")
+    if not torch.isfinite(value):
+        raise DivergenceError(f"the {what} became {value.item()}: lower the learning rate of this stage")
 
 
 def _share(step: int, steps: int) -> float:

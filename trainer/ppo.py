@@ -8,14 +8,13 @@ policy learns to please the reward model instead of people.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
 
 from trainer import losses, pretrain
+from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import PpoConfig
 from trainer.errors import ConfigError, ParityError
 from trainer.method import Given, Outcome, freeze
@@ -59,8 +58,13 @@ class Learner:
     optimizer: torch.optim.Optimizer
     """Of both."""
 
+    @property
+    def parts(self) -> Parts:
+        """Return all of it, as a checkpoint keeps it."""
+        return {"policy": self.policy.network, "critic": self.critic, "optimizer": self.optimizer}
 
-def train(config: PpoConfig, given: Given, seed: int, report: Report) -> Outcome:
+
+def train(config: PpoConfig, given: Given, seed: int, report: Report, keep: Keep = NOTHING) -> Outcome:
     """Improve a copy of the parent on the reward, held back by a KL penalty and within a KL budget.
 
     The policy returned is the last whose rollout was within the budget; the parent, where none was.
@@ -74,12 +78,16 @@ def train(config: PpoConfig, given: Given, seed: int, report: Report) -> Outcome
     generator = torch.Generator().manual_seed(seed)
     learner = _learner(config, given)
     text = _text(config, given)
-    pending = _shuffled([encode_prompt(given.parent, prompt) for prompt in given.prompts], generator)
-    outcome = Outcome(clone(given.parent), {"steps": 0.0, "stopped_by_kl": 0.0})
-    coefficient = config.kl_coefficient
-    for step in range(config.steps + 1):
+    encoded = [encode_prompt(given.parent, prompt) for prompt in given.prompts]
+    best, measured = clone(given.parent), {"steps": 0.0, "stopped_by_kl": 0.0}
+    parts: Parts = {**learner.parts, "best": best.network, "generator": generator}
+    begun = keep.load(parts, step=0, pending=[], coefficient=config.kl_coefficient, measured=measured)
+    pending, coefficient = begun["pending"], begun["coefficient"]
+    outcome = Outcome(best, begun["measured"])
+    for step in range(begun["step"], config.steps + 1):
         # 1. Let the policy answer, and have the reward model, the anchor and the critic look at the answers.
-        rollout = _rollout(config, given, learner, list(islice(pending, config.episodes)), generator)
+        drawn, pending = _draw(pending, len(encoded), config.episodes, generator)
+        rollout = _rollout(config, given, learner, [encoded[row] for row in drawn], generator)
         # 2. Stop at the KL budget with the last policy that was within; the last round only measures.
         if rollout.metrics["kl"] > config.kl_budget:
             return Outcome(outcome.policy, outcome.metrics | {"stopped_by_kl": 1.0})
@@ -92,9 +100,13 @@ def train(config: PpoConfig, given: Given, seed: int, report: Report) -> Outcome
         _decay(config, learner, step)
         changes = _update(config, learner, rollout, text, coefficient, generator)
         metrics = {**rollout.metrics, **changes, "kl_coefficient": coefficient}
-        report(Progress("ppo", step + 1, config.steps, metrics))
         # 4. Steer the KL coefficient.
         coefficient = _steer(config, coefficient, rollout.metrics["kl_anchor"])
+        keep.save(
+            {**parts, "best": outcome.policy.network}, step + 1, config.steps,
+            pending=pending, coefficient=coefficient, measured=outcome.metrics,
+        )  # fmt: skip
+        report(Progress("ppo", step + 1, config.steps, metrics))
     return outcome
 
 
@@ -124,11 +136,11 @@ def _text(config: PpoConfig, given: Given) -> Tensor | None:
     return text
 
 
-def _shuffled(prompts: list[list[int]], generator: torch.Generator) -> Iterator[list[int]]:
-    """Yield prompts for ever, in a new order each time round."""
-    while True:
-        for row in torch.randperm(len(prompts), generator=generator).tolist():
-            yield prompts[row]
+def _draw(pending: list[int], of: int, count: int, generator: torch.Generator) -> tuple[list[int], list[int]]:
+    """Return the next `count` of `of` rows, which come for ever in a new order each time round, and what is pending."""
+    while len(pending) < count:
+        pending = pending + torch.randperm(of, generator=generator).tolist()
+    return pending[:count], pending[count:]
 
 
 @torch.no_grad()
@@ -214,7 +226,7 @@ def _minibatch(
     learner.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     for group in learner.optimizer.param_groups:  # policy and critic share no weights: a norm for each
-        torch.nn.utils.clip_grad_norm_(group["params"], config.gradient_norm)
+        finite(torch.nn.utils.clip_grad_norm_(group["params"], config.gradient_norm), "norm of the gradient")
     learner.optimizer.step()
     step_kl = losses.masked_mean(losses.kl_k3(old, logprobs.detach()), mask)
     return torch.stack([policy_loss.detach(), value_loss.detach(), clipped, step_kl, text_loss.detach()])

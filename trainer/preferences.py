@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,6 +14,9 @@ from trainer.errors import SnapshotError
 
 ONE_PPM = 1_000_000
 """A confidence of 1 in parts per million."""
+
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character: JSON can say it, but no text has it and no tokenizer takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def split(comparisons: Iterable[Comparison], *, held_out: float, salt: str) -> S
         salt: another salt gives another split.
 
     Raises:
-        SnapshotError: there is only one prompt, so nothing could be measured.
+        SnapshotError: there is only one prompt, so nothing could be measured; or all to learn from are a coin's.
     """
     rows = list(comparisons)
     order = sorted({row.prompt for row in rows}, key=lambda prompt: _draw(prompt, salt))
@@ -97,10 +101,25 @@ def split(comparisons: Iterable[Comparison], *, held_out: float, salt: str) -> S
         raise SnapshotError(f"{len(order)} different prompts cannot be split: at least 2 are needed")
     below = sum(_draw(prompt, salt) < held_out for prompt in order)
     kept = set(order[: min(max(below, 1), len(order) - 1)])
-    return Split(
+    sides = Split(
         train=[row for row in rows if row.prompt not in kept],
         held_out=[row for row in rows if row.prompt in kept],
     )
+    if not any(row.weight for row in sides.train):
+        raise SnapshotError(
+            f"all {len(sides.train)} comparisons to learn from have confidence_ppm {ONE_PPM // 2}, a coin's: nothing "
+            f"follows from them, so wait until people agree on some"
+        )
+    return sides
+
+
+def repeated(comparisons: Sequence[Comparison]) -> float:
+    """Return the share of comparisons that are the same as an earlier one in all fields.
+
+    They are counted like any other, as two tasks may ask the same and be judged alike: each is a label of its own, and
+    by its prompt it is on the same side of a split.
+    """
+    return (len(comparisons) - len(set(comparisons))) / max(len(comparisons), 1)
 
 
 def prompts_of(comparisons: Sequence[Comparison]) -> list[str]:
@@ -129,9 +148,9 @@ _MOST = {"confidence_ppm": ONE_PPM}
 def _parse(line: str, where: str) -> Comparison:
     """Parse one line strictly: every field once, of its type and in its range."""
     try:
-        record: Any = json.loads(line)
+        record: Any = json.loads(line, object_pairs_hook=_once)
     except ValueError as error:
-        raise SnapshotError(f"{where} is not JSON: {line[:80]!r}") from error
+        raise SnapshotError(f"{where} is not JSON ({error}): {line[:80]!r}") from error
     names = {entry.name for entry in fields(Comparison)}
     if not isinstance(record, dict) or set(record) != names:
         raise SnapshotError(f"{where} must have exactly the fields {', '.join(sorted(names))}: {line[:80]!r}")
@@ -142,12 +161,23 @@ def _parse(line: str, where: str) -> Comparison:
     return Comparison(**record)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's fields; one that stands there twice would hide the other."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a field stands there twice")
+    return dict(pairs)
+
+
 def _check(value: object, name: str, kind: type, where: str) -> None:
     """Check one value of one line."""
     if type(value) is not kind:
         raise SnapshotError(f"{where}: {name} must be of type {kind.__name__}, not {value!r}")
     if isinstance(value, str) and not value.strip():
         raise SnapshotError(f"{where}: {name} is empty: {value!r}")
+    if isinstance(value, str) and (half := HALF.search(value)):
+        raise SnapshotError(
+            f"{where}: {name} is no text: it has half a character, {half[0]!r}, at {half.start()}"
+        )
     if isinstance(value, int) and not _LEAST[name] <= value <= _MOST.get(name, value):
         limits = f"at least {_LEAST[name]}" + (f" and at most {_MOST[name]}" if name in _MOST else "")
         raise SnapshotError(f"{where}: {name} must be {limits}, not {value}")

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from trainer import losses
+from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import ModelConfig, PretrainConfig
+from trainer.errors import ConfigError
 from trainer.model import END, LanguageModel, build, train_tokenizer
 from trainer.optimise import Stepper
 from trainer.progress import Progress, Report
@@ -18,21 +20,35 @@ LOG_EVERY = 20
 
 
 def train(
-    config: PretrainConfig, shape: ModelConfig, texts: list[str], seed: int, report: Report
+    config: PretrainConfig,
+    shape: ModelConfig,
+    texts: list[str],
+    seed: int,
+    report: Report,
+    keep: Keep = NOTHING,
 ) -> LanguageModel:
     """Train a tokenizer and a language model on texts and return them.
 
     Raises:
+        ConfigError: the texts are shorter than a block.
         DivergenceError: the loss is no longer a number.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     language = build(shape, train_tokenizer(texts, shape.vocabulary))
     stream = encode(language, texts)
+    if len(stream) <= config.block + 1:
+        raise ConfigError(
+            f"pretrain.block is {config.block}, but the text has {len(stream)} tokens: lower it, or raise "
+            f"pretrain.documents"
+        )
     stepper = Stepper(list(language.network.parameters()), config.learning_rate, config.steps)
-    for step in range(1, config.steps + 1):
+    parts: Parts = {"model": language.network, "stepper": stepper, "generator": generator}
+    done = keep.load(parts, step=0)["step"]
+    for step in range(done + 1, config.steps + 1):
         loss = text_loss(language, blocks(stream, config.batch, config.block, generator))
         stepper.step(loss)
+        keep.save(parts, step, config.steps)
         if step % LOG_EVERY == 0 or step == config.steps:
             report(Progress("pretrain", step, config.steps, {"loss": loss.item()}))
     language.network.train(mode=False)

@@ -19,6 +19,8 @@ class Progress:
     """Steps planned; a stage that stops early ends below it."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What the step measured, by name."""
+    note: str = ""
+    """What a person should know, such as where a killed run went on; a line without one has no such field."""
 
 
 Report = Callable[[Progress], None]
@@ -29,6 +31,8 @@ def to_stdout(progress: Progress) -> None:
     """Print one progress line; numbers keep six digits, as logs need no more."""
     record = asdict(progress)
     record["metrics"] = {name: round(float(value), 6) for name, value in progress.metrics.items()}
+    if not progress.note:
+        del record["note"]
     emit(record)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from trainer import sft
 from trainer.best_of_n import best_of_n
+from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import RaftConfig
 from trainer.method import Given, Outcome
 from trainer.model import clone
@@ -14,7 +15,7 @@ from trainer.reward import score
 from trainer.sequences import encode_prompt
 
 
-def train(config: RaftConfig, given: Given, seed: int, report: Report) -> Outcome:
+def train(config: RaftConfig, given: Given, seed: int, report: Report, keep: Keep = NOTHING) -> Outcome:
     """Fine-tune a copy of the parent on the best of its own answers, again and again.
 
     Raises:
@@ -24,8 +25,10 @@ def train(config: RaftConfig, given: Given, seed: int, report: Report) -> Outcom
     generator = torch.Generator().manual_seed(seed)
     policy = clone(given.parent)
     encoded = [encode_prompt(policy, prompt) for prompt in given.prompts]
-    metrics: dict[str, float] = {}
-    for done in range(1, config.rounds + 1):
+    parts: Parts = {"policy": policy.network, "generator": generator}
+    begun = keep.load(parts, step=0, metrics={})
+    metrics: dict[str, float] = begun["metrics"]
+    for done in range(begun["step"] + 1, config.rounds + 1):
         drawn = torch.randperm(len(encoded), generator=generator)[: config.prompts].tolist()
         prompts = [encoded[row] for row in drawn]
         samples, best = best_of_n(
@@ -47,5 +50,6 @@ def train(config: RaftConfig, given: Given, seed: int, report: Report) -> Outcom
             "reward": drawn_score,
             "reward_kept": score(given.reward, kept).mean().item(),
         }
+        keep.save(parts, done, config.rounds, metrics=metrics)
         report(Progress("raft", done, config.rounds, metrics))
     return Outcome(policy, metrics)

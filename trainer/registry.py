@@ -16,6 +16,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from trainer.errors import RegistryError
+from trainer.limits import writing
 
 Kind = Literal["sft", "policy"]
 """What an entry holds: a supervised model, or one that PPO improved."""
@@ -87,6 +88,10 @@ class Registry:
         """Return the folder of an entry that must exist."""
         return self._root / self.get(name).name
 
+    def checkpoints(self, name: str) -> Path:
+        """Return the folder in which whoever builds `name` may keep what a next try goes on from."""
+        return self._root / f".checkpoints-{self._folder(name).name}"
+
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
         """Lend an empty folder beside the entries, in which to build `name`; a second builder waits.
@@ -113,19 +118,21 @@ class Registry:
 
         Raises:
             RegistryError: the weights differ from the record, or another entry has the name.
+        DiskError: there is no room.
         """
         weights = file_sha256(folder / WEIGHTS)
         if weights != entry.weights_sha256:
             raise RegistryError(f"{entry.name}: weights have sha256 {weights}, not {entry.weights_sha256}")
-        (folder / RECORD).write_text(
-            json.dumps(asdict(entry), indent=1, sort_keys=True) + "\n", encoding="utf-8"
-        )
-        _flush(folder)
+        record = json.dumps(asdict(entry), indent=1, sort_keys=True) + "\n"
+        with writing(folder / RECORD, len(record)):
+            (folder / RECORD).write_text(record, encoding="utf-8")
+            _flush(folder)
         with FileLock(self._root / ".lock"):
             existing = self.find(entry.name)
             if existing is not None:
                 return same(existing, entry)
             folder.rename(self._folder(entry.name))
+            sync(self._root)
         return entry
 
     def _folder(self, name: str) -> Path:
@@ -163,6 +170,15 @@ def code_version() -> str:
     return digest.hexdigest()
 
 
+def sync(path: Path) -> None:
+    """Push a file's content, or a folder's list of names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _read(folder: Path) -> Entry:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -176,8 +192,4 @@ def _read(folder: Path) -> Entry:
 def _flush(folder: Path) -> None:
     """Push every file to the disk, so that a rename that survives a power cut has its content."""
     for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(path)

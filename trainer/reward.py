@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from trainer import losses
+from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import RewardConfig
 from trainer.model import Ensemble, Judge, LanguageModel, Scorer, scorer
-from trainer.optimise import Stepper
+from trainer.optimise import Stepper, batches
 from trainer.preferences import Comparison
 from trainer.progress import Progress, Report
 from trainer.sampler import sample
@@ -37,7 +38,12 @@ class _Pair:
 
 
 def train(
-    config: RewardConfig, sft: LanguageModel, comparisons: Sequence[Comparison], seed: int, report: Report
+    config: RewardConfig,
+    sft: LanguageModel,
+    comparisons: Sequence[Comparison],
+    seed: int,
+    report: Report,
+    keep: Keep = NOTHING,
 ) -> Scorer:
     """Train a scalar head and a copy of the SFT model's trunk on comparisons; scores are not yet normalised.
 
@@ -49,25 +55,33 @@ def train(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = scorer(sft)
-    steps = config.epochs * -(-len(comparisons) // config.batch)
-    stepper = Stepper(model.parameters(), config.learning_rate, steps, config.weight_decay)
     pairs = [_encode(sft, row) for row in comparisons]
-    done = 0
-    for _ in range(config.epochs):
-        for rows in torch.split(torch.randperm(len(pairs), generator=generator), config.batch):
-            loss, accuracy = _loss(model, [pairs[row] for row in rows.tolist()])
-            stepper.step(loss)
-            done += 1
-            if done % LOG_EVERY == 0 or done == steps:
-                report(Progress("reward", done, steps, {"loss": loss.item(), "accuracy": accuracy}))
+    order = batches(len(pairs), config.batch, config.epochs, generator)
+    stepper = Stepper(model.parameters(), config.learning_rate, len(order), config.weight_decay)
+    parts: Parts = {"model": model, "stepper": stepper}
+    done = keep.load(parts, step=0)["step"]
+    for step, rows in enumerate(order[done:], start=done + 1):
+        loss, accuracy = _loss(model, [pairs[row] for row in rows])
+        stepper.step(loss)
+        keep.save(parts, step, len(order))
+        if step % LOG_EVERY == 0 or step == len(order):
+            report(Progress("reward", step, len(order), {"loss": loss.item(), "accuracy": accuracy}))
     return model
 
 
 def judge(
-    config: RewardConfig, sft: LanguageModel, comparisons: Sequence[Comparison], seed: int, report: Report
+    config: RewardConfig,
+    sft: LanguageModel,
+    comparisons: Sequence[Comparison],
+    seed: int,
+    report: Report,
+    keep: Keep = NOTHING,
 ) -> Judge:
     """Train `members` reward models, each from a seed of its own; more than one are asked together."""
-    members = [train(config, sft, comparisons, seed + 7919 * n, report) for n in range(config.members)]
+    members = [
+        train(config, sft, comparisons, seed + 7919 * n, report, keep.part(str(n)))
+        for n in range(config.members)
+    ]
     return members[0] if len(members) == 1 else Ensemble(members, config.pessimism)
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainer import corpus, dpo, model, ppo, pretrain, raft, reward, sft
+from trainer.checkpoint import NOTHING, Checkpoints, Keep
 from trainer.config import Config
 from trainer.errors import RegistryError
 from trainer.evaluate import Models, evaluate
+from trainer.limits import within_memory
 from trainer.method import Given, Outcome
-from trainer.preferences import Comparison, prompts_of, read_snapshot, split
+from trainer.preferences import Comparison, prompts_of, read_snapshot, repeated, split
 from trainer.progress import Report
 from trainer.registry import WEIGHTS, Entry, Kind, Registry, code_version, file_sha256, same
 from trainer.sequences import truncated
@@ -47,19 +52,23 @@ def bootstrap(run: Run) -> Entry:
         texts + [text for item in demonstrations for text in (item.prompt, item.answer)]
     )
     wanted = _wanted(run, "sft", None, data, _settings(run.config, "model", "pretrain", "sft"))
-    with run.registry.staging(run.name) as folder:
-        existing = run.registry.find(run.name)
-        if existing is not None:
-            return same(existing, wanted)
-        base = pretrain.train(run.config.pretrain, run.config.model, texts, run.seed, run.report)
-        tuned = sft.train(run.config.sft, base, demonstrations, run.seed + 1, run.report)
+
+    def make(folder: Path, kept: Checkpoints) -> dict[str, float]:
+        config = run.config
+        with within_memory("pretrain"):
+            keep = kept.stage("pretrain")
+            base = pretrain.train(config.pretrain, config.model, texts, run.seed, run.report, keep)
+        with within_memory("sft"):
+            tuned = sft.train(config.sft, base, demonstrations, run.seed + 1, run.report, kept.stage("sft"))
         model.save(base, folder / "base")
         model.save(tuned, folder / "model")
-        return _finish(run, wanted, {}, folder)
+        return {}
+
+    return _made(run, wanted, make)
 
 
 def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha256: str) -> Entry:
-    """Train a reward model on a snapshot and improve the parent with it by PPO.
+    """Train a reward model on a snapshot and improve the parent with it, by PPO or what the configuration names.
 
     Args:
         run: what to make.
@@ -79,14 +88,14 @@ def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha
     settings = _settings(run.config, "reward", "method", method, "evaluate") | {"reference": reference}
     wanted = _wanted(run, "policy", parent, file_sha256(snapshot), settings)
     folders = {name: run.registry.path(name) / "model" for name in (parent, reference)}
-    with run.registry.staging(run.name) as folder:
-        existing = run.registry.find(run.name)
-        if existing is not None:
-            return same(existing, wanted)
+    text = run.registry.get(reference)
+
+    def make(folder: Path, kept: Checkpoints) -> dict[str, float]:
         loaded = {name: model.load(path) for name, path in folders.items()}  # once, where both are the same
-        texts = pretraining_texts(run.registry.get(reference)) if run.config.ppo.ptx_coefficient else []
-        metrics = _retrain(run, loaded[parent], loaded[reference], comparisons, texts, folder)
-        return _finish(run, wanted, metrics, folder)
+        texts = pretraining_texts(text) if run.config.ppo.ptx_coefficient else []
+        return _retrain(run, loaded[parent], loaded[text.name], comparisons, texts, folder, kept)
+
+    return _made(run, wanted, make)
 
 
 def _retrain(
@@ -96,36 +105,42 @@ def _retrain(
     comparisons: list[Comparison],
     texts: list[str],
     folder: Path,
+    kept: Checkpoints,
 ) -> dict[str, float]:
     """Run the three stages, leave the models in the folder, and return the metrics."""
     config = run.config
     sides = split(comparisons, held_out=config.reward.held_out, salt=config.reward.split_salt)
     prompts = prompts_of(sides.train)
-    judge = reward.judge(config.reward, reference, sides.train, run.seed, run.report)
-    reward.normalise(judge, reference, prompts, config.reward.normalising_samples, run.seed + 1)
+    with within_memory("reward"):
+        keep = kept.stage("reward")
+        judge = reward.judge(config.reward, reference, sides.train, run.seed, run.report, keep)
+        reward.normalise(judge, reference, prompts, config.reward.normalising_samples, run.seed + 1)
     given = Given(parent, reference, judge, prompts, sides.train, texts)
-    outcome = improve(config, given, run.seed + 2, run.report)
-    models = Models(outcome.policy, parent, reference, judge)
-    metrics = evaluate(config.evaluate, models, sides.held_out, prompts, run.seed + 3, run.report)
+    with within_memory(config.method):
+        outcome = improve(config, given, run.seed + 2, run.report, kept.stage(config.method))
+    with within_memory("evaluate"):
+        models = Models(outcome.policy, parent, reference, judge)
+        metrics = evaluate(config.evaluate, models, sides.held_out, prompts, run.seed + 3, run.report)
     model.save(outcome.policy, folder / "model")
     model.save_judge(judge, folder / "reward")
     answers = [text for row in comparisons for text in (row.chosen, row.rejected)]
     return metrics | {
         "comparisons": float(len(comparisons)),
+        "repeated": repeated(comparisons),
         "truncated": truncated(reference, answers),
         **{f"{config.method}_{name}": value for name, value in outcome.metrics.items()},
     }
 
 
-def improve(config: Config, given: Given, seed: int, report: Report) -> Outcome:
+def improve(config: Config, given: Given, seed: int, report: Report, keep: Keep = NOTHING) -> Outcome:
     """Train a policy by the method that the configuration names."""
     match config.method:
         case "ppo":
-            return ppo.train(config.ppo, given, seed, report)
+            return ppo.train(config.ppo, given, seed, report, keep)
         case "dpo":
-            return dpo.train(config.dpo, given, seed, report)
+            return dpo.train(config.dpo, given, seed, report, keep)
         case "raft":
-            return raft.train(config.raft, given, seed, report)
+            return raft.train(config.raft, given, seed, report, keep)
 
 
 def pretraining_texts(reference: Entry) -> list[str]:
@@ -161,10 +176,25 @@ def _wanted(run: Run, kind: Kind, parent: str | None, data: str, settings: Mappi
     )
 
 
-def _finish(run: Run, wanted: Entry, metrics: dict[str, float], folder: Path) -> Entry:
-    """Put the finished folder in place."""
-    values = asdict(wanted) | {"metrics": metrics, "weights_sha256": file_sha256(folder / WEIGHTS)}
-    return run.registry.add(Entry(**values), folder)
+def _made(run: Run, wanted: Entry, make: Callable[[Path, Checkpoints], dict[str, float]]) -> Entry:
+    """Return the wanted entry: the one there is, or else what is made now, on from where a killed run was."""
+    folder = run.registry.checkpoints(run.name)
+    with run.registry.staging(run.name) as staged:
+        found = run.registry.find(run.name)
+        if found is None:
+            kept = Checkpoints(folder, _identity(wanted), run.config.checkpoint_s, run.report)
+            metrics = make(staged, kept)
+            entry = replace(wanted, metrics=metrics, weights_sha256=file_sha256(staged / WEIGHTS))
+            found = run.registry.add(entry, staged)
+        found = same(found, wanted)
+        shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+
+def _identity(wanted: Entry) -> str:
+    """Return a name for all that the run's numbers follow from, PyTorch's version included."""
+    causes = [asdict(replace(wanted, created_at=0)), torch.__version__]
+    return hashlib.sha256(json.dumps(causes, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _first_sft(registry: Registry) -> str:

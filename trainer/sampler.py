@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from trainer.errors import DivergenceError
 from trainer.losses import token_logprobs
 from trainer.model import END, PAD, LanguageModel, positions
 from trainer.sequences import Batch, pad
@@ -46,6 +47,9 @@ def sample(
         temperature: divides the logits.
         generator: source of all randomness.
         first: where given, log-weights [V] added to the first token's logits (-inf forbids a token).
+
+    Raises:
+        DivergenceError: training has spoilt the model.
     """
     start = pad(prompts, [[]] * len(prompts))
     limit = language.limits.answer_tokens
@@ -57,6 +61,8 @@ def sample(
         logits = _next_logits(language, tokens, mask, cache)
         if step == 0 and first is not None:
             logits = logits + first
+        if logits.isnan().any():
+            raise DivergenceError("the model's logits are no numbers: lower the learning rate of this stage")
         token = torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator)
         drawn[rows[unfinished], step] = token[unfinished, 0]
         written[rows[unfinished], step] = 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from trainer import losses
+from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import SftConfig
 from trainer.corpus import Demonstration
 from trainer.model import LanguageModel, clone
@@ -19,7 +20,12 @@ LOG_EVERY = 20
 
 
 def train(
-    config: SftConfig, base: LanguageModel, demonstrations: Sequence[Demonstration], seed: int, report: Report
+    config: SftConfig,
+    base: LanguageModel,
+    demonstrations: Sequence[Demonstration],
+    seed: int,
+    report: Report,
+    keep: Keep = NOTHING,
 ) -> LanguageModel:
     """Return a copy of the base that answers as the demonstrations do.
 
@@ -30,7 +36,7 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     language = clone(base)
     pairs = [(encode_prompt(base, item.prompt), encode_answer(base, item.answer)) for item in demonstrations]
-    fit(language, pairs, config.steps, config.batch, config.learning_rate, generator, report)
+    fit(language, pairs, config.steps, config.batch, config.learning_rate, generator, report, keep)
     return language
 
 
@@ -42,20 +48,24 @@ def fit(
     learning_rate: float,
     generator: torch.Generator,
     report: Report,
+    keep: Keep = NOTHING,
     *,
     stage: str = "sft",
 ) -> float:
     """Teach a model in place to answer as encoded pairs of prompt and answer do, `batch` a step; return the last loss."""
     stepper = Stepper(language.network.parameters(), learning_rate, steps)
     language.network.train()
-    value = 0.0
-    for step in range(1, steps + 1):
+    parts: Parts = {"model": language.network, "stepper": stepper, "generator": generator}
+    begun = keep.load(parts, step=0, loss=0.0)
+    value: float = begun["loss"]
+    for step in range(begun["step"] + 1, steps + 1):
         drawn = torch.randint(0, len(pairs), (batch,), generator=generator).tolist()
         rows = pad([pairs[row][0] for row in drawn], [pairs[row][1] for row in drawn])
         loss = losses.next_token_loss(answer_logits(language, rows), rows.answers, rows.answer_mask)
         stepper.step(loss)
+        value = loss.item()
+        keep.save(parts, step, steps, loss=value)
         if step % LOG_EVERY == 0 or step == steps:
-            value = loss.item()
             report(Progress(stage, step, steps, {"loss": value}))
     language.network.train(mode=False)
     return value

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from trainer.config import read_config
 from trainer.errors import RegistryError
+from trainer.overrides import read_config
 from trainer.preferences import Comparison, write_snapshot
 from trainer.progress import Progress
 from trainer.registry import WEIGHTS, Registry, file_sha256
@@ -26,7 +26,7 @@ TINY = {
     "ppo": {"steps": 2, "episodes": 8, "minibatch": 4},
     "evaluate": {"prompts": 8},
 }
-TORCH_FREE = "errors preferences registry rating corpus gold config progress".split()  # noqa: SIM905
+TORCH_FREE = "errors preferences registry rating corpus gold config overrides limits progress".split()  # noqa: SIM905
 ROOT = Path(__file__).parents[2]
 
 

@@ -12,10 +12,11 @@ import torch
 from tests.toys import PPO, PROMPTS, base, equal, given, judge, labelled, tuned, weights
 from trainer import corpus, dpo, losses, model, ppo, pretrain, raft, reward, run
 from trainer.best_of_n import best_of_n, kl_bound
-from trainer.config import VARIANTS, Config, DpoConfig, RaftConfig, RewardConfig, best_of, variant
+from trainer.config import Config, DpoConfig, RaftConfig, RewardConfig
 from trainer.errors import ConfigError, RegistryError
 from trainer.method import Given, freeze
 from trainer.model import Ensemble, LanguageModel, clone
+from trainer.overrides import VARIANTS, best_of, variant
 from trainer.preferences import Comparison
 from trainer.progress import Progress, silent
 from trainer.sequences import answer_logits, encode_answer, encode_prompt, pad

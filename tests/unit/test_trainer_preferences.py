@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.errors import SnapshotError
-from trainer.preferences import Comparison, prompts_of, read_snapshot, split, write_snapshot
+from trainer.preferences import Comparison, prompts_of, read_snapshot, repeated, split, write_snapshot
 
 ROW = {
     "prompt": "How was the tea?",
@@ -71,6 +71,8 @@ def test_another_hash_is_refused_and_both_are_named(tmp_path: Path) -> None:
         ({"judgements": 0}, "judgements must be at least 1, not 0"),
         ({"epoch": -1}, "epoch must be at least 0, not -1"),
         ({"prompt": "  "}, "prompt is empty"),
+        ({"prompt": "tea \ud800"}, "prompt is no text: it has half a character, '\\ud800', at 4"),
+        ({"chosen": "\udfff"}, "chosen is no text: it has half a character"),
         ({"chosen": ROW["rejected"]}, "compares an answer with itself"),
         ({"extra": 1}, "must have exactly the fields"),
     ],
@@ -85,7 +87,15 @@ def test_a_malformed_line_is_named_with_its_value(
 
 
 @pytest.mark.parametrize(
-    "line", ["", "{", "[1]", '"text"', json.dumps({k: v for k, v in ROW.items() if k != "epoch"})]
+    "line",
+    [
+        "",
+        "{",
+        "[1]",
+        json.dumps(ROW)[:-1] + ', "epoch": 3}',
+        '"text"',
+        json.dumps({k: v for k, v in ROW.items() if k != "epoch"}),
+    ],
 )
 def test_a_line_that_is_no_comparison_is_named(tmp_path: Path, line: str) -> None:
     path, sha256 = snapshot(tmp_path, json.dumps(ROW), line, json.dumps(ROW))
@@ -99,9 +109,19 @@ def test_a_missing_an_empty_and_a_mis_encoded_snapshot_are_named(tmp_path: Path)
     empty, sha256 = snapshot(tmp_path)
     with pytest.raises(SnapshotError, match="no comparisons"):
         read_snapshot(empty, sha256)
-    empty.write_bytes(b"\xff\n")
-    with pytest.raises(SnapshotError, match="not UTF-8 at byte 0"):
-        read_snapshot(empty, hashlib.sha256(b"\xff\n").hexdigest())
+    for encoding in ("utf-16", "utf-16-le", "latin-1"):
+        data = '{"prompt": "Wie: öde?"}\n'.encode(encoding)
+        empty.write_bytes(data)
+        with pytest.raises(SnapshotError, match=r"not UTF-8 at byte|line 1 is not JSON"):
+            read_snapshot(empty, hashlib.sha256(data).hexdigest())
+
+
+def test_a_nul_is_a_character_like_any_other_but_not_raw_in_json(tmp_path: Path) -> None:
+    path, sha256 = snapshot(tmp_path, json.dumps(ROW | {"chosen": "good\0tea"}))
+    assert read_snapshot(path, sha256)[0].chosen == "good\0tea"
+    path, sha256 = snapshot(tmp_path, json.dumps(ROW).replace("lovely", "love\0ly"))
+    with pytest.raises(SnapshotError, match="line 1 is not JSON"):
+        read_snapshot(path, sha256)
 
 
 def test_weight_is_zero_for_a_coin_and_one_for_certainty() -> None:
@@ -142,3 +162,21 @@ def test_another_salt_splits_otherwise() -> None:
 def test_one_prompt_alone_cannot_be_split() -> None:
     with pytest.raises(SnapshotError, match="1 different prompts"):
         split([comparison("same"), comparison("same")], held_out=0.5, salt="s")
+
+
+def test_comparisons_that_are_all_a_coins_teach_nothing_and_are_refused() -> None:
+    coins = [comparison(f"prompt {n}", confidence_ppm=500_000) for n in range(8)]
+    with pytest.raises(SnapshotError, match=r"all \d comparisons to learn from have confidence_ppm 500000"):
+        split(coins, held_out=0.3, salt="s")
+    sides = split([*coins, *(comparison(f"prompt {n}") for n in range(8))], held_out=0.3, salt="s")
+    assert sum(row.weight for row in sides.train) > 0
+
+
+def test_a_comparison_that_repeats_counts_again_and_its_share_is_told(tmp_path: Path) -> None:
+    rows = [comparison("a"), comparison("b"), comparison("a"), comparison("a", confidence_ppm=900_001)]
+    sha256 = write_snapshot(tmp_path / "s.jsonl", rows)
+    assert read_snapshot(tmp_path / "s.jsonl", sha256) == rows
+    sides = split(rows, held_out=0.5, salt="s")
+    assert len(sides.train) + len(sides.held_out) == 4
+    assert repeated(rows) == 0.25
+    assert repeated([]) == 0

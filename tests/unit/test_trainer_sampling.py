@@ -185,7 +185,9 @@ def test_prompts_are_read_and_answers_written_a_line_each(tmp_path: Path) -> Non
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.jsonl"]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"prompt": 1}', '{"prompt": " "}', ""])
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "{}", '{"prompt": 1}', '{"prompt": " "}', '{"prompt": "a \\ud800"}', ""]
+)
 def test_a_line_that_is_no_prompt_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "tea?"}\n' + line + "\n", encoding="utf-8")

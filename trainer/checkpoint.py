@@ -1,0 +1,183 @@
+"""Checkpoints: what a killed run goes on from, to end in the very bits of a run that nobody killed.
+
+A stage keeps all that its next step follows from: weights, optimizer, random states, position. Keeping reads and never
+changes, so how often it is done has no influence on the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from trainer.errors import CheckpointError
+from trainer.limits import writing
+from trainer.progress import Progress, Report
+from trainer.registry import sync
+
+
+class Stateful(Protocol):
+    """A network, an optimizer: what gives its state and takes it back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
+        """Go back to a state."""
+
+
+Parts = Mapping[str, Stateful | torch.Generator]
+"""What a stage changes, by name."""
+
+
+class Keep:
+    """Where a stage keeps its state; this one keeps nothing."""
+
+    def part(self, _name: str, /) -> Keep:
+        """Return where a part of the stage keeps its own."""
+        return self
+
+    def load(self, _parts: Parts, /, **values: Any) -> dict[str, Any]:
+        """Put the parts back where they were last kept and return the values kept with them, or those given."""
+        return values
+
+    def save(self, parts: Parts, step: int, of: int, **values: Any) -> None:
+        """Keep the parts and values after a step, if the last time is long ago; after the last step always."""
+
+
+NOTHING = Keep()
+
+
+class Checkpoints:
+    """The checkpoints of one run: a folder of its own, so that no other run takes them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        run: str,
+        every_s: float,
+        report: Report,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Find what a run of this identity left; what others of its name left is removed, and said.
+
+        Args:
+            folder: of the entry's name, on the registry's file system.
+            run: what the result follows from, as a name of a folder.
+            every_s: least seconds between two checkpoints; at 0 there is one after each step.
+            report: where is said what was gone on from, and what was removed.
+            clock: seconds that only grow.
+        """
+        self.folder, self.report = folder / run, report
+        self._every_s, self._clock = every_s, clock
+        self._due = clock() + every_s
+        for other in folder.iterdir() if folder.is_dir() else ():
+            if other != self.folder:
+                shutil.rmtree(other)
+                self.say("checkpoint", 0, 0, f"removed {other}: it was of other data, settings or code")
+
+    def stage(self, name: str) -> Keep:
+        """Return where a stage keeps its state."""
+        return _Stage(self, name)
+
+    def due(self) -> bool:
+        """Tell whether the last checkpoint is long enough ago."""
+        return self._clock() >= self._due
+
+    def kept(self) -> None:
+        """Count the time from now on."""
+        self._due = self._clock() + self._every_s
+
+    def say(self, stage: str, step: int, of: int, note: str) -> None:
+        """Tell a person about a checkpoint."""
+        self.report(Progress(stage, step, of, note=note))
+
+
+class _Stage(Keep):
+    """Two files: the last checkpoint and the one before. Each is the sha256 of what follows, then that."""
+
+    def __init__(self, run: Checkpoints, name: str) -> None:
+        self._run, self._name = run, name
+        self._files = run.folder / f"{name}.pt", run.folder / f"{name}.before.pt"
+
+    def part(self, name: str, /) -> Keep:
+        return _Stage(self._run, f"{self._name}-{name}")
+
+    def load(self, parts: Parts, /, **values: Any) -> dict[str, Any]:
+        for file in self._files:
+            state = self._read(file)
+            if state is not None:
+                self._restore(file, state, parts)
+                step, of = state["step"], state["of"]
+                self._run.say(self._name, step, of, f"resumed at step {step} of stage {self._name}")
+                return {"step": step, **state["values"]}
+        return values
+
+    def save(self, parts: Parts, step: int, of: int, **values: Any) -> None:
+        if step < of and not self._run.due():
+            return
+        state = {"step": step, "of": of, "values": values, "chance": torch.get_rng_state()}
+        state["parts"] = {name: _state(part) for name, part in parts.items()}
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        data = buffer.getvalue()
+        last, before = self._files
+        partial = last.with_suffix(".partial")
+        with writing(last, len(data)):
+            self._run.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                partial.write_bytes(hashlib.sha256(data).digest() + data)
+                sync(partial)
+            except OSError:
+                partial.unlink(missing_ok=True)  # the room that is told is what there is without it
+                raise
+            if last.exists():
+                last.replace(before)
+            partial.replace(last)
+            sync(self._run.folder)
+        self._run.kept()
+
+    def _read(self, file: Path) -> dict[str, Any] | None:
+        """Return what a file keeps; None where it is not there or is damaged, of which is told."""
+        if not file.exists():
+            return None
+        data = file.read_bytes()
+        if hashlib.sha256(data[32:]).digest() != data[:32]:
+            file.unlink()
+            self._run.say(self._name, 0, 0, f"{file} is damaged and removed: training goes on from earlier")
+            return None
+        try:
+            found: dict[str, Any] = torch.load(io.BytesIO(data[32:]), weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{file} is no checkpoint ({error}): delete it and start again") from error
+        return found
+
+    @staticmethod
+    def _restore(file: Path, state: Mapping[str, Any], parts: Parts) -> None:
+        try:
+            for name, part in parts.items():
+                _put_back(part, state["parts"][name])
+            torch.set_rng_state(state["chance"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            cause = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{file} is of another model ({cause}): delete it and start again"
+            ) from error
+
+
+def _state(part: Stateful | torch.Generator) -> Any:
+    return part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
+
+
+def _put_back(part: Stateful | torch.Generator, state: Any) -> None:
+    if isinstance(part, torch.Generator):
+        part.set_state(state)
+    else:
+        part.load_state_dict(state)
