@@ -17,7 +17,7 @@ def test_a_mutant_has_a_place_and_a_test(mutant: Mutant) -> None:
     assert mutant.replace != mutant.find
     assert bool(mutant.test) != bool(mutant.forge)
     if mutant.test:
-        file, _, name = mutant.test.partition("::")
+        file, _, name = mutant.test.partition("[")[0].partition("::")
         assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
     else:
         name = mutant.forge.removeprefix("--match-test ")
