@@ -24,6 +24,8 @@ from trainer.sequences import Batch, encode_answer, encode_prompt, pad
 
 LOG_EVERY = 20
 """Steps between two progress lines."""
+WINDOW = 8
+"""Batches' worth of groups among which those of a length are put together: enough to save, few enough to stay mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,10 @@ class _Pair:
     chosen: list[int]
     rejected: list[int]
     weight: float
+
+    def sequence(self, answer: list[int]) -> tuple[int, ...]:
+        """Return prompt and answer, what the reward model reads."""
+        return (*self.prompt, *answer)
 
 
 def train(
@@ -51,11 +57,11 @@ def train(
     model = scorer(sft)
     steps = config.epochs * -(-len(comparisons) // config.batch)
     stepper = Stepper(model.parameters(), config.learning_rate, steps, config.weight_decay)
-    pairs = [_encode(sft, row) for row in comparisons]
+    groups = _by_prompt([_encode(sft, row) for row in comparisons])
     done = 0
     for _ in range(config.epochs):
-        for rows in torch.split(torch.randperm(len(pairs), generator=generator), config.batch):
-            loss, accuracy = _loss(model, [pairs[row] for row in rows.tolist()])
+        for batch in _batches(groups, config.batch, generator):
+            loss, accuracy = _loss(model, batch)
             stepper.step(loss)
             done += 1
             if done % LOG_EVERY == 0 or done == steps:
@@ -111,10 +117,40 @@ def _encode(language: LanguageModel, row: Comparison) -> _Pair:
     )
 
 
+def _by_prompt(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
+    """Return the pairs of each prompt: a ranking of K answers is C(K, 2) of them."""
+    groups: dict[tuple[int, ...], list[_Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(tuple(pair.prompt), []).append(pair)
+    return list(groups.values())
+
+
+def _batches(groups: Sequence[list[_Pair]], size: int, generator: torch.Generator) -> list[list[_Pair]]:
+    """Return every pair once, `size` to a batch, in a new order.
+
+    A prompt's pairs stay together, so that an answer of several is encoded once (Ouyang et al. 2022, section 3.5),
+    and lie beside others of about their length, so that little is padding.
+    """
+    drawn = [groups[row] for row in torch.randperm(len(groups), generator=generator).tolist()]
+    ordered: list[_Pair] = []
+    for begin in range(0, len(drawn), WINDOW * size):
+        for rows in sorted(drawn[begin : begin + WINDOW * size], key=_length):
+            ordered += rows
+    batches = [ordered[begin : begin + size] for begin in range(0, len(ordered), size)]
+    return [batches[row] for row in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def _length(rows: Sequence[_Pair]) -> int:
+    """Return the tokens of the longest sequence of some pairs."""
+    return max(len(row.prompt) + max(len(row.chosen), len(row.rejected)) for row in rows)
+
+
 def _loss(model: Scorer, pairs: Sequence[_Pair]) -> tuple[Tensor, float]:
-    """Return the weighted loss and the plain share of pairs ordered as labelled; both answers in one pass."""
-    answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    batch = pad([pair.prompt for pair in pairs] * 2, answers)
-    chosen, rejected = batch.last(model(batch.tokens, batch.mask)).chunk(2)
+    """Return the weighted loss and the plain share of pairs ordered as labelled; each different answer in one pass."""
+    whole = [pair.sequence(answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    place = {sequence: row for row, sequence in enumerate(dict.fromkeys(whole))}
+    batch = pad([[]] * len(place), list(place))
+    scores = batch.last(model(batch.tokens, batch.mask))
+    chosen, rejected = scores[torch.tensor([place[sequence] for sequence in whole])].view(-1, 2).unbind(1)
     loss = losses.preference_loss(chosen, rejected, torch.tensor([pair.weight for pair in pairs]))
     return loss, (chosen > rejected).float().mean().item()
