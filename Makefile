@@ -66,7 +66,7 @@ slither: $(JS_STAMP) .slither/.installed ## static analysis of the contracts, in
 coverage: $(JS_STAMP) ## lines and branches of the contracts that the tests reach
 	@cd contracts && npm run --silent coverage
 
-.PHONY: lint format mutants bench bench-chain bench-service bench-score bench-api bench-trainer clean
+.PHONY: lint format mutants oracle-trl bench bench-chain bench-service bench-score bench-api bench-trainer clean
 lint: setup ## ruff, mypy --strict, import-linter, forge fmt and lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -78,6 +78,15 @@ format: setup ## let ruff and forge format everything
 	@cd contracts && node_modules/.bin/forge fmt
 mutants: setup ## break each law on purpose: every mutant must be killed by its test
 	@$(BIN)/python tests/mutants.py $(ARGS)
+.trl/.installed: requirements.lock
+	@echo "Installing trl into .trl (once; a minute): 1.16 for rewards and DPO, and 1.12, the last with PPO, beside it"
+	@$(PYTHON) -m venv .trl
+	@.trl/bin/python -m pip install --quiet trl==1.16.0 accelerate==1.15.0 $$(grep -E '^(torch|transformers|numpy|datasets|pandas|safetensors)==' requirements.lock)
+	@.trl/bin/python -m pip install --quiet --no-deps --upgrade --target .trl/ppo trl==1.12.0
+	@touch $@
+oracle-trl: .trl/.installed ## what trl gets on fixed batches, written to tests/vectors: run it when an oracle changes
+	@TRL_EXPERIMENTAL_SILENCE=1 PYTHONPATH=.trl/ppo .trl/bin/python -W ignore tests/oracles/trl_ppo.py
+	@HF_DATASETS_DISABLE_PROGRESS_BARS=1 .trl/bin/python -W ignore tests/oracles/trl_preferences.py
 bench: setup ## speed and memory, as ratios to named peers in the same run
 	@$(BIN)/python -m tests.bench $(ARGS)
 bench-chain: setup ## indexing against its floor, score, tree and a whole epoch at scale (a quarter of an hour; ARGS=--small for a look)
@@ -89,7 +98,8 @@ bench-score: setup ## crowds that cheat against the score: labels, pay, attacks,
 	@$(BIN)/python -m tests.bench.score $(ARGS)
 bench-api: setup ## rankings accepted per second against their floor, latency, and kill -9 amid 50,000 (ARGS=--small for a look)
 	@$(BIN)/python -m tests.bench.api $(ARGS)
-bench-trainer: setup ## methods of making a policy from comparisons, three seeds, one table (ten minutes; ARGS="--seeds 0" for a look)
+bench-trainer: setup ## methods of making a policy from comparisons, three seeds, one table, and the time beside trl (ten minutes; ARGS="--seeds 0" for a look)
 	@$(BIN)/python -m tests.bench.trainer $(ARGS)
+	@$(BIN)/python -W ignore -m tests.bench.trl
 clean: ## remove what was installed and built
-	rm -rf $(VENV) .slither contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .slither .trl contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

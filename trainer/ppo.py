@@ -4,6 +4,14 @@ Schulman et al. 2017 for the clipped objective, Ziegler et al. 2019 and Stiennon
 penalty, and the details that "The N Implementation Details of RLHF with PPO" (Huang et al. 2023) found to matter;
 each is named where it stands. Clipping bounds a step, not the drift: without the KL penalty and its budget the
 policy learns to please the reward model instead of people.
+
+Of those details these stand elsewhere: prompts padded on the left, positions counted from the first token
+(`sequences`, `model.positions`), a reward at the last token of prompt and answer, its head's first weights (`model`),
+its scores normalised on the reference's answers (`reward`). These are left out: answers of fixed length (they end by
+themselves), a critic's head that starts at zero (it starts as a reward's), whitening by minibatch (advantages are
+whitened over the rollout, rewards never: the KL coefficient would mean something else each time), prompts that end
+with a period, and a seed for each process (there is one). Losses and gradients are those of trl 1.12 on the same
+batch; `tests/differential/test_trl_ppo.py` names the two conventions that differ.
 """
 
 from __future__ import annotations
@@ -119,6 +127,7 @@ def _learner(config: PpoConfig, given: Given) -> Learner:
             {"params": list(critic.parameters()), "lr": config.critic_learning_rate},
         ],
         eps=config.adam_epsilon,  # detail: 1e-5 as in the original TensorFlow code, not PyTorch's 1e-8
+        fused=True,  # one kernel for all weights, where most are small
     )
     return Learner(policy, critic, optimizer)
 

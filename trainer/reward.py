@@ -17,7 +17,7 @@ from trainer import losses
 from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import RewardConfig
 from trainer.model import Ensemble, Judge, LanguageModel, Scorer, scorer
-from trainer.optimise import Stepper, batches
+from trainer.optimise import Stepper
 from trainer.preferences import Comparison
 from trainer.progress import Progress, Report
 from trainer.sampler import sample
@@ -25,6 +25,8 @@ from trainer.sequences import Batch, encode_answer, encode_prompt, pad
 
 LOG_EVERY = 20
 """Steps between two progress lines."""
+WINDOW = 8
+"""Batches' worth of groups among which those of a length are put together: enough to save, few enough to stay mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,10 @@ class _Pair:
     chosen: list[int]
     rejected: list[int]
     weight: float
+
+    def sequence(self, answer: list[int]) -> tuple[int, ...]:
+        """Return prompt and answer, what the reward model reads."""
+        return (*self.prompt, *answer)
 
 
 def train(
@@ -55,13 +61,14 @@ def train(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = scorer(sft)
-    pairs = [_encode(sft, row) for row in comparisons]
-    order = batches(len(pairs), config.batch, config.epochs, generator)
+    groups = _rankings([_encode(sft, row) for row in comparisons])
+    # All passes are drawn at the beginning, so that a step's number alone says where a run goes on.
+    order = [pairs for _ in range(config.epochs) for pairs in _batches(groups, config.batch, generator)]
     stepper = Stepper(model.parameters(), config.learning_rate, len(order), config.weight_decay)
     parts: Parts = {"model": model, "stepper": stepper}
     done = keep.load(parts, step=0)["step"]
-    for step, rows in enumerate(order[done:], start=done + 1):
-        loss, accuracy = _loss(model, [pairs[row] for row in rows])
+    for step, pairs in enumerate(order[done:], start=done + 1):
+        loss, accuracy = _loss(model, pairs)
         stepper.step(loss)
         keep.save(parts, step, len(order))
         if step % LOG_EVERY == 0 or step == len(order):
@@ -125,10 +132,49 @@ def _encode(language: LanguageModel, row: Comparison) -> _Pair:
     )
 
 
+def _rankings(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
+    """Return the pairs that share answers together: a ranking of K answers is C(K, 2) of them.
+
+    Pairs that only share their prompt stay apart: together they would make a batch less mixed, and save nothing.
+    """
+    groups: dict[tuple[int, ...], list[_Pair]] = {}
+    for pair in pairs:
+        ends = [pair.sequence(answer) for answer in (pair.chosen, pair.rejected)]
+        small, large = sorted((groups.setdefault(end, []) for end in ends), key=len)
+        if small is not large:
+            large += small
+            moved = {row.sequence(answer): large for row in small for answer in (row.chosen, row.rejected)}
+            groups |= moved | dict.fromkeys(ends, large)
+        large.append(pair)
+    return list({id(group): group for group in groups.values()}.values())
+
+
+def _batches(groups: Sequence[list[_Pair]], size: int, generator: torch.Generator) -> list[list[_Pair]]:
+    """Return every pair once, `size` to a batch, in a new order.
+
+    A ranking's pairs stay together, so that an answer of several is encoded once (Ouyang et al. 2022, section 3.5),
+    and lie beside others of about their length, so that little is padding.
+    """
+    drawn = [groups[row] for row in torch.randperm(len(groups), generator=generator).tolist()]
+    ordered: list[_Pair] = []
+    for begin in range(0, len(drawn), WINDOW * size):
+        for rows in sorted(drawn[begin : begin + WINDOW * size], key=_length):
+            ordered += rows
+    batches = [ordered[begin : begin + size] for begin in range(0, len(ordered), size)]
+    return [batches[row] for row in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def _length(rows: Sequence[_Pair]) -> int:
+    """Return the tokens of the longest sequence of some pairs."""
+    return max(len(row.prompt) + max(len(row.chosen), len(row.rejected)) for row in rows)
+
+
 def _loss(model: Scorer, pairs: Sequence[_Pair]) -> tuple[Tensor, float]:
-    """Return the weighted loss and the plain share of pairs ordered as labelled; both answers in one pass."""
-    answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    batch = pad([pair.prompt for pair in pairs] * 2, answers)
-    chosen, rejected = batch.last(model(batch.tokens, batch.mask)).chunk(2)
+    """Return the weighted loss and the plain share of pairs ordered as labelled; each different answer in one pass."""
+    whole = [pair.sequence(answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    place = {sequence: row for row, sequence in enumerate(dict.fromkeys(whole))}
+    batch = pad([[]] * len(place), list(place))
+    scores = batch.last(model(batch.tokens, batch.mask))
+    chosen, rejected = scores[torch.tensor([place[sequence] for sequence in whole])].view(-1, 2).unbind(1)
     loss = losses.preference_loss(chosen, rejected, torch.tensor([pair.weight for pair in pairs]))
     return loss, (chosen > rejected).float().mean().item()
