@@ -52,7 +52,7 @@ class Intake:
         self._there_is = threading.Condition()
         self._closed = False
         self._patient = not db.embedded
-        """The thread empties the queue, until it is empty; on a server's database always."""
+        """The next turn is the thread's; on a server's database each is."""
         self._awake: set[asyncio.AbstractEventLoop] = set()
         """The event loops that are about to empty the queue."""
         self._turn = threading.Lock()
@@ -135,8 +135,21 @@ class Intake:
                     except BUSY_ERRORS as error:
                         found = [error] * len(items)
                     _answer(items, found)
-            with self._there_is:
-                self._patient = bool(self._queue) or not self._db.embedded
+            if self._db.embedded:
+                self._give_back()
+
+    def _give_back(self) -> None:
+        """Let the event loop take the next turn: it takes fewer at a time, and each for less."""
+        with self._there_is:
+            self._patient = False
+            if not self._queue or (loop := self._queue[0].loop) in self._awake:
+                return
+            try:
+                loop.call_soon_threadsafe(self._take_turn, loop)
+            except RuntimeError:  # the loop was closed; what it sent is taken in all the same
+                self._patient = True
+            else:
+                self._awake.add(loop)
 
     def _settle(
         self, epoch: int, items: Sequence[_Item], write: Callable[[], Db], now: Callable[[], int]

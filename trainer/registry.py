@@ -118,7 +118,7 @@ class Registry:
 
         Raises:
             RegistryError: the weights differ from the record, or another entry has the name.
-        DiskError: there is no room.
+            DiskError: there is no room.
         """
         weights = file_sha256(folder / WEIGHTS)
         if weights != entry.weights_sha256:
