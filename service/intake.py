@@ -85,8 +85,14 @@ class Intake:
                 loop.call_soon(self._take_turn, loop)
         return await item.answer
 
-    def _take_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take in on the event loop what waits, or leave it to the thread where that would have to wait."""
+    def _take_turn(self, loop: asyncio.AbstractEventLoop, before: int = 0) -> None:
+        """Take in on the event loop what waits, or leave it to the thread where that would have to wait.
+
+        As long as each look at the sockets brings more it looks again; `before` is how many waited the last time.
+        """
+        if before < (waiting := len(self._queue)) < AT_ONCE:
+            loop.call_soon(self._take_turn, loop, waiting)
+            return
         with self._there_is:
             self._awake.discard(loop)
         now = self._clock.known()

@@ -464,6 +464,31 @@ def test_once_the_thread_has_nothing_left_the_loop_takes_turns_again(world: Worl
     intake.close()
 
 
+def test_what_comes_while_the_loop_still_reads_shares_the_transaction(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        sizes.append(len(given[3]))
+        return accept_all(*given)
+
+    monkeypatch.setattr("service.intake.accept_all", counted)
+    intake = _intake(world)
+
+    async def one_after_the_other() -> list[Any]:
+        asking = []
+        for person in world.people:
+            asking.append(asyncio.ensure_future(intake.take(person.send(world.tasks[0]))))
+            await asyncio.sleep(0)
+        return await asyncio.gather(*asking)
+
+    assert all(isinstance(x, Accepted) for x in asyncio.run(one_after_the_other()))
+    intake.close()
+    assert sum(sizes) == len(world.people)
+    assert sizes == [len(world.people)] or not world.db.embedded
+
+
 def _wait_until(is_so: Callable[[], bool]) -> None:
     patience_ends = time.monotonic() + 10
     while not is_so():
