@@ -5,6 +5,7 @@ TrainerError
 ├── SnapshotError     a snapshot file that is not what its hash or its format says
 ├── PromptFileError   a prompts file that cannot be read
 ├── RegistryError     an entry that is missing, damaged, or in the way
+├── SourceError       a model from elsewhere that cannot be had or used
 ├── RatingError       results from which no finite rating follows
 ├── ParityError       the sampler and the training pass disagree about log-probabilities
 └── DivergenceError   a loss that is no longer a finite number
@@ -31,6 +32,10 @@ class PromptFileError(TrainerError):
 
 class RegistryError(TrainerError):
     """An entry of the registry that is missing, damaged, or stands in the way."""
+
+
+class SourceError(TrainerError):
+    """A model from elsewhere that cannot be had or used; the message names it and says what to do."""
 
 
 class RatingError(TrainerError):

@@ -17,7 +17,7 @@ from trainer.preferences import Comparison
 from trainer.progress import Progress, Report
 from trainer.rating import Z_95
 from trainer.reward import score_texts
-from trainer.sequences import answer_logits, decode, encode_answer, encode_prompt, pad
+from trainer.sequences import answer_logits, decode, encode_answer, encode_prompt, pad, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,13 @@ def mean_kl(
 ) -> float:
     """Return KL(policy, reference) in nats per answer, exact at each token along the policy's own answers."""
     batch = pad([encode_prompt(policy, p) for p in prompts], [encode_answer(policy, a) for a in answers])
-    kl = losses.kl_exact(answer_logits(policy, batch), answer_logits(reference, batch))
-    return float((kl * batch.answer_mask).sum(dim=1).mean())
+    sums = [
+        (losses.kl_exact(answer_logits(policy, part), answer_logits(reference, part)) * part.answer_mask).sum(
+            dim=1
+        )
+        for part in parts(policy, batch)
+    ]
+    return float(torch.cat(sums).mean())
 
 
 def unseen_prompts(trained: Sequence[str], held_out: Sequence[Comparison], n: int, seed: int) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from trainer.errors import DivergenceError
@@ -21,7 +21,7 @@ class Stepper:
     def __init__(
         self, parameters: Iterable[Parameter], learning_rate: float, steps: int, decay: float = 0.01
     ) -> None:
-        self._parameters = list(parameters)
+        self._parameters = [p for p in parameters if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=learning_rate, weight_decay=decay, betas=(0.9, 0.98)
         )
@@ -39,6 +39,11 @@ class Stepper:
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         self._schedule.step()
+
+
+def learnable(module: nn.Module) -> list[Parameter]:
+    """Return the parameters that are to be trained."""
+    return [p for p in module.parameters() if p.requires_grad]
 
 
 def finite(loss: Tensor) -> None:

@@ -22,7 +22,7 @@ def train(config: RaftConfig, given: Given, seed: int, report: Report) -> Outcom
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    policy = clone(given.parent)
+    policy = clone(given.parent, config)
     encoded = [encode_prompt(policy, prompt) for prompt in given.prompts]
     metrics: dict[str, float] = {}
     for done in range(1, config.rounds + 1):

@@ -35,6 +35,11 @@ class _Pair:
     rejected: list[int]
     weight: float
 
+    @property
+    def length(self) -> int:
+        """Tokens of the longer side."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
 
 def train(
     config: RewardConfig, sft: LanguageModel, comparisons: Sequence[Comparison], seed: int, report: Report
@@ -48,14 +53,15 @@ def train(
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = scorer(sft)
+    model = scorer(sft, config)
     steps = config.epochs * -(-len(comparisons) // config.batch)
     stepper = Stepper(model.parameters(), config.learning_rate, steps, config.weight_decay)
     pairs = [_encode(sft, row) for row in comparisons]
     done = 0
     for _ in range(config.epochs):
-        for rows in torch.split(torch.randperm(len(pairs), generator=generator), config.batch):
-            loss, accuracy = _loss(model, [pairs[row] for row in rows.tolist()])
+        for rows in _batches(config, pairs, generator):
+            with torch.autocast("cpu", getattr(torch, config.precision), config.precision != "float32"):
+                loss, accuracy = _loss(model, [pairs[row] for row in rows])
             stepper.step(loss)
             done += 1
             if done % LOG_EVERY == 0 or done == steps:
@@ -109,6 +115,21 @@ def _encode(language: LanguageModel, row: Comparison) -> _Pair:
         rejected=encode_answer(language, row.rejected),
         weight=row.weight,
     )
+
+
+def _batches(config: RewardConfig, pairs: Sequence[_Pair], generator: torch.Generator) -> list[list[int]]:
+    """Return the rows of each batch of one pass, in the order of chance."""
+    rows = torch.randperm(len(pairs), generator=generator)
+    if config.bucket == 1:
+        return [drawn.tolist() for drawn in torch.split(rows, config.batch)]
+    batches = [
+        part
+        for drawn in torch.split(rows, config.batch * config.bucket)
+        for part in torch.split(
+            torch.tensor(sorted(drawn.tolist(), key=lambda r: pairs[r].length)), config.batch
+        )
+    ]
+    return [batches[n].tolist() for n in torch.randperm(len(batches), generator=generator).tolist()]
 
 
 def _loss(model: Scorer, pairs: Sequence[_Pair]) -> tuple[Tensor, float]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainer import corpus, dpo, model, ppo, pretrain, raft, reward, sft
+from trainer import corpus, dpo, imported, model, ppo, pretrain, raft, reward, sft
 from trainer.config import Config
 from trainer.errors import RegistryError
 from trainer.evaluate import Models, evaluate
@@ -55,6 +55,28 @@ def bootstrap(run: Run) -> Entry:
         tuned = sft.train(run.config.sft, base, demonstrations, run.seed + 1, run.report)
         model.save(base, folder / "base")
         model.save(tuned, folder / "model")
+        return _finish(run, wanted, {}, folder)
+
+
+def take(run: Run, source: str) -> Entry:
+    """Put a model that was made elsewhere into the registry, as one that was fine-tuned already.
+
+    Args:
+        run: what to make.
+        source: `smollm2`, a folder, a GGUF file, or a name on a hub.
+
+    Raises:
+        SourceError: it cannot be had or used.
+        RegistryError: the name is taken by another run.
+    """
+    prepare(run.config)
+    found = imported.find(source)
+    wanted = _wanted(run, "sft", None, found.sha256(), _settings(run.config, "imported") | {"source": source})
+    with run.registry.staging(run.name) as folder:
+        existing = run.registry.find(run.name)
+        if existing is not None:
+            return same(existing, wanted)
+        model.save(imported.read(found, run.config.imported), folder / "model")
         return _finish(run, wanted, {}, folder)
 
 
@@ -121,15 +143,18 @@ def improve(config: Config, given: Given, seed: int, report: Report) -> Outcome:
     """Train a policy by the method that the configuration names."""
     match config.method:
         case "ppo":
-            return ppo.train(config.ppo, given, seed, report)
+            outcome = ppo.train(config.ppo, given, seed, report)
         case "dpo":
-            return dpo.train(config.dpo, given, seed, report)
+            outcome = dpo.train(config.dpo, given, seed, report)
         case "raft":
-            return raft.train(config.raft, given, seed, report)
+            outcome = raft.train(config.raft, given, seed, report)
+    return replace(outcome, policy=model.merged(outcome.policy))
 
 
 def pretraining_texts(reference: Entry) -> list[str]:
-    """Return the text that a bootstrapped model was pretrained on, made again from its seed."""
+    """Return the text that a model was pretrained on, made again from its seed; none of an imported one."""
+    if "pretrain" not in reference.config:
+        return []
     return corpus.documents(reference.seed, int(reference.config["pretrain"]["documents"]))
 
 

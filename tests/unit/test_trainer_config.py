@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         ({"ppo": {"steps": 1.5}}, "ppo.steps must be of type int"),
         ({"ppo": {"steps": True}}, "ppo.steps must be of type int"),
         ({"ppo": {"steps": 0}}, "ppo.steps must be between 1 and inf"),
+        ({"dpo": {"lora_rank": -1}}, "dpo.lora_rank must be between 0 and inf"),
+        ({"reward": {"precision": "half"}}, "reward.precision must be one of float32, bfloat16"),
         ({"ppo": {"clip": -0.1}}, "ppo.clip must be between 0.0"),
         ({"ppo": {"kl_control": "none"}}, "ppo.kl_control must be one of fixed, adaptive"),
         ({"reward": {"held_out": 1.0}}, "reward.held_out must be between 0.01 and 0.9"),
@@ -58,5 +61,5 @@ def test_every_setting_says_what_it_is() -> None:
     source = Path(config.__file__).read_text(encoding="utf-8")
     for section in [Config, *(type(getattr(Config(), entry.name)) for entry in fields(Config))]:
         if is_dataclass(section):
-            body = source.split(f"class {section.__name__}:")[1].split("\n\n\n")[0]
-            assert body.count('    """') == len(fields(section)) + 1, section.__name__
+            body = re.split(rf"class {section.__name__}[(:]", source)[1].split("\n\n\n")[0]
+            assert body.count('    """') == len(vars(section)["__annotations__"]) + 1, section.__name__
