@@ -90,7 +90,8 @@ def _next_logits(language: LanguageModel, tokens: Tensor, mask: Tensor, cache: D
 def _collect(start: Batch, drawn: Tensor, written: Tensor, logprobs: Tensor, end: int) -> Samples:
     """Cut the columns that no answer reached and join prompts and answers.
 
-    What was written is remembered and not read off the tokens, as what fills a row can be drawn too.
+    What was written is remembered and not read off the tokens, as what fills a row can be drawn too. The end may be
+    that very token: a row is filled after an end only.
     """
     length = int(written.sum(dim=1).max())
     batch = Batch(
@@ -98,4 +99,4 @@ def _collect(start: Batch, drawn: Tensor, written: Tensor, logprobs: Tensor, end
         torch.cat([start.mask, written[:, :length]], dim=1),
         start.width,
     )
-    return Samples(batch, logprobs[:, :length], ((drawn == end) & (written == 1)).any(dim=1))
+    return Samples(batch, logprobs[:, :length], (drawn == end).any(dim=1))

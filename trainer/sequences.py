@@ -52,14 +52,15 @@ class Batch:
 
 def answer_logits(language: LanguageModel, batch: Batch) -> Tensor:
     """Return logits [B, R, V] of the answers' tokens."""
+    kept = batch.answers.shape[1] + 1
     logits: Tensor = language.network(
         input_ids=batch.tokens,
         attention_mask=batch.mask,
         position_ids=positions(batch.mask),
         use_cache=False,
-        logits_to_keep=batch.answers.shape[1] + 1,
+        logits_to_keep=kept,
     ).logits
-    return logits[:, :-1]
+    return logits[:, -kept:-1]  # some networks keep them all
 
 
 def answer_logprobs(language: LanguageModel, batch: Batch, temperature: float = 1.0) -> Tensor:

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from trainer import corpus, imported, lora, losses, run
+from trainer import corpus, imported, lora, losses, run, simulate
 from trainer.answer import answer
 from trainer.config import Config, ImportConfig, TrainedConfig, override
 from trainer.errors import RegistryError, SourceError
@@ -40,6 +41,7 @@ from trainer.model import (
     train_tokenizer,
 )
 from trainer.ppo import check_parity
+from trainer.preferences import write_snapshot
 from trainer.progress import silent
 from trainer.registry import WEIGHTS, Registry, file_sha256
 from trainer.sampler import Samples, sample
@@ -277,6 +279,35 @@ def test_an_import_is_an_entry_that_follows_from_its_source(tmp_path: Path) -> N
     GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=8, n_layer=1, n_head=1)).save_pretrained(path)
     with pytest.raises(RegistryError, match="hub-0 exists with data_sha256"):
         run.take(asked, str(path))
+
+
+def test_an_imported_model_is_judged_and_retrained_by_adapters_like_any_other(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "models")
+    lora_only = {"lora_rank": 2, "learning_rate": 1e-2}
+    config = override(
+        Config(),
+        {
+            "imported": {"prompt_tokens": 40, "answer_tokens": 12},
+            "reward": {"epochs": 1, "normalising_samples": 8, **lora_only},
+            "ppo": {"steps": 1, "episodes": 8, "minibatch": 4, **lora_only},
+            "evaluate": {"prompts": 8, "texts": 50},
+        },
+    )
+    asked = run.Run(registry, "hub-0", 0, config, 5, silent)
+    run.take(asked, str(folder(tmp_path / "hub")))
+    rows = simulate.comparisons([load(registry.path("hub-0") / "model")], 24, per_prompt=4, epoch=0, seed=0)
+    sha256 = write_snapshot(tmp_path / "s.jsonl", rows)
+    entry = run.retrain(
+        replace(asked, name="hub-1"),
+        parent="hub-0",
+        reference=None,
+        snapshot=tmp_path / "s.jsonl",
+        sha256=sha256,
+    )
+    assert entry.metrics["ppo_steps"] == 1
+    kept = load(registry.path("hub-1") / "model")
+    assert kept.template == load(registry.path("hub-0") / "model").template
+    assert not torch.equal(logits(kept), logits(load(registry.path("hub-0") / "model")))
 
 
 def test_the_hash_of_many_files_tells_them_apart(tmp_path: Path) -> None:
