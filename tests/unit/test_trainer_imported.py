@@ -121,6 +121,12 @@ def test_the_template_of_a_folder_is_what_its_chat_template_writes(tmp_path: Pat
     assert (language.limits.width, language.limits.layers, language.limits.answer_tokens) == (16, 2, 12)
 
 
+def test_an_answer_ends_with_what_the_chat_template_writes_after_it_whatever_ends_a_text(
+    tmp_path: Path,
+) -> None:
+    assert read(folder(tmp_path / "hub", chat=CHAT.replace("<pad>", "<end>"))).template.end == END != 0
+
+
 def test_without_a_chat_template_it_says_so_and_is_read_plainly_where_that_is_asked(tmp_path: Path) -> None:
     path = folder(tmp_path / "hub", chat=None)
     with pytest.raises(SourceError, match=r'no chat template.*"layout": "plain"'):
