@@ -75,9 +75,14 @@ def answer_logprobs(language: LanguageModel, batch: Batch, temperature: float = 
 
 def parts(language: LanguageModel, batch: Batch) -> Iterator[Batch]:
     """Yield a batch some rows at a time, in order: a real vocabulary's logits for all at once would fill the memory."""
-    each = batch.answers.shape[1] * language.network.config.vocab_size
-    for rows in torch.split(torch.arange(len(batch.tokens)), max(1, LOGITS // max(1, each))):
+    for rows in torch.split(torch.arange(len(batch.tokens)), rows_at_once(language, batch.answers.shape[1])):
         yield batch.rows(rows)
+
+
+def rows_at_once(language: LanguageModel, tokens: int) -> int:
+    """Return for how many rows of so many tokens all logits may be held."""
+    vocabulary: int = language.network.config.vocab_size
+    return max(1, LOGITS // max(1, tokens * vocabulary))
 
 
 def encode(language: LanguageModel, text: str) -> list[int]:
