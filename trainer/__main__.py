@@ -1,4 +1,4 @@
-"""The trainer's commands, `python -m trainer bootstrap | retrain | answer | …`, safe to kill at any time."""
+"""The trainer's commands, `python -m trainer bootstrap | import | retrain | …`, safe to kill at any time."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ DESCRIPTION = """\
 Trains Haptic's language models from people's comparisons.
 
   python -m trainer bootstrap --registry models --name sft-0
+  python -m trainer import    --registry models --name smollm2 --source smollm2
   python -m trainer retrain   --registry models --parent sft-0 --name policy-1 \\
                               --snapshot snapshot.jsonl --sha256 "$(sha256sum < snapshot.jsonl | cut -c-64)"
   python -m trainer answer    --registry models --model policy-1 --prompts prompts.jsonl --out answers.jsonl \\
@@ -53,8 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.exit_with_parent:
         threading.Thread(target=_exit_at_eof, daemon=True).start()
-    # Nothing here may reach for a network, and libraries' advice must not mix with progress.
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    # Nothing here but an import may reach for a network, and libraries' advice must not mix with progress.
+    if options.command is not _import:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
     warnings.simplefilter("ignore")
     try:
         done = options.command(options)
@@ -71,6 +74,13 @@ def _bootstrap(options: argparse.Namespace) -> dict[str, object]:
 
     entry = run.bootstrap(_run(options))
     return {"entry": entry.name, "weights_sha256": entry.weights_sha256}
+
+
+def _import(options: argparse.Namespace) -> dict[str, object]:
+    from trainer import run
+
+    entry = run.take(_run(options), options.source)
+    return {"entry": entry.name, "weights_sha256": entry.weights_sha256, "source_sha256": entry.data_sha256}
 
 
 def _retrain(options: argparse.Namespace) -> dict[str, object]:
@@ -157,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_bootstrap(commands)
+    _add_import(commands)
     _add_retrain(commands)
     _add_answer(commands)
     _add_compare(commands)
@@ -170,6 +181,19 @@ def _add_bootstrap(commands: Commands) -> None:
     command = commands.add_parser("bootstrap", help=words, description=words)
     command.set_defaults(command=_bootstrap)
     command.add_argument("--name", required=True, help="entry to make, such as sft-0")
+    _add_common(command)
+    _add_created(command)
+
+
+def _add_import(commands: Commands) -> None:
+    words = "put a language model that was made elsewhere into the registry"
+    command = commands.add_parser("import", help=words, description=words)
+    command.set_defaults(command=_import)
+    command.add_argument("--name", required=True, help="entry to make, such as smollm2")
+    command.add_argument(
+        "--source", required=True,
+        help="smollm2 (needs no network), a folder, a GGUF file, or a name on the Hugging Face hub",
+    )  # fmt: skip
     _add_common(command)
     _add_created(command)
 

@@ -83,8 +83,9 @@ def _prompt(line: str, where: str) -> str:
 
 def _words_only(language: LanguageModel) -> Tensor:
     """Return log-weights [V] that forbid a first token without visible text, so that no answer is empty."""
+    # A network may have more outputs than its tokenizer has tokens; those say nothing.
     texts = [
-        language.tokenizer.decode([token]).strip() for token in range(language.tokenizer.get_vocab_size())
+        language.tokenizer.decode([token]).strip() for token in range(language.network.config.vocab_size)
     ]
     # A lone byte of a longer character (shown as U+FFFD) could still become a space with the byte that follows.
     visible = [text != "" and "\N{REPLACEMENT CHARACTER}" not in text for text in texts]

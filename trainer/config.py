@@ -11,6 +11,10 @@ KlAnchor = Literal["parent", "reference"]
 """Which model the KL penalty pulls towards."""
 Method = Literal["ppo", "dpo", "raft"]
 """How comparisons become a better policy."""
+Layout = Literal["chat", "plain"]
+"""How an imported model is shown prompt and answer."""
+Precision = Literal["float32", "bfloat16"]
+"""What a forward pass computes in; weights, gradients and steps are float32 in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,31 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportConfig:
+    """A model that was made elsewhere."""
+
+    prompt_tokens: int = 128
+    """Longest prompt; a longer one keeps its end."""
+    answer_tokens: int = 64
+    """Longest answer, end mark included; a longer one keeps its beginning."""
+    layout: Layout = "chat"
+    """By the tokenizer's chat template; or plain, for a model without one: the prompt, a line's end, the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedConfig:
+    """Which weights a stage trains: all, those above the lowest blocks, or low-rank adapters."""
+
+    frozen_layers: int = 0
+    """Lowest blocks that stay as they are; an embedding that is the output head too is trained nevertheless."""
+    lora_rank: int = 0
+    """Rank of the adapters on every linear layer, which are all that learns and are added to the weights at the end;
+    0 has none. Models in training then share the memory of one base."""
+    lora_alpha: int = 16
+    """Adapters count alpha/rank times."""
+
+
+@dataclass(frozen=True, slots=True)
 class PretrainConfig:
     """Next-token training on plain text."""
 
@@ -48,7 +77,7 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class SftConfig:
+class SftConfig(TrainedConfig):
     """Supervised fine-tuning on demonstrations; the loss counts the answer's tokens only."""
 
     demonstrations: int = 2400
@@ -62,7 +91,7 @@ class SftConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class RewardConfig:
+class RewardConfig(TrainedConfig):
     """The reward model: Bradley-Terry on comparisons weighted by label confidence."""
 
     held_out: float = 0.15
@@ -77,6 +106,8 @@ class RewardConfig:
     """Peak of the one-cycle schedule."""
     weight_decay: float = 2.0
     """AdamW's decoupled decay; labels are noisy and few."""
+    precision: Precision = "float32"
+    """Of its training; bfloat16 takes a third of the time where the processor knows it."""
     normalising_samples: int = 256
     """Answers of the reference on which the reward gets mean 0 and deviation 1."""
     members: int = 1
@@ -86,7 +117,7 @@ class RewardConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class PpoConfig:
+class PpoConfig(TrainedConfig):
     """Proximal policy optimisation with a per-token KL penalty (Schulman 2017, Ziegler 2019)."""
 
     steps: int = 20
@@ -132,8 +163,6 @@ class PpoConfig:
     """Nats per answer from the reference, however many retrainings ago, at which training stops."""
     unfinished_reward: float = -1.0
     """Normalised reward of an answer that does not end within the limit."""
-    frozen_layers: int = 0
-    """Lowest blocks of the policy that stay as they are; an embedding that is the output head too is trained."""
     ptx_coefficient: float = 0.0
     """Weight of the next-token loss on pretraining text in each step: PPO-ptx, gamma of Ouyang et al. 2022, eq. 2."""
     ptx_batch: int = 16
@@ -143,7 +172,7 @@ class PpoConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class DpoConfig:
+class DpoConfig(TrainedConfig):
     """Direct preference optimisation (Rafailov et al. 2023), each comparison weighted by its confidence."""
 
     beta: float = 0.2
@@ -157,7 +186,7 @@ class DpoConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class RaftConfig:
+class RaftConfig(TrainedConfig):
     """Reward-ranked fine-tuning (Dong et al. 2023)."""
 
     rounds: int = 3
@@ -194,6 +223,8 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """Shape of the model; of a bootstrap only, later models keep their parent's."""
+    imported: ImportConfig = field(default_factory=ImportConfig)
+    """How a model from elsewhere is read; of an import only."""
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     """First stage of a bootstrap."""
     sft: SftConfig = field(default_factory=SftConfig)

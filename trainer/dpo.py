@@ -18,7 +18,7 @@ from trainer.model import LanguageModel, clone
 from trainer.optimise import Stepper, batches
 from trainer.preferences import Comparison
 from trainer.progress import Progress, Report
-from trainer.sequences import Batch, answer_logits, encode_answer, encode_prompt, pad
+from trainer.sequences import Batch, answer_logprobs, encode_answer, encode_prompt, pad
 
 LOG_EVERY = 20
 """Steps between two progress lines."""
@@ -32,7 +32,7 @@ def train(config: DpoConfig, given: Given, seed: int, report: Report, keep: Keep
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    policy, rows = clone(given.parent), given.comparisons
+    policy, rows = clone(given.parent, config), given.comparisons
     order = batches(len(rows), config.batch, config.epochs, generator)
     stepper = Stepper(policy.network.parameters(), config.learning_rate, len(order))
     parts: Parts = {"policy": policy.network, "stepper": stepper}
@@ -66,5 +66,4 @@ def _loss(
 
 def _sequence_logprobs(language: LanguageModel, batch: Batch) -> Tensor:
     """Return log π of whole answers [B]."""
-    logprobs = losses.token_logprobs(answer_logits(language, batch), batch.answers)
-    return (logprobs * batch.answer_mask).sum(dim=1)
+    return (answer_logprobs(language, batch) * batch.answer_mask).sum(dim=1)

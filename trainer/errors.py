@@ -8,6 +8,7 @@ TrainerError
 ├── CheckpointError   a checkpoint that is not of this run
 ├── DiskError         a file for which there is no room
 ├── OutOfMemoryError  a stage that needs more memory than there is
+├── SourceError       a model from elsewhere that cannot be had or used
 ├── RatingError       results from which no finite rating follows
 ├── ParityError       the sampler and the training pass disagree about log-probabilities
 └── DivergenceError   a loss that is no longer a finite number
@@ -46,6 +47,10 @@ class DiskError(TrainerError):
 
 class OutOfMemoryError(TrainerError):
     """A stage that needs more memory than there is; the message names the settings to lower."""
+
+
+class SourceError(TrainerError):
+    """A model from elsewhere that cannot be had or used; the message names it and says what to do."""
 
 
 class RatingError(TrainerError):

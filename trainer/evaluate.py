@@ -17,7 +17,7 @@ from trainer.preferences import Comparison
 from trainer.progress import Progress, Report
 from trainer.rating import Z_95
 from trainer.reward import score_texts
-from trainer.sequences import answer_logits, decode, encode_answer, encode_prompt, pad
+from trainer.sequences import answer_logits, decode, encode_answer, encode_prompt, pad, parts, rows_at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,9 @@ def text_losses(models: Models, texts: Sequence[str], seed: int) -> dict[str, fl
     for name, language in (("policy", models.policy), ("sft", models.reference)):
         generator = torch.Generator().manual_seed(seed)
         blocks = pretrain.blocks(pretrain.encode(language, texts), 64, 48, generator)
-        found[f"text_loss_{name}"] = pretrain.text_loss(language, blocks).item()
+        split = torch.split(blocks, rows_at_once(language, blocks.shape[1]))
+        losses_of = [pretrain.text_loss(language, part).item() * len(part) for part in split]
+        found[f"text_loss_{name}"] = sum(losses_of) / len(blocks)
     return found
 
 
@@ -110,8 +112,13 @@ def mean_kl(
 ) -> float:
     """Return KL(policy, reference) in nats per answer, exact at each token along the policy's own answers."""
     batch = pad([encode_prompt(policy, p) for p in prompts], [encode_answer(policy, a) for a in answers])
-    kl = losses.kl_exact(answer_logits(policy, batch), answer_logits(reference, batch))
-    return float((kl * batch.answer_mask).sum(dim=1).mean())
+    sums = [
+        (losses.kl_exact(answer_logits(policy, part), answer_logits(reference, part)) * part.answer_mask).sum(
+            dim=1
+        )
+        for part in parts(policy, batch)
+    ]
+    return float(torch.cat(sums).mean())
 
 
 def unseen_prompts(trained: Sequence[str], held_out: Sequence[Comparison], n: int, seed: int) -> list[str]:

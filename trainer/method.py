@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
-
 from trainer.model import Judge, LanguageModel
 from trainer.preferences import Comparison
 
@@ -38,21 +36,6 @@ class Outcome:
     """A finished training."""
 
     policy: LanguageModel
-    """The new policy; of a method that stops at a budget the last that was within it."""
+    """The new policy, adapters still apart; of a method that stops at a budget the last that was within it."""
     metrics: dict[str, float]
     """What the method says of its end."""
-
-
-def freeze(language: LanguageModel, layers: int) -> list[nn.Parameter]:
-    """Keep the lowest `layers` blocks as they are and return the parameters that are left to train.
-
-    The embedding stays trainable where it is also the output head: freezing it would stop all learning there.
-    """
-    network = language.network
-    blocks = network.model.layers
-    kept: list[nn.Module] = list(blocks[:layers])
-    if layers and network.lm_head.weight is not network.model.embed_tokens.weight:
-        kept.append(network.model.embed_tokens)
-    for module in kept:
-        module.requires_grad_(requires_grad=False)
-    return [p for p in network.parameters() if p.requires_grad]

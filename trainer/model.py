@@ -1,4 +1,4 @@
-"""Models and their tokenizer: a tiny Llama with a language head or a scalar head; made, saved, loaded."""
+"""Language models with their tokenizer and template, and scalar heads on their trunks; made, saved, loaded."""
 
 from __future__ import annotations
 
@@ -6,34 +6,59 @@ import copy
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from transformers.models.llama import LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from trainer.config import ModelConfig
+from trainer import lora
+from trainer.config import ModelConfig, TrainedConfig
 from trainer.errors import ConfigError, DivergenceError, RegistryError
 from trainer.limits import writing
 
 SPECIAL = ("<pad>", "<prompt>", "<answer>", "<end>")
 PAD, PROMPT, ANSWER, END = range(4)
-"""Token ids with a meaning: padding, before the prompt, before the answer, after the answer."""
+"""Token ids of the tiny model with a meaning: padding, before the prompt, before the answer, after the answer."""
+
+
+WHOLE = TrainedConfig()
+"""All weights are trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The tokens around a prompt and its answer: before, prompt, between, answer, end."""
+
+    before: tuple[int, ...] = (PROMPT,)
+    """What a conversation opens with; at least one token, as a model predicts nothing from nothing."""
+    between: tuple[int, ...] = (ANSWER,)
+    """What ends the prompt and opens the answer."""
+    end: int = END
+    """What ends the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageModel:
-    """A causal language model with its tokenizer and its limits."""
+    """A causal language model with its tokenizer, its limits and its template."""
 
-    network: LlamaForCausalLM
-    """Weights; `network.model` is the trunk below the language head."""
+    network: PreTrainedModel
+    """Weights, in float32; any causal language model of transformers."""
     tokenizer: Tokenizer
-    """Byte-level, so that any text can be encoded."""
+    """Encodes any text; what spells a special token in a text is text and no special token."""
     limits: ModelConfig
     """Shape, and the most tokens of a prompt and an answer."""
+    template: Template = Template()
+    """How prompt and answer are laid out; the tiny model's where nothing is said."""
+
+    @property
+    def trunk(self) -> PreTrainedModel:
+        """The network below the language head."""
+        return cast("PreTrainedModel", self.network.base_model)
 
 
 class Scorer(nn.Module):
@@ -45,7 +70,7 @@ class Scorer(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, trunk: LlamaModel) -> None:
+    def __init__(self, trunk: PreTrainedModel) -> None:
         super().__init__()
         self.trunk = trunk
         width = trunk.config.hidden_size
@@ -63,7 +88,11 @@ class Scorer(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Return a scalar per position [B, T] for tokens [B, T] with attention mask [B, T]."""
-        scalars: Tensor = (self.head(hidden(self.trunk, tokens, mask)).squeeze(-1) - self.shift) / self.scale
+        state = hidden(self.trunk, tokens, mask)
+        # Where the trunk computes in half precision, small margins must not be.
+        with torch.autocast("cpu", enabled=False):
+            raw: Tensor = self.head(state.to(self.head.weight.dtype)).squeeze(-1)
+            scalars: Tensor = (raw - self.shift) / self.scale
         return scalars
 
 
@@ -99,7 +128,7 @@ def positions(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
-def hidden(trunk: LlamaModel, tokens: Tensor, mask: Tensor) -> Tensor:
+def hidden(trunk: PreTrainedModel, tokens: Tensor, mask: Tensor) -> Tensor:
     """Return a trunk's last hidden state [B, T, width] for tokens [B, T] with attention mask [B, T].
 
     Each row of the mask is zeros, ones, zeros. Where all begin with 1, no token sees what the mask hides, as none
@@ -126,6 +155,7 @@ def train_tokenizer(texts: list[str], size: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 
@@ -156,15 +186,50 @@ def build(config: ModelConfig, tokenizer: Tokenizer) -> LanguageModel:
     return LanguageModel(network, tokenizer, config)
 
 
-def scorer(language: LanguageModel) -> Scorer:
+def scorer(language: LanguageModel, config: TrainedConfig = WHOLE) -> Scorer:
     """Return a scorer on a copy of a language model's trunk; its head follows from PyTorch's seed."""
-    return Scorer(copy.deepcopy(language.network.model))
+    return Scorer(trainable(language.trunk, config))
 
 
-def clone(language: LanguageModel) -> LanguageModel:
-    """Return a copy whose weights can be trained without touching the original's."""
-    network = copy.deepcopy(language.network).requires_grad_(requires_grad=True)
-    return LanguageModel(network, language.tokenizer, language.limits)
+def clone(language: LanguageModel, config: TrainedConfig = WHOLE) -> LanguageModel:
+    """Return a copy of which `config` says what can be trained; nothing of it touches the original's weights."""
+    return replace(language, network=trainable(language.network, config))
+
+
+def trainable(network: PreTrainedModel, config: TrainedConfig) -> PreTrainedModel:
+    """Return a copy of a network to train: all of it, all but its lowest blocks, or adapters on the same weights."""
+    if lora.adapted(network):
+        return lora.copy_adapters(network)
+    if config.lora_rank:
+        network = lora.adapt(network, config.lora_rank, config.lora_alpha)
+    else:
+        network = copy.deepcopy(network).requires_grad_(requires_grad=True)
+    freeze(network, config.frozen_layers)
+    return network
+
+
+def freeze(network: PreTrainedModel, layers: int) -> None:
+    """Keep the lowest `layers` blocks of a network as they are.
+
+    The embedding stays trainable where it is also the output head: freezing it would stop all learning there.
+    """
+    if not layers:
+        return
+    trunk = network.base_model
+    count = network.config.num_hidden_layers
+    blocks = next(m for m in trunk.children() if isinstance(m, nn.ModuleList) and len(m) == count)
+    kept: list[nn.Module] = list(blocks[:layers])
+    head = network.get_output_embeddings()  # type: ignore[no-untyped-call]
+    embedding = network.get_input_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        kept.append(embedding)
+    for module in kept:
+        module.requires_grad_(requires_grad=False)
+
+
+def merged(language: LanguageModel) -> LanguageModel:
+    """Return the model with its adapters added to weights of its own; itself, where it has none."""
+    return replace(language, network=lora.merged(language.network))
 
 
 def save(language: LanguageModel, folder: Path) -> None:
@@ -178,11 +243,12 @@ def save(language: LanguageModel, folder: Path) -> None:
         folder.mkdir(parents=True)
         language.network.save_pretrained(folder)
         language.tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "template.json").write_text(json.dumps(asdict(language.template)) + "\n", encoding="utf-8")
         (folder / "limits.json").write_text(json.dumps(asdict(language.limits)) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> LanguageModel:
-    """Read a language model that `save` wrote.
+    """Read a language model that `save` wrote; a folder without a template is a tiny model's.
 
     Raises:
         RegistryError: a file is missing or damaged.
@@ -190,14 +256,33 @@ def load(folder: Path) -> LanguageModel:
     try:
         limits = ModelConfig(**json.loads((folder / "limits.json").read_text(encoding="utf-8")))
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        network = LlamaForCausalLM(LlamaConfig.from_pretrained(folder))
-        missing = network.load_state_dict(load_file(folder / "model.safetensors"), strict=False).missing_keys
+        network, missing = read_network(folder)
+        template = _read_template(folder / "template.json")
     except Exception as error:  # the tokenizers package raises plain Exception
         raise RegistryError(f"{folder} holds no readable model: {error}") from error
-    if set(missing) - {"lm_head.weight"}:
+    if missing:
         raise RegistryError(f"{folder} lacks the weights {', '.join(missing)}")
-    network.tie_weights()
-    return LanguageModel(network.train(mode=False), tokenizer, limits)
+    tokenizer.encode_special_tokens = True
+    return LanguageModel(network, tokenizer, limits, template)
+
+
+def read_network(folder: Path, **options: Any) -> tuple[PreTrainedModel, list[str]]:
+    """Read any causal language model of transformers from a local folder, and the names of weights it lacks.
+
+    Weights are made float32, whatever they are on disk, and never read from pickles, which can run code.
+    """
+    both: Any = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+    )  # fmt: skip
+    network, found = both
+    return network.train(mode=False), sorted(found["missing_keys"])
+
+
+def _read_template(path: Path) -> Template:
+    if not path.exists():
+        return Template()
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return Template(tuple(found["before"]), tuple(found["between"]), found["end"])
 
 
 def save_judge(judge: Judge, folder: Path) -> None:
@@ -208,7 +293,7 @@ def save_judge(judge: Judge, folder: Path) -> None:
         for number, member in enumerate(judge.scorers):
             place = folder / str(number)
             place.mkdir(parents=True)
-            weights = {name: tensor.contiguous() for name, tensor in member.state_dict().items()}
+            weights = {name: tensor.contiguous() for name, tensor in lora.merged(member).state_dict().items()}
             save_file(weights, place / "model.safetensors")
         (folder / "judge.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
 

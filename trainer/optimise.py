@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from trainer.errors import DivergenceError
@@ -22,7 +22,7 @@ class Stepper:
     def __init__(
         self, parameters: Iterable[Parameter], learning_rate: float, steps: int, decay: float = 0.01
     ) -> None:
-        self._parameters = list(parameters)
+        self._parameters = [p for p in parameters if p.requires_grad]
         self._optimizer = torch.optim.AdamW(  # fused: one kernel for all weights, where most are small
             self._parameters, lr=learning_rate, weight_decay=decay, betas=(0.9, 0.98), fused=True
         )
@@ -61,6 +61,11 @@ def batches(rows: int, batch: int, epochs: int, generator: torch.Generator) -> l
         for _ in range(epochs)
         for drawn in torch.split(torch.randperm(rows, generator=generator), batch)
     ]
+
+
+def learnable(module: nn.Module) -> list[Parameter]:
+    """Return the parameters that are to be trained."""
+    return [p for p in module.parameters() if p.requires_grad]
 
 
 def finite(value: Tensor, what: str = "loss") -> None:

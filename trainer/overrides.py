@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 
-from trainer.config import Config, KlAnchor, KlControl, Method
+from trainer.config import Config, KlAnchor, KlControl, Layout, Method, Precision
 from trainer.errors import ConfigError
 
 
@@ -89,15 +89,16 @@ def _lines(section: object) -> Iterator[str]:
 
 def docstrings(section: type) -> dict[str, str]:
     """Return the docstring under each field of a dataclass, read from its source; Python itself forgets them."""
-    (body,) = (
-        node.body for node in ast.parse(inspect.getsource(section)).body if isinstance(node, ast.ClassDef)
-    )
     found = {}
-    for entry, below in pairwise(body):
-        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name):
-            match below:
-                case ast.Expr(value=ast.Constant(value=str(text))):
-                    found[entry.target.id] = text
+    for part in reversed(section.__mro__[:-1]):  # what it inherits first
+        (body,) = (
+            node.body for node in ast.parse(inspect.getsource(part)).body if isinstance(node, ast.ClassDef)
+        )
+        for entry, below in pairwise(body):
+            if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name):
+                match below:
+                    case ast.Expr(value=ast.Constant(value=str(text))):
+                        found[entry.target.id] = text
     return found
 
 
@@ -142,13 +143,19 @@ _RANGES: dict[str, tuple[float, float]] = {
     "checkpoint_s": (0.0, math.inf),
     "ppo.unfinished_reward": (-math.inf, math.inf),
     "ppo.temperature": (0.01, 10.0),
-    "ppo.frozen_layers": (0, math.inf),
+    **{
+        f"{stage}.{name}": (0, math.inf)
+        for stage in ("sft", "reward", "ppo", "dpo", "raft")
+        for name in ("frozen_layers", "lora_rank")
+    },
     "raft.temperature": (0.01, 10.0),
     "evaluate.temperature": (0.01, 10.0),
 }
 """Ranges of settings that are not simply positive."""
 _CHOICES = {
     "method": get_args(Method),
+    "imported.layout": get_args(Layout),
+    "reward.precision": get_args(Precision),
     "ppo.kl_control": get_args(KlControl),
     "ppo.kl_anchor": get_args(KlAnchor),
 }
@@ -162,7 +169,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "ppo-ptx": {"ppo": {"ptx_coefficient": 0.1}},
         "ppo-pessimistic": {"reward": {"members": 3, "pessimism": 1.0}},
         "ppo-no-kl-guarded": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 10.0}},
-        "ppo-no-kl": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 1e9, "steps": 120}},
+        "ppo-no-kl": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 1e9, "steps": 120, "learning_rate": 3e-3}},
         "dpo": {"method": "dpo"},
         "raft": {"method": "raft"},
     }

@@ -25,13 +25,13 @@ from trainer import losses, pretrain
 from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import PpoConfig
 from trainer.errors import ConfigError, ParityError
-from trainer.method import Given, Outcome, freeze
+from trainer.method import Given, Outcome
 from trainer.model import LanguageModel, Scorer, clone, scorer
-from trainer.optimise import finite
+from trainer.optimise import finite, learnable
 from trainer.progress import Progress, Report
 from trainer.reward import score
 from trainer.sampler import sample
-from trainer.sequences import Batch, answer_logits, encode_prompt
+from trainer.sequences import Batch, answer_logprobs, encode_prompt
 
 PARITY = 1e-3
 """Largest difference in a log-probability between sampling (with a cache) and a training pass, in nats."""
@@ -87,7 +87,7 @@ def train(config: PpoConfig, given: Given, seed: int, report: Report, keep: Keep
     learner = _learner(config, given)
     text = _text(config, given)
     encoded = [encode_prompt(given.parent, prompt) for prompt in given.prompts]
-    best, measured = clone(given.parent), {"steps": 0.0, "stopped_by_kl": 0.0}
+    best, measured = clone(learner.policy), {"steps": 0.0, "stopped_by_kl": 0.0}
     parts: Parts = {**learner.parts, "best": best.network, "generator": generator}
     begun = keep.load(parts, step=0, pending=[], coefficient=config.kl_coefficient, measured=measured)
     pending, coefficient = begun["pending"], begun["coefficient"]
@@ -120,11 +120,11 @@ def train(config: PpoConfig, given: Given, seed: int, report: Report, keep: Keep
 
 def _learner(config: PpoConfig, given: Given) -> Learner:
     """Start the policy at its parent, and the critic at the reference's trunk with a head of its own."""
-    policy, critic = clone(given.parent), scorer(given.reference)
+    policy, critic = clone(given.parent, config), scorer(given.reference, config)
     optimizer = torch.optim.Adam(
         [
-            {"params": freeze(policy, config.frozen_layers), "lr": config.learning_rate},
-            {"params": list(critic.parameters()), "lr": config.critic_learning_rate},
+            {"params": learnable(policy.network), "lr": config.learning_rate},
+            {"params": learnable(critic), "lr": config.critic_learning_rate},
         ],
         eps=config.adam_epsilon,  # detail: 1e-5 as in the original TensorFlow code, not PyTorch's 1e-8
         fused=True,  # one kernel for all weights, where most are small
@@ -161,12 +161,12 @@ def _rollout(
     batch, mask = samples.batch, samples.batch.answer_mask
     # Detail: the ratio's denominator comes from the same kind of pass as its numerator, and must equal what
     # the sampler drew from; a difference here is a bug in padding, positions or temperature.
-    logprobs = _logprobs(learner.policy, batch, config.temperature)
+    logprobs = answer_logprobs(learner.policy, batch, config.temperature)
     check_parity(logprobs, samples.logprobs, mask)
-    drift = losses.kl_k1(logprobs, _logprobs(given.reference, batch, config.temperature)) * mask
+    drift = losses.kl_k1(logprobs, answer_logprobs(given.reference, batch, config.temperature)) * mask
     kl = drift
     if config.kl_anchor == "parent" and given.parent is not given.reference:
-        kl = losses.kl_k1(logprobs, _logprobs(given.parent, batch, config.temperature)) * mask
+        kl = losses.kl_k1(logprobs, answer_logprobs(given.parent, batch, config.temperature)) * mask
     # Detail (the "EOS trick"): an answer that was cut off gets a fixed low score, so that answers learn to end.
     scores = score(given.reward, batch)
     scores = torch.where(samples.finished, scores, torch.full_like(scores, config.unfinished_reward))
@@ -224,7 +224,7 @@ def _minibatch(
 ) -> Tensor:
     """Take one optimizer step on some episodes, and on some text; return its losses, the share clipped, the KL moved."""
     batch, old, mask = rollout.batch.rows(rows), rollout.logprobs[rows], rollout.batch.answer_mask[rows]
-    logprobs = _logprobs(learner.policy, batch, config.temperature)
+    logprobs = answer_logprobs(learner.policy, batch, config.temperature)
     policy_loss, clipped = losses.policy_loss(logprobs, old, advantages, mask, config.clip)
     values = batch.before_answers(learner.critic(batch.tokens, batch.mask))
     value_loss = losses.value_loss(values, rollout.values[rows], returns, mask, config.value_clip)
@@ -239,11 +239,6 @@ def _minibatch(
     learner.optimizer.step()
     step_kl = losses.masked_mean(losses.kl_k3(old, logprobs.detach()), mask)
     return torch.stack([policy_loss.detach(), value_loss.detach(), clipped, step_kl, text_loss.detach()])
-
-
-def _logprobs(language: LanguageModel, batch: Batch, temperature: float) -> Tensor:
-    """Return log π of the answers' tokens [B, R] in one pass without cache."""
-    return losses.token_logprobs(answer_logits(language, batch), batch.answers, temperature=temperature)
 
 
 def check_parity(training: Tensor, sampling: Tensor, mask: Tensor) -> None:

@@ -11,7 +11,7 @@ from trainer import losses
 from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import ModelConfig, PretrainConfig
 from trainer.errors import ConfigError
-from trainer.model import END, LanguageModel, build, train_tokenizer
+from trainer.model import LanguageModel, build, train_tokenizer
 from trainer.optimise import Stepper
 from trainer.progress import Progress, Report
 
@@ -56,9 +56,9 @@ def train(
 
 
 def encode(language: LanguageModel, texts: Sequence[str]) -> Tensor:
-    """Return all texts' tokens in one row, an <end> after each."""
-    encoded = language.tokenizer.encode_batch(list(texts))
-    return torch.tensor([token for item in encoded for token in [*item.ids, END]])
+    """Return all texts' tokens in one row, an end after each."""
+    encoded = language.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    return torch.tensor([token for item in encoded for token in [*item.ids, language.template.end]])
 
 
 def blocks(stream: Tensor, count: int, block: int, generator: torch.Generator) -> Tensor:

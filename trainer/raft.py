@@ -23,7 +23,7 @@ def train(config: RaftConfig, given: Given, seed: int, report: Report, keep: Kee
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    policy = clone(given.parent)
+    policy = clone(given.parent, config)
     encoded = [encode_prompt(policy, prompt) for prompt in given.prompts]
     parts: Parts = {"policy": policy.network, "generator": generator}
     begun = keep.load(parts, step=0, metrics={})

@@ -60,7 +60,7 @@ def train(
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = scorer(sft)
+    model = scorer(sft, config)
     groups = _rankings([_encode(sft, row) for row in comparisons])
     # All passes are drawn at the beginning, so that a step's number alone says where a run goes on.
     order = [pairs for _ in range(config.epochs) for pairs in _batches(groups, config.batch, generator)]
@@ -68,7 +68,8 @@ def train(
     parts: Parts = {"model": model, "stepper": stepper}
     done = keep.load(parts, step=0)["step"]
     for step, pairs in enumerate(order[done:], start=done + 1):
-        loss, accuracy = _loss(model, pairs)
+        with torch.autocast("cpu", getattr(torch, config.precision), config.precision != "float32"):
+            loss, accuracy = _loss(model, pairs)
         stepper.step(loss)
         keep.save(parts, step, len(order))
         if step % LOG_EVERY == 0 or step == len(order):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainer import corpus, dpo, model, ppo, pretrain, raft, reward, sft
+from trainer import corpus, dpo, imported, model, ppo, pretrain, raft, reward, sft
 from trainer.checkpoint import NOTHING, Checkpoints, Keep
 from trainer.config import Config
 from trainer.errors import RegistryError
@@ -62,6 +62,28 @@ def bootstrap(run: Run) -> Entry:
             tuned = sft.train(config.sft, base, demonstrations, run.seed + 1, run.report, kept.stage("sft"))
         model.save(base, folder / "base")
         model.save(tuned, folder / "model")
+        return {}
+
+    return _made(run, wanted, make)
+
+
+def take(run: Run, source: str) -> Entry:
+    """Put a model that was made elsewhere into the registry, as one that was fine-tuned already.
+
+    Args:
+        run: what to make.
+        source: `smollm2`, a folder, a GGUF file, or a name on a hub.
+
+    Raises:
+        SourceError: it cannot be had or used.
+        RegistryError: the name is taken by another run.
+    """
+    prepare(run.config)
+    found = imported.find(source)
+    wanted = _wanted(run, "sft", None, found.sha256(), _settings(run.config, "imported") | {"source": source})
+
+    def make(folder: Path, _kept: Checkpoints) -> dict[str, float]:
+        model.save(imported.read(found, run.config.imported), folder / "model")
         return {}
 
     return _made(run, wanted, make)
@@ -136,15 +158,18 @@ def improve(config: Config, given: Given, seed: int, report: Report, keep: Keep 
     """Train a policy by the method that the configuration names."""
     match config.method:
         case "ppo":
-            return ppo.train(config.ppo, given, seed, report, keep)
+            outcome = ppo.train(config.ppo, given, seed, report, keep)
         case "dpo":
-            return dpo.train(config.dpo, given, seed, report, keep)
+            outcome = dpo.train(config.dpo, given, seed, report, keep)
         case "raft":
-            return raft.train(config.raft, given, seed, report, keep)
+            outcome = raft.train(config.raft, given, seed, report, keep)
+    return replace(outcome, policy=model.merged(outcome.policy))
 
 
 def pretraining_texts(reference: Entry) -> list[str]:
-    """Return the text that a bootstrapped model was pretrained on, made again from its seed."""
+    """Return the text that a model was pretrained on, made again from its seed; none of an imported one."""
+    if "pretrain" not in reference.config:
+        return []
     return corpus.documents(reference.seed, int(reference.config["pretrain"]["documents"]))
 
 

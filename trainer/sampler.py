@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicCache
 
 from trainer.errors import DivergenceError
 from trainer.losses import token_logprobs
-from trainer.model import END, PAD, LanguageModel, positions
+from trainer.model import PAD, LanguageModel, positions
 from trainer.sequences import Batch, pad
 
 COMPACT = 0.75
@@ -23,7 +23,7 @@ class Samples:
     """Answers to B prompts."""
 
     batch: Batch
-    """Prompts and answers; an answer that ended has <end> as its last token."""
+    """Prompts and answers; an answer that ended has the template's end as its last token."""
     logprobs: Tensor
     """log π of the answers' tokens as they were drawn [B, R]; 0 on padding."""
     finished: Tensor
@@ -69,7 +69,7 @@ def sample(
         logprobs[rows[unfinished], step] = token_logprobs(
             logits.unsqueeze(1), token, temperature=temperature
         )[unfinished, 0]
-        unfinished = unfinished & (token[:, 0] != END)
+        unfinished = unfinished & (token[:, 0] != language.template.end)
         if not unfinished.any():
             break
         if unfinished.float().mean() <= COMPACT:
@@ -77,26 +77,27 @@ def sample(
             cache.batch_select_indices(keep)
             rows, mask, token, unfinished = rows[keep], mask[keep], token[keep], unfinished[keep]
         tokens, mask = token, torch.cat([mask, torch.ones_like(token)], dim=1)
-    return _collect(start, drawn, written, logprobs)
+    return _collect(start, drawn, written, logprobs, language.template.end)
 
 
 def _next_logits(language: LanguageModel, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
     """Run the new tokens [B, T] and return logits [B, V] after the last; mask [B, all so far]."""
-    hidden = language.network.model(
+    logits: Tensor = language.network(
         input_ids=tokens,
         attention_mask=mask,
         position_ids=positions(mask)[:, -tokens.shape[1] :],
         past_key_values=cache,
         use_cache=True,
-    ).last_hidden_state
-    logits: Tensor = language.network.lm_head(hidden[:, -1])
-    return logits
+        logits_to_keep=1,
+    ).logits
+    return logits[:, -1]
 
 
-def _collect(start: Batch, drawn: Tensor, written: Tensor, logprobs: Tensor) -> Samples:
+def _collect(start: Batch, drawn: Tensor, written: Tensor, logprobs: Tensor, end: int) -> Samples:
     """Cut the columns that no answer reached and join prompts and answers.
 
-    What was written is remembered and not read off the tokens, as a policy can draw <pad> too.
+    What was written is remembered and not read off the tokens, as what fills a row can be drawn too. The end may be
+    that very token: a row is filled after an end only.
     """
     length = int(written.sum(dim=1).max())
     batch = Batch(
@@ -104,4 +105,4 @@ def _collect(start: Batch, drawn: Tensor, written: Tensor, logprobs: Tensor) -> 
         torch.cat([start.mask, written[:, :length]], dim=1),
         start.width,
     )
-    return Samples(batch, logprobs[:, :length], (drawn == END).any(dim=1))
+    return Samples(batch, logprobs[:, :length], (drawn == end).any(dim=1))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from trainer.model import ANSWER, END, PAD, PROMPT, LanguageModel, hidden
+from trainer import losses
+from trainer.model import PAD, LanguageModel, positions
+
+LOGITS = 2**26
+"""Most logits that are held at once, 256 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +52,54 @@ class Batch:
 
 def answer_logits(language: LanguageModel, batch: Batch) -> Tensor:
     """Return logits [B, R, V] of the answers' tokens."""
-    state = batch.before_answers(hidden(language.network.model, batch.tokens, batch.mask))
-    logits: Tensor = language.network.lm_head(state)
-    return logits
+    kept = batch.answers.shape[1] + 1
+    logits: Tensor = language.network(
+        input_ids=batch.tokens,
+        attention_mask=batch.mask,
+        position_ids=positions(batch.mask),
+        use_cache=False,
+        logits_to_keep=kept,
+    ).logits
+    return logits[:, -kept:-1]  # some networks keep them all
+
+
+def answer_logprobs(language: LanguageModel, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """Return log π of the answers' tokens [B, R]."""
+    return torch.cat(
+        [
+            losses.token_logprobs(answer_logits(language, part), part.answers, temperature=temperature)
+            for part in parts(language, batch)
+        ]
+    )
+
+
+def parts(language: LanguageModel, batch: Batch) -> Iterator[Batch]:
+    """Yield a batch some rows at a time, in order: a real vocabulary's logits for all at once would fill the memory."""
+    for rows in torch.split(torch.arange(len(batch.tokens)), rows_at_once(language, batch.answers.shape[1])):
+        yield batch.rows(rows)
+
+
+def rows_at_once(language: LanguageModel, tokens: int) -> int:
+    """Return for how many rows of so many tokens all logits may be held."""
+    vocabulary: int = language.network.config.vocab_size
+    return max(1, LOGITS // max(1, tokens * vocabulary))
+
+
+def encode(language: LanguageModel, text: str) -> list[int]:
+    """Return a text's tokens, and none that the template would add."""
+    ids: list[int] = language.tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
 
 
 def encode_prompt(language: LanguageModel, prompt: str) -> list[int]:
-    """Return <prompt> … <answer>; a prompt over the limit keeps its end, where the question usually is."""
-    ids: list[int] = language.tokenizer.encode(prompt).ids
-    return [PROMPT, *ids[-language.limits.prompt_tokens :], ANSWER]
+    """Return what the template puts around a prompt; one over the limit keeps its end, where the question usually is."""
+    template = language.template
+    return [*template.before, *encode(language, prompt)[-language.limits.prompt_tokens :], *template.between]
 
 
 def encode_answer(language: LanguageModel, answer: str) -> list[int]:
-    """Return the answer's tokens and <end>; an answer over the limit keeps its beginning."""
-    ids: list[int] = language.tokenizer.encode(answer).ids
-    return [*ids[: language.limits.answer_tokens - 1], END]
+    """Return the answer's tokens and the end; an answer over the limit keeps its beginning."""
+    return [*encode(language, answer)[: language.limits.answer_tokens - 1], language.template.end]
 
 
 def decode(language: LanguageModel, tokens: Sequence[int]) -> str:
@@ -72,7 +109,7 @@ def decode(language: LanguageModel, tokens: Sequence[int]) -> str:
 
 
 def pad(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Batch:
-    """Lay out B prompts and their B answers."""
+    """Lay out B prompts and their B answers; what fills a row is masked, so any token serves."""
     width, length = max(map(len, prompts)), max(map(len, answers))
     tokens = torch.full((len(prompts), width + length), PAD)
     mask = torch.zeros_like(tokens)
@@ -86,6 +123,4 @@ def pad(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> B
 def truncated(language: LanguageModel, answers: Sequence[str]) -> float:
     """Return the share of answers that are longer than the limit."""
     limit = language.limits.answer_tokens - 1
-    return sum(len(language.tokenizer.encode(answer).ids) > limit for answer in answers) / max(
-        len(answers), 1
-    )
+    return sum(len(encode(language, answer)) > limit for answer in answers) / max(len(answers), 1)

@@ -10,7 +10,7 @@ from trainer import losses
 from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import SftConfig
 from trainer.corpus import Demonstration
-from trainer.model import LanguageModel, clone
+from trainer.model import LanguageModel, clone, merged
 from trainer.optimise import Stepper
 from trainer.progress import Progress, Report
 from trainer.sequences import answer_logits, encode_answer, encode_prompt, pad
@@ -34,10 +34,10 @@ def train(
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    language = clone(base)
+    language = clone(base, config)
     pairs = [(encode_prompt(base, item.prompt), encode_answer(base, item.answer)) for item in demonstrations]
     fit(language, pairs, config.steps, config.batch, config.learning_rate, generator, report, keep)
-    return language
+    return merged(language)
 
 
 def fit(

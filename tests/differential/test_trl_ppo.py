@@ -30,7 +30,7 @@ from trainer.config import PpoConfig
 from trainer.method import Given
 from trainer.model import END
 from trainer.sampler import Samples
-from trainer.sequences import Batch
+from trainer.sequences import Batch, answer_logprobs
 
 TRL = oracle.read("trl_ppo.safetensors")
 SETTINGS = TRL.settings
@@ -130,7 +130,7 @@ def test_losses_and_gradients_of_each_step_on_ragged_answers_are_those_of_trl() 
     for step in STEPS:
         rows = TRL[f"ragged/{step}/rows"]
         some = drawn.rows(rows)
-        new = ppo._logprobs(mine.policy, some, CONFIG.temperature)
+        new = answer_logprobs(mine.policy, some, CONFIG.temperature)
         old, advantages = TRL["ragged/logprobs"][rows], TRL["ragged/whitened"][rows]
         policy_loss, clipped = losses.policy_loss(new, old, advantages, mask[rows], CONFIG.clip)
         values = some.before_answers(mine.critic(some.tokens, some.mask))

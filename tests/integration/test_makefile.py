@@ -21,7 +21,7 @@ def _make(folder: Path, target: str, *tools: str) -> subprocess.CompletedProcess
         if found := shutil.which(tool):
             (path / tool).symlink_to(found)
     (folder / "contracts").mkdir()
-    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", "requirements-models.lock"):
         shutil.copy(ROOT / name, folder / name)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(ROOT / "contracts" / name, folder / "contracts" / name)

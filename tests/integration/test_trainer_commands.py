@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -121,6 +122,32 @@ def test_bootstrap_retrain_and_answer_in_turn(home: Path) -> None:
     ]
     assert all(row["model"] == "policy-1" and row["text"].strip() for row in rows)
     assert len({row["text"] for row in rows}) == 6
+
+
+def test_a_model_from_elsewhere_is_imported_and_answers_with_nothing_on_stderr(home: Path) -> None:
+    source = Registry(home / "models").path("sft-0") / "model"
+    command = ["import", "--registry", home / "models", "--source", source, "--created-at", 3000]
+    refused = trainer(*command, "--name", "no-chat")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("SourceError: ")
+    (home / "plain.json").write_text('{"imported": {"layout": "plain", "answer_tokens": 8}}')
+    describe = json.loads((source / "tokenizer.json").read_text())["added_tokens"]
+    words = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>", "bos_token": "<prompt>"}
+    assert {token["content"] for token in describe} >= {"<end>", "<prompt>"}
+    elsewhere = home / "elsewhere"
+    shutil.copytree(source, elsewhere)
+    (elsewhere / "tokenizer_config.json").write_text(json.dumps(words))
+    made = trainer(
+        "import", "--registry", home / "models", "--source", elsewhere, "--name", "mine",
+        "--config", home / "plain.json",
+    )  # fmt: skip
+    assert last(made)["source_sha256"] == file_sha256(source / "model.safetensors")
+    assert made.stderr == ""
+    out = home / "imported.jsonl"
+    said = trainer("answer", "--registry", home / "models", "--model", "mine", "--prompts", home / "prompts.jsonl",
+                   "--out", out)  # fmt: skip
+    assert last(said)["lines"] == 2
+    assert said.stderr == ""
 
 
 def test_a_run_again_returns_the_same_entry_without_training(home: Path) -> None:

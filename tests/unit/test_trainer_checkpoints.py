@@ -56,6 +56,10 @@ STAGES: Mapping[str, tuple[Stage, int]] = {
         lambda r, k: dpo.train(DpoConfig(epochs=2, batch=12), replace(given(), comparisons=ROWS), 0, r, k),
         6,
     ),
+    "ppo-lora": (train_ppo(replace(STEERED, steps=2, lora_rank=2)), 2),
+    "reward-lora": (
+        lambda r, k: reward.train(RewardConfig(epochs=1, batch=18, lora_rank=2), tuned(), ROWS, 0, r, k), 2,
+    ),
     "raft": (
         lambda r, k: raft.train(RaftConfig(rounds=3, prompts=8, samples=2, steps=3), given(), 0, r, k),
         3,

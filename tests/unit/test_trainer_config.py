@@ -38,6 +38,8 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         ({"ppo": {"steps": 1.5}}, "ppo.steps must be of type int"),
         ({"ppo": {"steps": True}}, "ppo.steps must be of type int"),
         ({"ppo": {"steps": 0}}, "ppo.steps must be between 1 and inf"),
+        ({"dpo": {"lora_rank": -1}}, "dpo.lora_rank must be between 0 and inf"),
+        ({"reward": {"precision": "half"}}, "reward.precision must be one of float32, bfloat16"),
         ({"ppo": {"clip": -0.1}}, "ppo.clip must be between 0.0"),
         ({"ppo": {"kl_control": "none"}}, "ppo.kl_control must be one of fixed, adaptive"),
         ({"reward": {"held_out": 1.0}}, "reward.held_out must be between 0.01 and 0.9"),
