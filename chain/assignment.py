@@ -38,6 +38,11 @@ def task_point(seed: bytes, wallet: Address, turn: int) -> Hash32:
     return Hash32("0x" + _draw(seed, b"task", wallet, f"0x{turn:064x}").hex())
 
 
+def seal_of(seed: bytes, task: Hash32) -> Hash32:
+    """Return the salt within a task's name; `task` is the hash that it has without one."""
+    return Hash32("0x" + _draw(seed, b"seal", task).hex())
+
+
 def epoch_seed(master: bytes, chain_id: int, distributor: Address, epoch: Epoch) -> bytes:
     """Return the epoch's secret seed, 32 bytes, from the operator's master secret.
 

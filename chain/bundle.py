@@ -117,7 +117,7 @@ def _task_line(named: tuple[Hash32, Task]) -> Line:
     name, t = named
     return {
         "kind": "task", "task": name, "prompt": t.prompt, "responses": list(t.responses), "methods": list(t.methods),
-        "author": t.author, "assignees": list(t.assignees),
+        "author": t.author, "assignees": list(t.assignees), "salt": t.salt,
     }  # fmt: skip
 
 
@@ -225,15 +225,16 @@ def _header(line: Line) -> Header:
 
 
 def _task(line: Line) -> tuple[Hash32, Task]:
-    fields = ("task", "prompt", "responses", "methods", "author", "assignees")
-    name, prompt, responses, methods, author, assignees = _exact(line, *fields)
+    fields = ("task", "prompt", "responses", "methods", "author", "assignees", "salt")
+    name, prompt, responses, methods, author, assignees, salt = _exact(line, *fields)
     task = Task.of(
         _text(prompt, "prompt"), (_text(r, "response") for r in responses), methods,
         parse_address(author, "author") if author != "" else "", [parse_address(a, "assignee") for a in assignees],
+        parse_hash(salt, "salt"),
     )  # fmt: skip
     if task.hash() != name:
         raise BundleError(
-            f"task {name}: its prompt, responses, methods, author and assignees hash to {task.hash()}"
+            f"task {name}: its prompt, responses, methods, author, assignees and salt hash to {task.hash()}"
         )
     return task.hash(), task
 

@@ -186,9 +186,15 @@ def _check_order(evidence: Evidence) -> None:
 
 
 def _check_tasks(evidence: Evidence) -> None:
-    """No two tasks compare the same responses to the same prompt: a pair counts once."""
+    """Each is named by the draw, and no two compare the same responses to the same prompt: a pair counts once."""
     seen: dict[tuple[str, tuple[str, ...]], Hash32] = {}
+    seed = bytes.fromhex(evidence.header.seed[2:])
     for name, task in evidence.tasks.items():
+        if task.salt != (drawn := task.drawn_salt(seed)):
+            raise VerifyError(
+                f"task {name}: its salt is {task.salt!r}; for its prompt, responses, methods, author and assignees the "
+                f"epoch's seed draws {drawn}"
+            )
         known = seen.setdefault((task.prompt, task.responses), name)
         if known != name:
             raise VerifyError(f"task {name}: it compares the same responses as task {known}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
+from chain.assignment import seal_of
 from chain.canonical import canonical, hash_of, text_hash
 from chain.errors import ScoreInputError
 from chain.messages import Ranking
@@ -35,6 +36,8 @@ class Task:
     """Wallet that the prompt is of, who is not asked about it; empty where nobody is named."""
     assignees: tuple[Address, ...] = ()
     """When not empty, only these wallets are asked, each of them; ascending."""
+    salt: str = ""
+    """Secret until its epoch's close, so that nobody can try by its hash whom it names; empty before it has an epoch."""
     hashes: tuple[Hash32, ...] = field(init=False, repr=False, compare=False)
     """The responses' hashes, ascending; taken once, because every ranking of the task is held against them."""
 
@@ -49,6 +52,7 @@ class Task:
         methods: Iterable[str],
         author: str = "",
         assignees: Iterable[Address] = (),
+        salt: str = "",
     ) -> Task:
         """Return the task of these texts; equal texts cannot be told apart and are refused."""
         responses = tuple(sorted(texts, key=text_hash))
@@ -61,16 +65,27 @@ class Task:
             raise ScoreInputError(f"methods {allowed} are not some of {METHODS}, each once")
         if unfit := {"best_worst"} & set(allowed) if len(responses) == 2 else {"pairwise"} & set(allowed):
             raise ScoreInputError(f"{unfit.pop()!r} cannot judge {len(responses)} responses: {prompt[:60]!r}")
-        return cls(prompt, responses, allowed, author, tuple(sorted(set(assignees))))
+        return cls(prompt, responses, allowed, author, tuple(sorted(set(assignees))), salt)
 
     def hash(self) -> Hash32:
         """Return keccak256 of the task's canonical JSON: prompt, response hashes, method set, who may not or shall judge.
 
-        What is not there is left out, so that a task for everybody is named by the first three alone.
+        And its salt. What is not there is left out.
         """
+        return self._hash(self.salt)
+
+    def _hash(self, salt: str) -> Hash32:
         value = {"methods": list(self.methods), "prompt": self.prompt, "responses": list(self.hashes)}
-        named = {"author": self.author, "assignees": list(self.assignees)}
-        return hash_of(canonical(value | {k: v for k, v in named.items() if v}))
+        rest = {"author": self.author, "assignees": list(self.assignees), "salt": salt}
+        return hash_of(canonical(value | {k: v for k, v in rest.items() if v}))
+
+    def drawn_salt(self, seed: bytes) -> Hash32:
+        """Return the salt that the task has in the epoch of this seed, and no other."""
+        return seal_of(seed, self._hash(""))
+
+    def sealed(self, seed: bytes) -> Task:
+        """Return the task as it is named in the epoch of this seed."""
+        return replace(self, salt=self.drawn_salt(seed))
 
 
 @dataclass(frozen=True, slots=True)

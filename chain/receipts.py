@@ -178,7 +178,7 @@ def _fault_of_handout(promise: Handout, log: _Log) -> str:
 
 
 def _fault_of_texts(name: Hash32, shown: Sequence[Hash32], log: _Log) -> str:
-    """Return how what was shown differs from the task, whose hash nobody can take before its author is published."""
+    """Return how what was shown differs from the task, whose hash nobody can take before its salt is published."""
     task = log.tasks.get(name)
     if task is None or not shown:
         return ""

@@ -9,8 +9,9 @@ from chain.canonical import canonical, hash_of
 from chain.errors import BundleError
 from chain.types import ONE, Hash32, Params
 
-VERSION = 2
-"""Of the rules and of the bundles made by them; 1 handed tasks to wallets without stake too."""
+VERSION = 3
+"""Of the rules and of the bundles made by them; 1 handed tasks to wallets without stake too, 2 named
+them without a salt."""
 METHODS = ("pairwise", "best_worst", "ranking", "likert")
 """How a wallet may be asked (SPEC 2)."""
 FLAGS = ("", "all_bad", "unsafe", "identity", "broken")

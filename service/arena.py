@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from chain.canonical import text_hash
 from chain.errors import HapticError
@@ -17,7 +17,7 @@ from chain.gold import Gold, salt_of
 from chain.hashing import keccak256
 from chain.messages import parse_address
 from chain.rules import SIZES, Rules
-from chain.types import Address, Hash32
+from chain.types import Address
 from service.errors import ConfigError
 from service.ledger.tables import TaskRow
 from service.redaction import Redaction, clean, redact
@@ -25,6 +25,8 @@ from trainer import gold as lexicon
 
 MIX = (4, 2, 3, 4, 2, 6, 4, 2)
 """Responses that tasks show, in turn, as far as there are answers: pairs are all that some wallets are asked."""
+Content: TypeAlias = tuple[str, tuple[str, ...]]
+"""A prompt and the responses to it, in the order of `Task.responses`: what a task asks, in whatever epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Prompt:
 
     text: str
     author: str = ""
+
+
+def content_of(task: Task) -> Content:
+    """Return what a task asks."""
+    return task.prompt, task.responses
 
 
 def methods_for(size: int, allowed: Sequence[str]) -> tuple[str, ...]:
@@ -126,13 +133,13 @@ def lexicon_gold(plans: Sequence[Plan], share_ppm: int) -> list[Plan]:
 
 
 def file_gold(
-    path: Path, rules: Rules, wanted: int, used: Callable[[Collection[str]], set[str]]
+    path: Path, rules: Rules, wanted: int, used: Callable[[Collection[Content]], set[Content]]
 ) -> list[Plan]:
     """Return the next `wanted` gold tasks of a JSONL file of {"prompt", "responses", "ranks"} that were never used.
 
-    `used` returns which of the hashes that it is given are those of a task of any epoch.
+    `used` returns which of the contents that it is given are those of a task of any epoch.
     """
-    plans: dict[Hash32, Plan] = {}
+    plans: dict[Content, Plan] = {}
     for where, row in numbered_rows(path, "HAPTIC_GOLD_FILE"):
         try:
             # As answers of models are: what looks different may tell which tasks are gold.
@@ -143,9 +150,9 @@ def file_gold(
         except (ValueError, KeyError, TypeError, AttributeError, HapticError) as error:
             raise ConfigError(f"{where}: {error}") from error
         given, changed = tuple(place[t] for t in task.responses), tuple(f for f in found if f.changed)
-        plans.setdefault(task.hash(), Plan(task, ("gold",) * len(texts), given, changed))
+        plans.setdefault(content_of(task), Plan(task, ("gold",) * len(texts), given, changed))
     gone = used(plans.keys())
-    return [plan for name, plan in plans.items() if name not in gone][:wanted]
+    return [plan for content, plan in plans.items() if content not in gone][:wanted]
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -201,4 +208,4 @@ def gold_of(plan: Plan, seed: bytes) -> Gold:
 def task_of(row: TaskRow) -> Task:
     """Return a stored task as the record that is hashed."""
     assignees = tuple(map(Address, row.assignees))
-    return Task(row.prompt, tuple(row.responses), tuple(row.methods), row.author, assignees)
+    return Task(row.prompt, tuple(row.responses), tuple(row.methods), row.author, assignees, row.salt)

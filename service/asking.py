@@ -12,7 +12,7 @@ from service import arena, training
 from service.context import Context
 from service.errors import ConfigError
 from service.ledger import queries, work
-from service.pool import content_of, file_tasks
+from service.pool import file_tasks
 from trainer import corpus
 
 log = logging.getLogger(__name__)
@@ -59,10 +59,10 @@ def _own_tasks(ctx: Context, plans: Sequence[arena.Plan]) -> list[arena.Plan]:
     if settings.tasks_file is None:
         return []
     with ctx.db.read() as db:
-        used = queries.task_contents(db) | {content_of(p.task) for p in plans}
+        used = queries.task_contents(db) | {arena.content_of(p.task) for p in plans}
     if settings.gold_file is not None:
         golden = arena.file_gold(settings.gold_file, ctx.rules, sys.maxsize, lambda _: set())
-        used |= {content_of(p.task) for p in golden}
+        used |= {arena.content_of(p.task) for p in golden}
     return file_tasks(settings.tasks_file, ctx.rules, settings.tasks_per_epoch, used)
 
 
@@ -85,7 +85,7 @@ def plans(ctx: Context, epoch: int, models: Sequence[str]) -> list[arena.Plan]:
         )
     wanted = -(-len(plans) * share // 1_000_000)
     with ctx.db.read() as db:
-        gold = arena.file_gold(ctx.settings.gold_file, ctx.rules, wanted, partial(queries.used_tasks, db))
+        gold = arena.file_gold(ctx.settings.gold_file, ctx.rules, wanted, partial(queries.used_contents, db))
     if len(gold) < wanted:
         log.warning(
             "%s has %s unused gold tasks, epoch %s wants %s: add more",

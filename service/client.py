@@ -122,7 +122,7 @@ class Contributor:
                 )
             task = Task.parse(found, promise.epoch, promise.task, found["method"])
             expires_at, left = answers.number(found, "expires_at"), answers.number(found, "skips_left")
-            # The promise names the task by a hash that takes what is published at the close alone, such as its author.
+            # The promise names the task by a hash that takes what is published at the close alone, its salt.
             seen = {"prompt": text_hash(task.prompt), "shown": [text_hash(text) for text in task.shown]}
             kept = {"signature": signature, "signer": checksum(self.receipt_signer)} | seen
             return replace(task, expires_at=expires_at, skips_left=left, promise=promise.to_json() | kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 from weakref import finalize
@@ -129,7 +129,8 @@ def open_epoch(db: Db, place: Place, epoch: int, plans: Iterable[Plan], rules: R
         )
     seed = place.seed(epoch)
     before = standing(db, rules)
-    listed = list(plans)
+    # Before anything is named by a task's hash: by the salt in it, nobody can try who a task names, or whether anybody.
+    listed = [replace(plan, task=plan.task.sealed(seed)) for plan in plans]
     golden = {plan.task.hash(): gold_of(plan, seed) for plan in listed if plan.gold_ranks}
     rows = [_task_row(epoch, plan, golden.get(plan.task.hash())) for plan in listed]
     root = gold_root((Hash32(r.task) for r in rows), golden, seed)
@@ -147,7 +148,7 @@ def _task_row(epoch: int, plan: Plan, gold: Gold | None) -> TaskRow:
     task = plan.task
     return TaskRow(
         epoch=epoch, task=task.hash(), prompt=task.prompt, responses=list(task.responses), methods=list(task.methods),
-        origins=list(plan.origins), assignees=list(task.assignees), author=task.author,
+        origins=list(plan.origins), assignees=list(task.assignees), author=task.author, salt=task.salt,
         gold_ranks=list(plan.gold_ranks), gold_salt=gold.salt if gold else "",
         redacted=[r.note() for r in plan.redacted],
     )  # fmt: skip

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Container
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from chain.errors import HapticError
 from chain.feedback import Task
 from chain.messages import parse_address
 from chain.rules import Rules
-from service.arena import Plan, methods_for, numbered_rows
+from service.arena import Content, Plan, content_of, methods_for, numbered_rows
 from service.errors import ConfigError
 from service.redaction import clean, redact
 
-Content: TypeAlias = tuple[str, tuple[str, ...]]
-"""A prompt and the responses to it, in the order of `Task.responses`: what a task asks, by whatever methods."""
 NOBODY = "file"
 """Origin of responses of which the file does not say who made them."""
-
-
-def content_of(task: Task) -> Content:
-    """Return what a task asks."""
-    return task.prompt, task.responses
 
 
 def file_tasks(path: Path, rules: Rules, wanted: int, used: Container[Content]) -> list[Plan]:

@@ -180,6 +180,7 @@ def evidence_of(
     for n in range(tasks):
         size = SIZES[n % len(SIZES)]
         task = task_of(f"{epoch}.{n}", [f"{'long ' * luck.randrange(4)}text {i}" for i in range(size)])
+        task = task.sealed(seed_of(epoch))
         truths[task.hash()] = truth = {h: luck.randint(1, 7) for h in task.hashes}
         known[task.hash()] = task
         if luck.random() < 0.4 or n == 0:

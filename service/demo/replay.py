@@ -59,8 +59,11 @@ class Script:
     """By task hash, then annotator."""
 
 
-def script(part: Sequence[Judged], wallets: dict[str, Address], method: str) -> Script:
-    """Return the tasks, each reserved for the wallets of the people who judged it; equal tasks become one."""
+def script(part: Sequence[Judged], wallets: dict[str, Address], method: str, seed: bytes) -> Script:
+    """Return the tasks, each reserved for the wallets of the people who judged it; equal tasks become one.
+
+    They are named as in the epoch of this seed.
+    """
     answers: dict[tuple[str, tuple[str, ...]], dict[str, tuple[int, ...]]] = {}
     systems: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
     for judged in part:
@@ -72,7 +75,7 @@ def script(part: Sequence[Judged], wallets: dict[str, Address], method: str) -> 
             answers.setdefault(key, {}).setdefault(annotator, tuple(ranks[i] for i in place))
     plans, said = [], {}
     for key, given in answers.items():
-        task = Task.of(*key, [method], assignees=[wallets[a] for a in given])
+        task = Task.of(*key, [method], assignees=[wallets[a] for a in given]).sealed(seed)
         plans.append(Plan(task, systems[key]))
         said[str(task.hash())] = given
     return Script(tuple(plans), said)
@@ -118,8 +121,9 @@ def _one_epoch(
 ) -> None:
     """Open an epoch with these tasks, let everybody answer, fund it, close it and activate its root."""
     site = stage.site
-    found = script(part, {p.role.name: p.wallet for p in players}, rules.methods[0])
     place = Place(site.deployment, site.environ["HAPTIC_SECRET"].encode(), site.folder / "bundles")
+    wallets = {p.role.name: p.wallet for p in players}
+    found = script(part, wallets, rules.methods[0], place.seed(epoch))
     with open_database(f"sqlite:///{site.folder / 'haptic.db'}").write() as db:
         open_epoch(db, place, epoch, found.plans, rules, stage.now())
         db.commit()

@@ -103,17 +103,17 @@ def tasks(session: Session, epoch: int) -> Iterator[TaskRow]:
 
 def used_prompts(session: Session, among: Collection[str]) -> set[str]:
     """Return which of these prompts have been a task."""
-    return _known(streamed(session, select(TaskRow.prompt)), among)
-
-
-def used_tasks(session: Session, among: Collection[str]) -> set[str]:
-    """Return which of these hashes are those of a task of any epoch."""
-    return _known(streamed(session, select(TaskRow.task)), among)
-
-
-def _known(rows: Iterable[Any], among: Collection[str]) -> set[str]:
     wanted = set(among)
-    return {value for (value,) in rows if value in wanted}
+    return {value for (value,) in streamed(session, select(TaskRow.prompt)) if value in wanted}
+
+
+def used_contents(
+    session: Session, among: Collection[tuple[str, tuple[str, ...]]]
+) -> set[tuple[str, tuple[str, ...]]]:
+    """Return which of these prompts with their responses have been a task of any epoch, under whatever name."""
+    wanted = set(among)
+    rows = streamed(session, select(TaskRow.prompt, TaskRow.responses))
+    return {found for prompt, texts in rows if (found := (prompt, tuple(texts))) in wanted}
 
 
 def retire_gold(session: Session, epoch: int, names: Collection[str]) -> None:

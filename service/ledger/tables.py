@@ -81,6 +81,8 @@ class TaskRow(SQLModel, table=True):
     """When not empty, only these wallets are handed the task."""
     author: str = ""
     """Wallet that the prompt is of, who is not handed the task; empty where nobody is named."""
+    salt: str = ""
+    """What makes the task's name one that nobody can compute; never shown before the close."""
     gold_ranks: list[int] = _json()
     """Known dense ranks in the order of `responses`; empty for an ordinary task."""
     gold_salt: str = ""

@@ -122,7 +122,9 @@ def stand(database: str, count: int) -> Iterator[Stand]:
         now = rpc.block("latest").timestamp
         per_wallet = -(-count // WALLETS)
         made = [
-            Task.of(f"prompt {n}", [f"{n} {i}: {'text ' * 40}" for i in range(2 + 2 * (n % 2))], _methods(n))
+            Task.of(
+                f"prompt {n}", [f"{n} {i}: {'text ' * 40}" for i in range(2 + 2 * (n % 2))], _methods(n)
+            ).sealed(place.seed(0))
             for n in range(2 * per_wallet)
         ]
         with db.write() as session:

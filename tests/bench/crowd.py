@@ -88,7 +88,7 @@ class Crowd:
         """Return the same, and the board as it is after that."""
         luck = Random(1)
         count = -(-self.rankings // OVERLAP) + self.spare
-        tasks = {t.hash(): t for t in (_task(n, luck) for n in range(count))}
+        tasks = {t.hash(): t for t in (_task(n, luck).sealed(self.seed) for n in range(count))}
         board, log, handouts = Board(tasks, RULES, self.seed), [], []
         for position in range(self.rankings):
             wallet, key = self.people[position % self.wallets]

@@ -71,14 +71,22 @@ def fill(session: Session, place: Place, crowd: Crowd) -> None:
     wallets = sorted(a for a, _ in crowd.people)
     log = [(r, json.dumps(r.ranking.to_json())) for r in found.rankings]
     tasks = [
-        (t, task.prompt, json.dumps(task.responses), json.dumps(task.methods)) for t, task in found.tasks.items()
+        (t, task.salt, task.prompt, json.dumps(task.responses), json.dumps(task.methods))
+        for t, task in found.tasks.items()
     ]  # fmt: skip
     for epoch in range(CLOSED + 1):
         last = epoch == CLOSED
         earlier = place.start(CLOSED) - place.start(epoch)
         _put(session, EpochRow, [_epoch(place, epoch, found, earlier)])
         models = json.dumps(["policy-1", "policy-2"] * 2)
-        _put(session, TaskRow, [(epoch, *task, models, "[]", "", "[]", "", False, "[]") for task in tasks])
+        _put(
+            session,
+            TaskRow,
+            [
+                (epoch, name, *content, models, "[]", "", salt, "[]", "", False, "[]")
+                for name, salt, *content in tasks
+            ],
+        )
         _put(session, RankingRow, list(_rankings(epoch, log, earlier)))
         _put(session, SessionRow, list(_sessions(epoch, wallets)))
         _put(

@@ -22,7 +22,7 @@ from chain.deploy import deploy
 from chain.deployment import write_deployment
 from chain.devnet import Devnet
 from chain.errors import BundleError, ChainError, DeploymentError, RpcError, VerifyError
-from chain.feedback import summary_of
+from chain.feedback import Task, summary_of
 from chain.keys import address_of, devnet_accounts
 from chain.lines import Line, raw_lines, read_lines, to_bytes
 from chain.messages import Domain
@@ -200,6 +200,7 @@ ADDRESS = "0x[0-9a-f]{40}"
         (1, "gold", _set(salt=ZERO_HASH), "epoch 1, epoch line: goldRoot is"),
         (1, "task", _set(prompt="another"), r"bundle of epoch 1, line 2 \(task\): task 0x.* hash to"),
         (1, "task", _set(author="0x" + "1" * 40), r"bundle of epoch 1, line 2 \(task\): task 0x.* hash to"),
+        (1, "task", _set(salt=ZERO_HASH), r"bundle of epoch 1, line 2 \(task\): task 0x.* hash to"),
         (1, "handout", _set(task=ZERO_HASH), f"epoch 1, hand-out 0 of {ADDRESS}: it gave {ZERO_HASH}, the rule"),
         (1, "handout", _set(wallet="0x" + "1" * 40), "epoch 1, hand-out 0 of 0x1+: it gave|was not handed"),
         (1, "handout", _more("at", -700), f"epoch 1, hand-out 0 of {ADDRESS}: at .*outside"),
@@ -436,6 +437,24 @@ def test_where_nothing_was_posted_there_is_nothing_to_verify(deployed: Chain, tm
     for until in (None, 0):
         with pytest.raises(NothingPostedError, match="no epoch has been posted to this distributor yet"):
             verify(deployed.rpc, deployed.deployment, bundle_source(str(tmp_path)), until)
+
+
+def test_an_operator_that_chose_the_names_of_its_tasks_is_named(
+    deployed: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a task's name goes who is asked it: all follows from these names, but they not from the seed."""
+    with monkeypatch.context() as own:
+        own.setattr(Task, "drawn_salt", lambda _task, _seed: text_hash("chosen"))
+        told = begin(deployed, tmp_path)
+        told.endow(5)
+        _, report = told.close(0)
+        told.post(report)
+        assert _verify(told, tmp_path)
+    name, salt = "task 0x[0-9a-f]{64}", text_hash("chosen")
+    with pytest.raises(
+        VerifyError, match=f"epoch 0, {name}: its salt is '{salt}'; .* the epoch's seed draws 0x"
+    ):
+        _verify(told, tmp_path)
 
 
 def test_an_epoch_without_stake_rankings_or_revenue_is_verified_too(deployed: Chain, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from chain.types import Epoch
 from tests.worlds import DOMAIN, evidence_of, facts_of, first_standing
 
 
-def _evidence(seed: int = 6) -> Evidence:
+def _evidence(seed: int = 5) -> Evidence:
     runs = [Run(n, Epoch(0), Epoch(n), text_hash(f"file {n}")) for n in (1, 2)]
     return evidence_of(Random(seed), first_standing(), runs=runs)
 
@@ -64,8 +64,8 @@ def test_the_bytes_are_those_of_the_first_bundle_that_was_ever_written_of_this_e
     """What is posted rests on them: faster ways to write a bundle may come, other bytes may not."""
     data = _bundle(EVIDENCE)
     assert (len(data), hash_of(data)) == (
-        31_143,
-        "0x4f9cf286df92160af37de2b2b433e2ad9d1e263103433959259f78222b3e6f64",
+        29_087,
+        "0x7ffb8c5aff6638f312a94e90fba377d12d4f0266be7717475e0b36c2917c8b8f",
     )
 
 
@@ -264,7 +264,9 @@ def test_a_line_has_exactly_its_fields(kind: str) -> None:
     [
         ("epoch", "vault: 'x' is not an address", {"vault": "x"}),
         ("epoch", "the rules beside it hash to", {"rulesHash": text_hash("others")}),
-        ("task", "its prompt, responses, methods, author and assignees hash to", {"prompt": "another"}),
+        ("task", "its prompt, responses, methods, author, assignees and salt hash to", {"prompt": "another"}),
+        ("task", "assignees and salt hash to", {"salt": text_hash("another")}),
+        ("task", "salt: '' is not", {"salt": ""}),
         ("task", "prompt is 7, expected a text", {"prompt": 7}),
         ("task", "two responses", {"responses": ["same", "same"]}),
         ("task", "methods", {"methods": []}),
@@ -314,7 +316,7 @@ def test_rules_are_read_back_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"version": 1}, "of version 1, and this program knows version 2: use the release"),
+        ({"version": 2}, "of version 2, and this program knows version 3: use the release"),
         ({"version": True}, "of version True"),
         ({"overlap": "5"}, "overlap is '5'"),
         ({"overlap": 0}, "overlap is 0"),
@@ -325,20 +327,20 @@ def test_rules_are_read_back_as_they_were() -> None:
         ({"methods": []}, "methods"),
         ({"methods": ["coin"]}, "coin"),
         ({"methods": ["likert", "likert"]}, "each once"),
-        ({"methods": "likert"}, "not those of version 2"),
+        ({"methods": "likert"}, "not those of version 3"),
         ({"methods": 7}, "cannot be read"),
         ({"extra": 1}, "cannot be read"),
         ({"params": None}, "cannot be read"),
-        ({"params": {**RULES["params"], "n1": "36"}}, "not those of version 2"),
-        ({"params": {**RULES["params"], "n1": True}}, "not those of version 2"),
+        ({"params": {**RULES["params"], "n1": "36"}}, "not those of version 3"),
+        ({"params": {**RULES["params"], "n1": True}}, "not those of version 3"),
         ({"params": {**RULES["params"], "n1": 0}}, "n1 is 0"),
         ({"params": {**RULES["params"], "z_den": 0}}, "z_den is 0"),
         ({"params": {**RULES["params"], "c0": -1}}, "c0 is -1"),
         ({"params": {**RULES["params"], "lambda0_den": "0"}}, "lambda0_den is 0"),
-        ({"params": {**RULES["params"], "lambda0_num": 1}}, "not those of version 2"),
+        ({"params": {**RULES["params"], "lambda0_num": 1}}, "not those of version 3"),
         ({"params": {**RULES["params"], "amax": 400_000}}, "must not fall"),
         ({"params": {**RULES["params"], "more": 1}}, "cannot be read"),
-        ({"params": {k: v for k, v in RULES["params"].items() if k != "n1"}}, "not those of version 2"),
+        ({"params": {k: v for k, v in RULES["params"].items() if k != "n1"}}, "not those of version 3"),
     ],
 )
 def test_rules_that_are_not_exactly_rules_are_refused(change: dict[str, Any], match: str) -> None:

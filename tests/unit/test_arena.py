@@ -15,8 +15,10 @@ from chain.gold import Gold
 from chain.rules import METHODS, SIZES, Rules
 from service.arena import (
     Answer,
+    Content,
     Plan,
     Prompt,
+    content_of,
     file_gold,
     gold_of,
     gold_share,
@@ -28,7 +30,7 @@ from service.arena import (
 from service.errors import ConfigError
 from trainer import gold as lexicon
 
-NOTHING: set[str] = set()
+NOTHING: set[Content] = set()
 WORDS = ("horrible", "tired", "decent", "charming")
 
 draws = st.binary(min_size=32, max_size=32)
@@ -187,12 +189,13 @@ def gold_path(tmp_path: Path) -> Path:
     return path
 
 
-def test_gold_of_a_file_is_never_used_twice(gold_path: Path) -> None:
-    used: set[str] = set()
+def test_gold_of_a_file_is_never_used_twice_by_whatever_methods(gold_path: Path) -> None:
+    used: set[Content] = set()
     for expected in (["p0", "p1"], ["p2"], []):
         plans = file_gold(gold_path, Rules(), 2, used.intersection)
         assert [p.task.prompt for p in plans] == expected
-        used |= {p.task.hash() for p in plans}
+        used |= {content_of(p.task) for p in plans}
+    assert file_gold(gold_path, Rules(methods=("likert",)), 9, used.intersection) == []
 
 
 def test_gold_of_a_file_keeps_its_ranks_though_the_answers_are_sorted(gold_path: Path) -> None:

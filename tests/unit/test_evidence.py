@@ -155,7 +155,7 @@ def test_a_ranking_of_an_unknown_task_is_named() -> None:
 
 def test_two_tasks_that_compare_the_same_are_named() -> None:
     name, task = max(GOOD.tasks.items(), key=lambda item: len(item[1].responses))
-    twin = replace(task, methods=("ranking",))
+    twin = replace(task, methods=("ranking",)).sealed(seed_of(0))
     evidence = replace(GOOD, tasks={**GOOD.tasks, twin.hash(): twin})
     _named(evidence, f"task {twin.hash()}: it compares the same responses as task {name}")
 
@@ -190,6 +190,25 @@ def test_who_may_be_asked_is_part_of_a_tasks_name() -> None:
     assert len({replace(task, **kind).hash() for kind in kinds}) == len(kinds)
 
 
+def test_the_same_task_has_one_name_in_an_epoch_and_another_in_the_next() -> None:
+    task = replace(next(iter(GOOD.tasks.values())), salt="")
+    first, second = task.sealed(seed_of(0)), task.sealed(seed_of(1))
+    assert len({task.hash(), first.hash(), second.hash()}) == 3
+    assert (first.sealed(seed_of(0)), second.sealed(seed_of(0))) == (first, first)
+    assert len({t.salt for t in GOOD.tasks.values()}) == len(GOOD.tasks)
+
+
+def test_a_name_that_was_chosen_by_its_salt_is_named() -> None:
+    name, task = next(iter(GOOD.tasks.items()))
+    chosen = replace(task, salt=text_hash("chosen"))
+    evidence = replace(
+        GOOD, tasks={chosen.hash(): chosen, **{n: t for n, t in GOOD.tasks.items() if n != name}}
+    )
+    _named(
+        evidence, f"task {chosen.hash()}: its salt is '{chosen.salt}'; .* the epoch's seed draws {task.salt}"
+    )
+
+
 def test_a_ranking_without_its_hand_out_is_named() -> None:
     _named(replace(GOOD, handouts=GOOD.handouts[1:]), f"of {GOOD.handouts[1].wallet}: expected number 0")
     _named(replace(GOOD, handouts=(), skips=()), "ranking at position 0 by .*was not handed to the wallet")
@@ -203,7 +222,7 @@ def test_another_method_than_the_drawn_one_is_named() -> None:
 def test_a_task_that_the_drawn_method_cannot_judge_is_named() -> None:
     said = GOOD.rankings[0].ranking
     task = replace(GOOD.tasks[said.task], methods=tuple(m for m in METHODS if m != said.method))
-    evidence = replace(GOOD, tasks={**GOOD.tasks, said.task: task})
+    evidence = replace(GOOD, tasks={**GOOD.tasks, said.task: task.sealed(seed_of(0))})
     _named(evidence, f"ranking at position 0 .*cannot be judged by {said.method}")
 
 
@@ -216,7 +235,9 @@ def test_another_order_than_the_drawn_one_is_named() -> None:
 
 def test_another_seed_than_the_one_that_was_shown_by_is_named() -> None:
     header = replace(GOOD.header, seed="0x" + seed_of(1).hex())
-    _named(replace(GOOD, header=header), "ranking at position 0 .*(method is|shown:|cannot be judged)")
+    _named(
+        replace(GOOD, header=header), f"task {next(iter(GOOD.tasks))}: its salt is .* the epoch's seed draws"
+    )
 
 
 def test_gold_of_an_unknown_task_or_of_another_size_is_named() -> None:

@@ -11,8 +11,9 @@ import pytest
 from chain.messages import checksum
 from chain.rules import SIZES, Rules
 from chain.types import Address
+from service.arena import Content, content_of
 from service.errors import ConfigError
-from service.pool import Content, content_of, file_tasks
+from service.pool import file_tasks
 
 WALLET = Address("0x" + "ab" * 20)
 

@@ -81,10 +81,9 @@ def test_an_open_epoch_is_not_the_last_closed(db: Session) -> None:
     assert queries.last_closed(db) == 0
 
 
-def _task(name: str) -> TaskRow:
-    return TaskRow(
-        epoch=0, task=name, prompt="", responses=[], methods=["ranking"], origins=[], assignees=[], gold_ranks=[]
-    )  # fmt: skip
+def _task(name: str, **more: Any) -> TaskRow:
+    lists = {"responses": [], "methods": ["ranking"], "origins": [], "assignees": [], "gold_ranks": []}
+    return TaskRow(epoch=0, task=name, prompt="", **lists | more)
 
 
 def _tally(name: str, taken: int = 0, **more: Any) -> TallyRow:
@@ -201,8 +200,9 @@ def test_a_wallets_judged_tasks_are_counted_and_neither_what_it_holds_nor_what_i
 
 
 def test_what_was_asked_before_is_found_among_what_is_named(db: Session) -> None:
-    queries.add(db, _task("a"), _task("b"))
-    assert queries.used_tasks(db, ["b", "c"]) == {"b"}
+    queries.add(db, _task("a", responses=["x", "y"]), _task("b"))
+    asked, other = ("", ("x", "y")), ("", ("y", "x"))
+    assert queries.used_contents(db, [asked, other]) == {asked}
     assert queries.used_prompts(db, ["", "other"]) == {""}
 
 

@@ -211,6 +211,17 @@ def test_a_task_that_is_gold_too_is_kept_for_gold(net: Any, tmp_path: Path) -> N
     ]  # fmt: skip
 
 
+def test_gold_that_was_asked_under_another_name_is_not_asked_again(net: Any, tmp_path: Path) -> None:
+    gold, own, asked = (tmp_path / f"{name}.jsonl" for name in ("gold", "own", "asked"))
+    asked.write_text('{"prompt": "p"}\n')
+    known = [{"prompt": f"own {n}", "responses": [f"{n} a", f"{n} b", f"{n} c"]} for n in (0, 9)]
+    gold.write_text("".join(json.dumps(k | {"ranks": [1, 2, 3]}) + "\n" for k in known))
+    own.write_text(json.dumps({"prompt": "fresh", "responses": ["x", "y", "z"]}) + "\n")
+    settings = {"gold_file": gold, "tasks_file": own, "prompts_file": asked, "devnet_gold": False}
+    plans = asking.plans(_with(net.ctx, settings), 9, [])
+    assert [p.task.prompt for p in plans] == ["fresh", "own 9"]
+
+
 def _with(ctx: Any, settings: dict[str, Any]) -> Any:
     return replace(ctx, settings=ctx.settings.model_copy(update=settings))
 

@@ -8,18 +8,23 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, MetaData, inspect
 from sqlmodel import Session
 
 from chain import ledger
+from chain.feedback import Task
 from service import database
+from service.arena import task_of
 from service.database import migrate, open_engine
-from service.ledger import results
+from service.errors import ConfigError
+from service.ledger import queries, results
 
 OLD = """
 INSERT INTO chain_transaction (kind, epoch, sender, nonce, hash, about, raw, status)
 VALUES ('{kind}', {epoch}, '0xab', {nonce}, '0x{nonce}', '0x01', x'02', 'failed')
 """
+ASKED = Task.of("a prompt", ["one", "another"], ["ranking"])
 SCORED = "INSERT INTO score (epoch, wallet, line) VALUES ({epoch}, '{wallet}', '{line}')"
 
 
@@ -83,6 +88,53 @@ def test_scores_of_an_older_version_are_on_the_leaderboard(
         assert list(results.merits(session, 1, 2)) == [("0xa", 2, 120, -(2**47), 2**55)]
         assert list(results.merits(session, 0, 2, ["0xb"])) == []
     engine.dispose()
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_tasks_of_an_older_version_keep_their_names(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    engine = _older(backend, tmp_path, request, closed_at=9)
+    migrate(engine)
+    with Session(engine) as session:
+        (row,) = queries.tasks(session, 3)
+        assert (task_of(row), task_of(row).hash()) == (ASKED, row.task)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_an_epoch_of_an_older_version_is_left_to_the_release_that_opened_it(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    engine = _older(backend, tmp_path, request, closed_at=None)
+    with pytest.raises(ConfigError, match="epoch 3 is not closed, and was opened under rules of version 2"):
+        migrate(engine)
+    with engine.begin() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == "0010"
+        assert "salt" not in {c["name"] for c in inspect(connection).get_columns("task")}
+        connection.exec_driver_sql("UPDATE epoch SET closed_at = 9")
+    migrate(engine)
+    engine.dispose()
+
+
+def _older(backend: str, folder: Path, request: pytest.FixtureRequest, closed_at: int | None) -> Engine:
+    """Return a database of the version before salts, with one epoch of one task."""
+    sqlite = f"sqlite:///{folder / 'haptic.db'}"
+    engine = open_engine(sqlite if backend == "sqlite" else request.getfixturevalue("postgres").new())
+    lists = {k: [] for k in ("origins", "assignees", "gold_ranks", "redacted")}
+    with engine.begin() as connection:
+        _upgrade(connection, "0010")
+        tables = MetaData()
+        tables.reflect(connection, only=["epoch", "task"])
+        connection.execute(tables.tables["epoch"].insert().values(
+            epoch=3, seed_hash="", gold_root="", rules_hash="", rules={"version": 2}, lambda_num="1", lambda_den="1",
+            opened_at=0, entries=0, last_at=0, redacted=0, retired=0, closed_at=closed_at,
+        ))  # fmt: skip
+        connection.execute(tables.tables["task"].insert().values(
+            epoch=3, task=ASKED.hash(), prompt=ASKED.prompt, responses=list(ASKED.responses),
+            methods=list(ASKED.methods), author="", gold_salt="", retired=False, **lists,
+        ))  # fmt: skip
+    return engine
 
 
 def _upgrade(connection: Connection, revision: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from chain import ledger, publisher
 from chain.contracts import Contract
-from chain.errors import BundleError, ChainError, HapticError, StakeMismatchError, VerifyError
+from chain.errors import ChainError, HapticError, StakeMismatchError, VerifyError
 from chain.rules import Rules
 from chain.transactions import transact
 from chain.types import Hash32
@@ -102,7 +102,7 @@ def test_a_ranking_that_came_too_late_stops_the_close(net: Any) -> None:
 
 def test_a_task_with_another_text_stops_the_close(net: Any) -> None:
     with _tampered(net, "task", "prompt", "a nicer prompt"):
-        _refuses(net, BundleError, "task", "prompt")
+        _refuses(net, VerifyError, "task", "prompt")
 
 
 def test_a_changed_gold_answer_stops_the_close(net: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -13,14 +15,16 @@ import pytest
 from chain.board import Arrival, Board, in_order, replay
 from chain.contracts import Contract
 from chain.errors import VerifyError
+from chain.feedback import Task
 from chain.handout import STAKE_AFTER_S
 from chain.keys import address_of
 from chain.messages import Handout, Ranking, recover
-from chain.rules import Rules
+from chain.rules import METHODS, Rules
 from chain.transactions import transact
+from chain.types import Address, Hash32
 from service import jobs
 from service.answers import ApiError
-from service.arena import task_of
+from service.arena import methods_for, task_of
 from service.client import Contributor
 from service.devnet import COIN
 from service.epochs import open_epoch
@@ -233,6 +237,51 @@ def test_which_tasks_are_gold_changes_nothing_of_what_is_handed_out(net: Any, ep
     assert shapes[True] == shapes[False]
 
 
+def _named(shown: Any, salt: str, wallets: Sequence[Address]) -> dict[Hash32, str]:
+    """Return who is the author of each task that looks like this one, by hash."""
+    choices = [c for n in range(len(METHODS)) for c in combinations(METHODS, n + 1)]
+    fits = [c for c in choices if set(c) <= set(methods_for(len(shown.shown), METHODS))]
+    people = [(a, some) for a in ("", *wallets) for some in ((), *((w,) for w in wallets))]
+    return {
+        Task.of(shown.prompt, shown.shown, methods, author, some, salt).hash(): author
+        for methods in fits for author, some in people
+    }  # fmt: skip
+
+
+def test_nobody_can_try_by_its_hash_whom_a_task_names_before_the_close(
+    net: Any, epoch: int, right: Any
+) -> None:
+    """Gold names nobody: where the prompts of all other tasks have authors, who can tell that finds gold."""
+    author, me = _people(net, epoch, 2)
+    plans = net.plans(epoch, 6, gold=3)
+    plain = [replace(p, task=replace(p.task, author=author.address)) for p in plans[3:]]
+    net.open(epoch, plans[:3] + plain)
+    wallets, shown = (author.address, me.address), []
+    while (task := me.next_task()) is not None:
+        shown.append(task)
+        assert task.task not in _named(task, "", wallets)
+        me.send(me.ranking(task, right(task), now=net.now()))
+    with net.ctx.db.read() as db:
+        rows = {t.task: t for t in queries.tasks(db, epoch)}
+    assert {task.task for task in shown} == {task_of(row).hash() for row in rows.values()}
+    net.new_epoch()
+    lines = map(json.loads, net.ctx.place.bundle_path(epoch).read_text().splitlines())
+    salts = {x["task"]: x["salt"] for x in lines if x["kind"] == "task"}
+    found = {t.task: _named(t, salts[t.task], wallets)[t.task] for t in shown}
+    assert found == {name: "" if row.gold_ranks else author.address for name, row in rows.items()}
+
+
+def test_what_is_asked_again_has_another_name(net: Any, epoch: int) -> None:
+    plans = net.plans(epoch, 3)
+    net.open(epoch, plans)
+    later = net.new_epoch()
+    net.open(later, plans)
+    with net.ctx.db.read() as db:
+        before, after = ({t.prompt: t.task for t in queries.tasks(db, e)} for e in (epoch, later))
+    assert before.keys() == after.keys()
+    assert set(before.values()).isdisjoint(after.values())
+
+
 def test_how_many_were_redacted_is_public_at_once_and_how_much_gold_was_wrong_at_the_close(
     net: Any, epoch: int, right: Any
 ) -> None:
@@ -249,7 +298,7 @@ def test_how_many_were_redacted_is_public_at_once_and_how_much_gold_was_wrong_at
     assert (known["redacted"], known["retired_gold"]) == (1, 1)
     with net.ctx.db.read() as db:
         (row,) = [t for t in queries.tasks(db, epoch) if t.retired]
-    assert (row.task, row.redacted) == (wrong.task.hash(), [note.note()])
+    assert (row.prompt, row.redacted) == (wrong.task.prompt, [note.note()])
 
 
 def test_an_epoch_that_is_not_open_yet_hands_out_nothing_and_says_so(net: Any, epoch: int) -> None:
@@ -307,7 +356,7 @@ def test_nothing_that_anybody_can_get_tells_a_secret_before_the_close(
     me.send(me.ranking(task, right(task), now=net.now()))
     with net.ctx.db.read() as db:
         theirs = queries.rankings_of(db, other.address, epoch)
-        salts = [t.gold_salt for t in queries.tasks(db, epoch) if t.gold_salt]
+        salts = [s for t in queries.tasks(db, epoch) for s in (t.salt, t.gold_salt) if s]
     secrets = [
         net.ctx.place.seed(epoch).hex(),
         net.ctx.settings.secret.get_secret_value(),
@@ -317,9 +366,9 @@ def test_nothing_that_anybody_can_get_tells_a_secret_before_the_close(
     secrets += [
         x.removeprefix("0x") for r in theirs for x in (r.signature, r.digest, r.receipt, other.address)
     ]
-    secrets += [s.removeprefix("0x") for s in salts] + ["gold_ranks", "origins", '"label']
+    secrets += [s.removeprefix("0x") for s in salts] + ["gold_ranks", "origins", '"salt', '"label']
     assert theirs
-    assert salts
+    assert len(salts) == 4 + 2
     found = "\n".join(_everything(net, epoch, me)).lower()
     assert task.task in found
     assert [s for s in secrets if s.lower() in found] == []
