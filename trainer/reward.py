@@ -70,9 +70,9 @@ def train(
     for step, pairs in enumerate(order[done:], start=done + 1):
         loss, accuracy = _loss(model, pairs)
         stepper.step(loss)
-        keep.save(parts, step, len(order))
         if step % LOG_EVERY == 0 or step == len(order):
             report(Progress("reward", step, len(order), {"loss": loss.item(), "accuracy": accuracy}))
+        keep.save(parts, step, len(order))
     return model
 
 
