@@ -19,7 +19,7 @@ from trainer.measured import Measured
 from trainer.registry import Entry
 
 CARD = "card.md"
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#|~$@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
+_MARKUP = re.compile(r"([\\`*_\[\]#|~$@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 """What Markdown reads anything into, links that nobody marked as such included."""
 
 METRICS: Mapping[str, str] = MappingProxyType(
@@ -58,7 +58,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
 """Metrics in the order of card and report, and what they are; what a method adds of its own follows by its name."""
 
 LIMITS = """\
-- A devnet's model: tiny, made from scratch, on a grammar's language. It knows nothing of the world.
+- Measured on the devnet's prompts, which a grammar makes: nothing here says what the model does on others.
 - Gold is a lexicon that stands in for people; win rates by it say how well the method follows a known taste, and
   nothing of people's. No stage is trained on it.
 - The judge of the win rates is asked in both orders; intervals are of the prompts drawn, not of another seed.
