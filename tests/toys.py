@@ -49,8 +49,9 @@ def tuned() -> LanguageModel:
 
 
 def judge() -> Scorer:
+    language = tuned()  # made first, as it would move the seed
     torch.manual_seed(3)
-    model = scorer(tuned())
+    model = scorer(language)
     reward.normalise(model, tuned(), PROMPTS, 64, 5)
     return model
 

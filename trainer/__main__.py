@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer import showing
 from trainer.errors import TrainerError
 from trainer.overrides import VARIANTS, described, read_config
 from trainer.progress import emit, to_stdout
@@ -36,6 +37,7 @@ Trains Haptic's language models from people's comparisons.
   python -m trainer answer    --registry models --model policy-1 --prompts prompts.jsonl --out answers.jsonl \\
                               --samples 4 --seed 1
   python -m trainer simulate  --registry models --models sft-0 --out snapshot.jsonl    (simulated judges)
+  python -m trainer report    --registry models --out report.html    (a page that compares what there is)
   python -m trainer config    --set ppo.steps=10    (all settings with what they mean, as YAML for --config)
 
 Stdout has one JSON object per line: {"stage", "step", "of", "metrics"} while it works, {"stage": "done", ...} at
@@ -173,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_simulate(commands)
     _add_config(commands)
+    showing.add(commands)
     return parser
 
 

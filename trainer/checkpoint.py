@@ -11,14 +11,16 @@ import io
 import pickle
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from trainer.diary import Diary
 from trainer.errors import CheckpointError
-from trainer.limits import writing
+from trainer.limits import within_memory, writing
 from trainer.progress import Progress, Report
 from trainer.registry import sync
 
@@ -49,7 +51,10 @@ class Keep:
         return values
 
     def save(self, parts: Parts, step: int, of: int, **values: Any) -> None:
-        """Keep the parts and values after a step, if the last time is long ago; after the last step always."""
+        """Keep the parts and values after a step, if the last time is long ago; after the last step always.
+
+        The step is reported before, so that a run that goes on from here has told of all steps until here.
+        """
 
 
 NOTHING = Keep()
@@ -75,13 +80,20 @@ class Checkpoints:
             report: where is said what was gone on from, and what was removed.
             clock: seconds that only grow.
         """
-        self.folder, self.report = folder / run, report
+        self.folder, self.diary = folder / run, Diary(report)
+        self.report = self.diary.report
         self._every_s, self._clock = every_s, clock
         self._due = clock() + every_s
         for other in folder.iterdir() if folder.is_dir() else ():
             if other != self.folder:
                 shutil.rmtree(other)
                 self.say("checkpoint", 0, 0, f"removed {other}: it was of other data, settings or code")
+
+    @contextmanager
+    def costing(self, stage: str) -> Iterator[Keep]:
+        """Lend where a stage keeps its state; what it costs is counted, and where memory runs out, said what to lower."""
+        with within_memory(stage), self.diary.measured(stage):
+            yield self.stage(stage)
 
     def stage(self, name: str) -> Keep:
         """Return where a stage keeps its state."""
@@ -115,6 +127,7 @@ class _Stage(Keep):
             state = self._read(file)
             if state is not None:
                 self._restore(file, state, parts)
+                self._run.diary.go_on(state["diary"])
                 step, of = state["step"], state["of"]
                 self._run.say(self._name, step, of, f"resumed at step {step} of stage {self._name}")
                 return {"step": step, **state["values"]}
@@ -125,6 +138,7 @@ class _Stage(Keep):
             return
         state = {"step": step, "of": of, "values": values, "chance": torch.get_rng_state()}
         state["parts"] = {name: _state(part) for name, part in parts.items()}
+        state["diary"] = self._run.diary.state()
         buffer = io.BytesIO()
         torch.save(state, buffer)
         data = buffer.getvalue()

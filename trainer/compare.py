@@ -115,7 +115,7 @@ def compare(
             )
             cpu_s = time.process_time() - began
             models = Models(outcome.policy, language, language, judge, best_of(name))
-            metrics = evaluate(settings.evaluate, models, sides.held_out, prompts, seed + 3, report)
+            metrics = evaluate(settings.evaluate, models, sides.held_out, prompts, seed + 3, report).metrics
             metrics |= {f"method_{key}": value for key, value in outcome.metrics.items()}
             row = Row(name, seed, data, asdict(settings), code_version(), metrics, cpu_s, reward_cpu_s)
             rows[of] = row

@@ -215,6 +215,11 @@ class EvaluateConfig:
     """Of the answers compared."""
     texts: int = 200
     """Documents on which the loss of next tokens is compared with the reference's."""
+    curve_prompts: int = 64
+    """Of these prompts, those that the over-optimisation curve is drawn from."""
+    curve_samples: int = 32
+    """Answers of the reference to each of them, the largest n of best of n, rounded down to a power of two; 0 for no
+    curve."""
 
 
 @dataclass(frozen=True, slots=True)

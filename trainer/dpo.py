@@ -41,9 +41,9 @@ def train(config: DpoConfig, given: Given, seed: int, report: Report, keep: Keep
     for step, drawn in enumerate(order[done:], start=done + 1):
         loss, metrics = _loss(config, policy, given.parent, [rows[row] for row in drawn])
         stepper.step(loss)
-        keep.save(parts, step, len(order), metrics=metrics)
         if step % LOG_EVERY == 0 or step == len(order):
             report(Progress("dpo", step, len(order), metrics))
+        keep.save(parts, step, len(order), metrics=metrics)
     return Outcome(policy, metrics | {"steps": float(len(order))})
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from trainer import corpus, gold, losses, pretrain
+from trainer import corpus, duel, gold, losses, pretrain, reward_report
 from trainer.answer import answer
 from trainer.best_of_n import best_of_n, kl_bound
 from trainer.config import EvaluateConfig
 from trainer.model import Judge, LanguageModel
 from trainer.preferences import Comparison
 from trainer.progress import Progress, Report
-from trainer.rating import Z_95
-from trainer.reward import score_texts
+from trainer.reward import score, score_texts
+from trainer.reward_report import Pair
 from trainer.sequences import answer_logits, decode, encode_answer, encode_prompt, pad, parts, rows_at_once
 
 
@@ -36,6 +36,18 @@ class Models:
     """Answers that the policy draws to each prompt, of which the reward model picks one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was measured."""
+
+    metrics: dict[str, float]
+    """By name; `x_low` and `x_high` are the 95 % Wilson interval of the share `x`, over `x_n`."""
+    reliability: list[dict[str, Any]]
+    """Bins of the reward model's calibration, as `reward_report.Bin`."""
+    prompts: list[str]
+    """What was asked."""
+
+
 def evaluate(
     config: EvaluateConfig,
     models: Models,
@@ -43,13 +55,10 @@ def evaluate(
     trained: Sequence[str],
     seed: int,
     report: Report,
-) -> dict[str, float]:
-    """Measure the reward model on held-out comparisons and the policy on prompts that are not among `trained`.
-
-    Returns:
-        Metrics by name; `x_low` and `x_high` are the 95 % Wilson interval of the share `x`.
-    """
-    metrics = pair_accuracy(models, held_out)
+) -> Evaluation:
+    """Measure the reward model on held-out comparisons and the policy on prompts that are not among `trained`."""
+    pairs = judged(models, held_out)
+    metrics = reward_report.metrics(pairs)
     prompts = unseen_prompts(trained, held_out, config.prompts, seed)
     texts = {
         name: _one_each(model, prompts, config.temperature, seed)
@@ -59,11 +68,13 @@ def evaluate(
         texts["policy"] = _best_each(models, prompts, config.temperature, seed)
     golds = {name: [gold.score(p, t) for p, t in zip(prompts, texts[name], strict=True)] for name in texts}
     for rival in ("sft", "parent"):
-        metrics |= win_rate(golds["policy"], golds[rival], f"win_rate_{rival}")
+        metrics |= duel.win_rate(duel.by_gold, prompts, texts["policy"], texts[rival], f"win_rate_{rival}")
         metrics[f"gold_{rival}"] = _mean(golds[rival])
     metrics["gold_policy"] = _mean(golds["policy"])
     metrics["repetition"] = _mean([gold.repetition(text) for text in texts["policy"]])
     metrics["distinct"] = len(set(texts["policy"])) / len(prompts)
+    for name in ("policy", "sft"):
+        metrics |= {f"distinct_{n}_{name}": distinct(texts[name], n) for n in (1, 2)}
     metrics["length_words"] = _mean([len(text.split()) for text in texts["policy"]])
     metrics["length_words_sft"] = _mean([len(text.split()) for text in texts["sft"]])
     metrics["reward_policy"] = (
@@ -75,7 +86,7 @@ def evaluate(
         metrics["kl"] = kl_bound(models.best_of)
     metrics |= text_losses(models, corpus.documents(seed, config.texts), seed)
     report(Progress("evaluate", 1, 1, metrics))
-    return metrics
+    return Evaluation(metrics, reward_report.table(pairs), prompts)
 
 
 @torch.no_grad()
@@ -91,19 +102,33 @@ def text_losses(models: Models, texts: Sequence[str], seed: int) -> dict[str, fl
     return found
 
 
-def pair_accuracy(models: Models, held_out: Sequence[Comparison]) -> dict[str, float]:
-    """Return the share of held-out comparisons that the reward model orders as people did."""
-    prompts = [row.prompt for row in held_out]
-    chosen = score_texts(models.reward, models.policy, prompts, [row.chosen for row in held_out])
-    rejected = score_texts(models.reward, models.policy, prompts, [row.rejected for row in held_out])
-    right = float((chosen > rejected).sum() + 0.5 * (chosen == rejected).sum())
-    return _share(right, len(held_out), "reward_accuracy")
+@torch.no_grad()
+def judged(models: Models, held_out: Sequence[Comparison]) -> list[Pair]:
+    """Return held-out comparisons as the reward model sees them.
+
+    Odds are the members' own, mean over them: what normalising divided by is multiplied back, as the Bradley-Terry
+    loss that they learned by knows no scale but its own.
+    """
+    prompts = [encode_prompt(models.policy, row.prompt) for row in held_out]
+    sides = [
+        pad(prompts, [encode_answer(models.policy, text) for text in texts])
+        for texts in ([row.chosen for row in held_out], [row.rejected for row in held_out])
+    ]
+    chosen, rejected = (score(models.reward, side).tolist() for side in sides)
+    members = models.reward.scorers
+    odds = [member.scale * (score(member, sides[0]) - score(member, sides[1])) for member in members]
+    return [
+        Pair(log_odds, (good, bad), (len(row.chosen.split()), len(row.rejected.split())))
+        for log_odds, good, bad, row in zip(
+            torch.stack(odds).mean(dim=0).tolist(), chosen, rejected, held_out, strict=True
+        )
+    ]
 
 
-def win_rate(ours: Sequence[float], theirs: Sequence[float], name: str) -> dict[str, float]:
-    """Return the share of prompts on which our gold reward is higher, ties as half."""
-    wins = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(ours, theirs, strict=True))
-    return _share(wins, len(ours), name)
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Return the share of runs of n words that are different, over all texts (Li et al. 2016); 0 where there is none."""
+    runs = [tuple(words[i : i + n]) for words in map(str.split, texts) for i in range(len(words) - n + 1)]
+    return len(set(runs)) / max(len(runs), 1)
 
 
 @torch.no_grad()
@@ -127,21 +152,6 @@ def unseen_prompts(trained: Sequence[str], held_out: Sequence[Comparison], n: in
     grammar = corpus.prompts(seed, len(corpus.every_prompt()))
     candidates = dict.fromkeys([row.prompt for row in held_out] + grammar)
     return [prompt for prompt in candidates if prompt not in known][:n]
-
-
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927); (0, 1) where nothing was observed."""
-    if n == 0:
-        return 0.0, 1.0
-    share, spread = successes / n, Z_95**2 / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)
-    return centre - half, centre + half
-
-
-def _share(successes: float, n: int, name: str) -> dict[str, float]:
-    low, high = wilson(successes, n)
-    return {name: successes / max(n, 1), f"{name}_low": low, f"{name}_high": high, f"{name}_n": float(n)}
 
 
 def _one_each(language: LanguageModel, prompts: Sequence[str], temperature: float, seed: int) -> list[str]:

@@ -19,7 +19,7 @@ LOWER = MappingProxyType(
         "ppo": ("ppo.episodes", "ppo.minibatch", "ppo.ptx_batch"),
         "dpo": ("dpo.batch",),
         "raft": ("raft.prompts", "raft.samples", "raft.batch"),
-        "evaluate": ("evaluate.prompts", "evaluate.texts"),
+        "evaluate": ("evaluate.prompts", "evaluate.texts", "evaluate.curve_prompts"),
     }
 )
 """Settings that a stage's need of memory grows with, the first the most."""

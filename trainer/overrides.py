@@ -150,6 +150,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     },
     "raft.temperature": (0.01, 10.0),
     "evaluate.temperature": (0.01, 10.0),
+    "evaluate.curve_samples": (0, math.inf),
 }
 """Ranges of settings that are not simply positive."""
 _CHOICES = {

@@ -110,11 +110,11 @@ def train(config: PpoConfig, given: Given, seed: int, report: Report, keep: Keep
         metrics = {**rollout.metrics, **changes, "kl_coefficient": coefficient}
         # 4. Steer the KL coefficient.
         coefficient = _steer(config, coefficient, rollout.metrics["kl_anchor"])
+        report(Progress("ppo", step + 1, config.steps, metrics))
         keep.save(
             {**parts, "best": outcome.policy.network}, step + 1, config.steps,
             pending=pending, coefficient=coefficient, measured=outcome.metrics,
         )  # fmt: skip
-        report(Progress("ppo", step + 1, config.steps, metrics))
     return outcome
 
 

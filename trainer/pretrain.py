@@ -48,9 +48,9 @@ def train(
     for step in range(done + 1, config.steps + 1):
         loss = text_loss(language, blocks(stream, config.batch, config.block, generator))
         stepper.step(loss)
-        keep.save(parts, step, config.steps)
         if step % LOG_EVERY == 0 or step == config.steps:
             report(Progress("pretrain", step, config.steps, {"loss": loss.item()}))
+        keep.save(parts, step, config.steps)
     language.network.train(mode=False)
     return language
 

@@ -50,6 +50,6 @@ def train(config: RaftConfig, given: Given, seed: int, report: Report, keep: Kee
             "reward": drawn_score,
             "reward_kept": score(given.reward, kept).mean().item(),
         }
-        keep.save(parts, done, config.rounds, metrics=metrics)
         report(Progress("raft", done, config.rounds, metrics))
+        keep.save(parts, done, config.rounds, metrics=metrics)
     return Outcome(policy, metrics)

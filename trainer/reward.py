@@ -71,9 +71,9 @@ def train(
         with torch.autocast("cpu", getattr(torch, config.precision), config.precision != "float32"):
             loss, accuracy = _loss(model, pairs)
         stepper.step(loss)
-        keep.save(parts, step, len(order))
         if step % LOG_EVERY == 0 or step == len(order):
             report(Progress("reward", step, len(order), {"loss": loss.item(), "accuracy": accuracy}))
+        keep.save(parts, step, len(order))
     return model
 
 

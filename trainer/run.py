@@ -12,12 +12,24 @@ from typing import Any
 
 import torch
 
-from trainer import corpus, dpo, imported, model, ppo, pretrain, raft, reward, sft
+from trainer import (
+    card,
+    corpus,
+    dpo,
+    imported,
+    measured,
+    model,
+    overoptimisation,
+    ppo,
+    pretrain,
+    raft,
+    reward,
+    sft,
+)
 from trainer.checkpoint import NOTHING, Checkpoints, Keep
 from trainer.config import Config
 from trainer.errors import RegistryError
 from trainer.evaluate import Models, evaluate
-from trainer.limits import within_memory
 from trainer.method import Given, Outcome
 from trainer.preferences import Comparison, prompts_of, read_snapshot, repeated, split
 from trainer.progress import Report
@@ -55,11 +67,10 @@ def bootstrap(run: Run) -> Entry:
 
     def make(folder: Path, kept: Checkpoints) -> dict[str, float]:
         config = run.config
-        with within_memory("pretrain"):
-            keep = kept.stage("pretrain")
-            base = pretrain.train(config.pretrain, config.model, texts, run.seed, run.report, keep)
-        with within_memory("sft"):
-            tuned = sft.train(config.sft, base, demonstrations, run.seed + 1, run.report, kept.stage("sft"))
+        with kept.costing("pretrain") as keep:
+            base = pretrain.train(config.pretrain, config.model, texts, run.seed, kept.report, keep)
+        with kept.costing("sft") as keep:
+            tuned = sft.train(config.sft, base, demonstrations, run.seed + 1, kept.report, keep)
         model.save(base, folder / "base")
         model.save(tuned, folder / "model")
         return {}
@@ -133,20 +144,21 @@ def _retrain(
     config = run.config
     sides = split(comparisons, held_out=config.reward.held_out, salt=config.reward.split_salt)
     prompts = prompts_of(sides.train)
-    with within_memory("reward"):
-        keep = kept.stage("reward")
-        judge = reward.judge(config.reward, reference, sides.train, run.seed, run.report, keep)
+    with kept.costing("reward") as keep:
+        judge = reward.judge(config.reward, reference, sides.train, run.seed, kept.report, keep)
         reward.normalise(judge, reference, prompts, config.reward.normalising_samples, run.seed + 1)
     given = Given(parent, reference, judge, prompts, sides.train, texts)
-    with within_memory(config.method):
-        outcome = improve(config, given, run.seed + 2, run.report, kept.stage(config.method))
-    with within_memory("evaluate"):
+    with kept.costing(config.method) as keep:
+        outcome = improve(config, given, run.seed + 2, kept.report, keep)
+    with kept.costing("evaluate"):
         models = Models(outcome.policy, parent, reference, judge)
-        metrics = evaluate(config.evaluate, models, sides.held_out, prompts, run.seed + 3, run.report)
+        found = evaluate(config.evaluate, models, sides.held_out, prompts, run.seed + 3, kept.report)
+        points = overoptimisation.curve(config.evaluate, reference, judge, found.prompts, run.seed + 4)
     model.save(outcome.policy, folder / "model")
     model.save_judge(judge, folder / "reward")
+    measured.write(folder, found.reliability, [asdict(point) for point in points])
     answers = [text for row in comparisons for text in (row.chosen, row.rejected)]
-    return metrics | {
+    return found.metrics | {
         "comparisons": float(len(comparisons)),
         "repeated": repeated(comparisons),
         "truncated": truncated(reference, answers),
@@ -209,7 +221,9 @@ def _made(run: Run, wanted: Entry, make: Callable[[Path, Checkpoints], dict[str,
         if found is None:
             kept = Checkpoints(folder, _identity(wanted), run.config.checkpoint_s, run.report)
             metrics = make(staged, kept)
+            kept.diary.write(staged)
             entry = replace(wanted, metrics=metrics, weights_sha256=file_sha256(staged / WEIGHTS))
+            card.write(staged, entry)
             found = run.registry.add(entry, staged)
         found = same(found, wanted)
         shutil.rmtree(folder, ignore_errors=True)

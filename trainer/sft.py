@@ -64,8 +64,8 @@ def fit(
         loss = losses.next_token_loss(answer_logits(language, rows), rows.answers, rows.answer_mask)
         stepper.step(loss)
         value = loss.item()
-        keep.save(parts, step, steps, loss=value)
         if step % LOG_EVERY == 0 or step == steps:
             report(Progress(stage, step, steps, {"loss": value}))
+        keep.save(parts, step, steps, loss=value)
     language.network.train(mode=False)
     return value

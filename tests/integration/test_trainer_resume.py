@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -19,6 +20,7 @@ from service.ledger import queries, work
 from service.ledger.tables import JobRow
 from service.worker import Worker
 from trainer.__main__ import main
+from trainer.diary import COST, METRICS
 from trainer.preferences import Comparison, write_snapshot
 from trainer.registry import Registry, file_sha256
 
@@ -78,9 +80,12 @@ def ended(arguments: Sequence[str]) -> str:
     return done.stdout
 
 
-def result(home: Path, registry: str, name: str) -> tuple[str, dict[str, float]]:
+def result(home: Path, registry: str, name: str) -> tuple[str, dict[str, float], list[object]]:
+    """Return an entry's weights and metrics, and each line of its run but when it was said."""
     entry = Registry(home / registry).get(name)
-    return entry.weights_sha256, dict(entry.metrics)
+    text = (home / registry / name / METRICS).read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    return entry.weights_sha256, dict(entry.metrics), [line | {"at": None} for line in lines]
 
 
 def killed_when(arguments: Sequence[str], come: Callable[[], bool], delay_s: float) -> None:
@@ -131,6 +136,8 @@ def test_killed_in_every_stage_and_while_it_keeps_a_run_ends_as_if_nobody_had(
         killed_when(broken, come, 0.0 if stage.endswith("partial") else draw.uniform(0, 0.05))
         assert Registry(home / registry).find(name) is None
     assert "resumed at step " in ended(broken)
+    costs = json.loads((home / registry / name / COST).read_text(encoding="utf-8"))
+    assert max(cost["attempts"] for cost in costs.values()) > 1
     assert result(home, registry, name) == result(
         home, "models", "sft-0" if registry == "other" else "policy-0"
     )

@@ -54,17 +54,20 @@ def test_a_full_disk_is_told_by_file_and_size_and_the_registry_stays(tmp_path: P
     assert run.bootstrap(small(tmp_path, name="sft-1")) == replace(good, name="sft-1")
 
 
-def test_a_disk_that_is_full_at_the_very_end_leaves_no_entry_and_the_next_try_goes_on(tmp_path: Path) -> None:
+def test_a_disk_that_is_full_at_the_very_end_leaves_no_entry_and_the_next_try_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log: list[Progress] = []
-    wanted = small(tmp_path)
-    with ExitStack() as full:
+    wanted, save = small(tmp_path), model.save
+    with ExitStack() as full, monkeypatch.context() as patch:
 
-        def fill(progress: Progress) -> None:
-            if progress.stage == "sft":  # the last checkpoint is kept, the model is still to be written
-                full.enter_context(no_file_over(4_000))
+        def fill(language: model.LanguageModel, folder: Path) -> None:
+            full.enter_context(no_file_over(4_000))  # the last checkpoint is kept already
+            save(language, folder)
 
+        patch.setattr(model, "save", fill)
         with pytest.raises(DiskError, match=r"\.staging-sft-0/base of \d+ bytes cannot be written"):
-            run.bootstrap(replace(wanted, report=fill))
+            run.bootstrap(wanted)
     assert wanted.registry.entries() == []
     assert run.bootstrap(replace(wanted, report=log.append)) == wanted.registry.get("sft-0")
     assert [line.note for line in log] == [

@@ -13,7 +13,7 @@ from tests.toys import PPO, PROMPTS, SHAPE, base, equal, given, judge, labelled,
 from trainer import corpus, ppo, pretrain, reward, sft, simulate
 from trainer.config import EvaluateConfig, PretrainConfig, RewardConfig, SftConfig
 from trainer.errors import DivergenceError, ParityError
-from trainer.evaluate import Models, evaluate, mean_kl, unseen_prompts, wilson, win_rate
+from trainer.evaluate import Models, evaluate, mean_kl, unseen_prompts
 from trainer.method import Given
 from trainer.model import LanguageModel, clone
 from trainer.optimise import finite
@@ -164,19 +164,6 @@ def test_an_answer_cut_off_earns_the_fixed_low_reward() -> None:
     assert log[0].metrics["reward"] < -7 * (1 - finished) + 3 * finished + 0.01
 
 
-def test_wilson_intervals_are_those_of_the_tables() -> None:
-    assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
-    assert wilson(0, 10) == pytest.approx((0.0, 0.277533), abs=1e-6)
-    assert wilson(0, 0) == (0.0, 1.0)
-
-
-def test_a_win_rate_counts_ties_as_half() -> None:
-    found = win_rate([1.0, 0.0, 0.5, 0.5], [0.0, 1.0, 0.5, 0.5], "x")
-    assert found["x"] == 0.5
-    assert found["x_n"] == 4.0
-    assert found["x_low"] < 0.5 < found["x_high"]
-
-
 def test_nothing_trained_on_is_measured_on() -> None:
     rows = [Comparison("held?", "a", "b", 900_000, 1, 0)]
     found = unseen_prompts(PROMPTS, rows, 100, 0)
@@ -193,7 +180,8 @@ def test_kl_is_zero_from_oneself_and_positive_from_another() -> None:
 
 def test_an_evaluation_against_oneself_is_a_draw() -> None:
     models = Models(policy=tuned(), parent=tuned(), reference=tuned(), reward=judge())
-    metrics = evaluate(EvaluateConfig(prompts=24), models, labelled(900_000)[:8], PROMPTS[8:], 0, silent)
+    config, rows = EvaluateConfig(prompts=24), labelled(900_000)[:8]
+    metrics = evaluate(config, models, rows, PROMPTS[8:], 0, silent).metrics
     assert metrics["win_rate_sft"] == metrics["win_rate_parent"] == 0.5
     assert metrics["gold_policy"] == metrics["gold_sft"]
     assert metrics["reward_accuracy_n"] == 8.0
