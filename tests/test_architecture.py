@@ -34,6 +34,7 @@ OUTSIDE = frozenset({
 """What a pure file has no use for: networks, databases, settings, clocks, chance, files."""
 TORCH_FREE = (
     "preferences", "registry", "rating", "corpus", "gold", "config", "overrides", "errors", "limits", "progress",
+    "gate",
 )  # fmt: skip
 """What service may import of trainer."""
 SQL = re.compile(r"chain/ledger/|service/ledger/|service/migrations/|service/database\.py")
