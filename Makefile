@@ -99,8 +99,10 @@ bench-score: setup ## crowds that cheat against the score: labels, pay, attacks,
 	@$(BIN)/python -m tests.bench.score $(ARGS)
 bench-api: setup ## rankings accepted per second against their floor, latency, and kill -9 amid 50,000 (ARGS=--small for a look)
 	@$(BIN)/python -m tests.bench.api $(ARGS)
-bench-trainer: setup ## methods of making a policy, three seeds, one table; the time beside trl; reward models on real pairs (half an hour; ARGS="--seeds 0" for a look)
+bench-trainer: setup ## methods of making a policy, rounds behind the gate, labels of a crowd that cheats, the time beside trl, real pairs (an hour; ARGS="--seeds 0" for a look)
 	@$(BIN)/python -m tests.bench.trainer $(ARGS)
+	@$(BIN)/python -m tests.bench.rounds $(ARGS)
+	@$(BIN)/python -m tests.bench.labels $(ARGS)
 	@$(BIN)/python -W ignore -m tests.bench.trl
 	@$(BIN)/python -m tests.bench.reward
 clean: ## remove what was installed and built

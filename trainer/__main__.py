@@ -37,6 +37,7 @@ Trains Haptic's language models from people's comparisons.
   python -m trainer answer    --registry models --model policy-1 --prompts prompts.jsonl --out answers.jsonl \\
                               --samples 4 --seed 1
   python -m trainer simulate  --registry models --models sft-0 --out snapshot.jsonl    (simulated judges)
+  python -m trainer rounds    --registry models --parent sft-0 --rounds 4 --out rounds    (the same, behind a gate)
   python -m trainer report    --registry models --out report.html    (a page that compares what there is)
   python -m trainer config    --set ppo.steps=10    (all settings with what they mean, as YAML for --config)
 
@@ -123,6 +124,16 @@ def _compare(options: argparse.Namespace) -> dict[str, object]:
     return {"out": str(options.out), "rows": len(rows)}
 
 
+def _rounds(options: argparse.Namespace) -> dict[str, object]:
+    from trainer import rounds
+
+    run = _run(options)
+    plan = rounds.Plan(options.parent, options.rounds, options.count, options.judged, options.out)
+    verdicts = rounds.rounds(run, plan)
+    sys.stderr.write(rounds.table(verdicts, run.registry) + "\n")
+    return {"published": verdicts[-1].published, "out": str(options.out)}
+
+
 def _simulate(options: argparse.Namespace) -> dict[str, object]:
     from trainer import model, preferences, run, simulate
 
@@ -173,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_retrain(commands)
     _add_answer(commands)
     _add_compare(commands)
+    _add_rounds(commands)
     _add_simulate(commands)
     _add_config(commands)
     showing.add(commands)
@@ -252,6 +264,26 @@ def _add_compare(commands: Commands) -> None:
         "--out", required=True, type=Path, help="JSON lines, a row per method; rows that are there are kept"
     )
     _add_common(command)
+
+
+def _add_rounds(commands: Commands) -> None:
+    words = "retrain again and again by simulated judges, behind a gate that rolls back what they do not like better"
+    command = commands.add_parser("rounds", help=words, description=words)
+    command.set_defaults(command=_rounds)
+    command.add_argument("--parent", required=True, help="entry that is published at the beginning")
+    command.add_argument(
+        "--name", default="round", help="of the candidates: NAME-1, NAME-2, … (default round)"
+    )
+    command.add_argument("--rounds", type=_positive, default=4, help="how many (default 4)")
+    command.add_argument(
+        "--count", type=_positive, default=800, help="comparisons that each learns from (default 800)"
+    )
+    command.add_argument(
+        "--judged", type=_positive, default=800, help="comparisons by which the gate decides (default 800)"
+    )
+    command.add_argument("--out", required=True, type=Path, help="folder of the snapshots and decisions")
+    _add_common(command)
+    _add_created(command)
 
 
 def _add_simulate(commands: Commands) -> None:

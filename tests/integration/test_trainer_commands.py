@@ -27,7 +27,9 @@ TINY = {
     "ppo": {"steps": 2, "episodes": 8, "minibatch": 4},
     "evaluate": {"prompts": 8},
 }
-TORCH_FREE = "errors preferences registry rating corpus gold config overrides limits progress showing".split()  # noqa: SIM905
+TORCH_FREE = (
+    "errors preferences registry rating corpus gold config overrides limits progress showing gate".split()
+)  # noqa: SIM905
 ROOT = Path(__file__).parents[2]
 
 

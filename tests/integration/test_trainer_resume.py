@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,30 @@ def test_killed_in_every_stage_and_while_it_keeps_a_run_ends_as_if_nobody_had(
         home, "models", "sft-0" if registry == "other" else "policy-0"
     )
     assert list((home / registry).glob(".checkpoints-*")) == []
+
+
+def test_rounds_that_are_killed_go_on_and_decide_as_if_nobody_had(home: Path) -> None:
+    def rounds(registry: str) -> list[str]:
+        return ["rounds", "--registry", str(home / registry), "--parent", "sft-0", "--rounds", "2", "--count", "40",
+                "--judged", "40", "--out", str(home / f"rounds-{registry}"),
+                "--config", str(home / "tiny.yaml")]  # fmt: skip
+
+    def decided(registry: str) -> list[str]:
+        return [path.read_text() for path in sorted((home / f"rounds-{registry}").glob("*.verdict.json"))]
+
+    for registry in ("unbroken", "broken"):
+        shutil.copytree(home / "models" / "sft-0", home / registry / "sft-0")
+    ended([*rounds("unbroken"), "--set", "checkpoint_s=1e9"])
+    killed_when(rounds("broken"), changed(home / "broken", ".checkpoints-round-1/*/ppo.pt"), 0.02)
+    assert decided("broken") == []
+    killed_when(rounds("broken"), changed(home / "rounds-broken", "round-1.verdict.json"), 0.0)
+    killed_when(rounds("broken"), changed(home / "broken", ".checkpoints-round-2/*/reward-0.pt"), 0.02)
+    assert decided("broken") == decided("unbroken")[:1]
+    assert "resumed at step " in ended(rounds("broken"))
+    assert decided("broken") == decided("unbroken")
+    assert len(decided("broken")) == 2
+    for name in ("round-1", "round-2"):
+        assert result(home, "broken", name) == result(home, "unbroken", name)
 
 
 def test_a_job_of_the_service_whose_trainer_was_killed_goes_on_at_the_next_attempt(home: Path) -> None:
