@@ -80,7 +80,7 @@ def bench_recover(count: int = 40) -> None:
 
 
 def bench_tree(accounts: int = 100_000) -> None:
-    leaves = [Leaf(Address("0x" + i.to_bytes(20, "big").hex()), Wei(i + 1)) for i in range(accounts)]
+    leaves = [Leaf(Address("0x" + i.to_bytes(20, "big").hex()), Wei(i)) for i in range(1, accounts + 1)]
     ours, tree = timed(lambda: SumTree.build(leaves))
     proofs, _ = timed(lambda: [tree.proof(x.account) for x in leaves])
 
