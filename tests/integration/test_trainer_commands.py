@@ -28,8 +28,9 @@ TINY = {
     "evaluate": {"prompts": 8},
 }
 TORCH_FREE = (
-    "errors preferences registry rating corpus gold config overrides limits progress showing gate".split()
-)  # noqa: SIM905
+    "errors", "preferences", "registry", "rating", "corpus", "gold", "config", "overrides", "limits", "progress",
+    "showing", "gate",
+)  # fmt: skip
 ROOT = Path(__file__).parents[2]
 
 
