@@ -79,6 +79,10 @@ class BundleError(HapticError):
     """A bundle that is not in the canonical form of SPEC 7."""
 
 
+class VersionError(BundleError):
+    """A bundle of rules that this program does not know: it says nothing of whether the bundle is right."""
+
+
 class VerifyError(HapticError):
     """The first row that differs from what was recomputed."""
 

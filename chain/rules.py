@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from chain.canonical import canonical, hash_of
-from chain.errors import BundleError
+from chain.errors import BundleError, VersionError
 from chain.types import ONE, Hash32, Params
 
 VERSION = 3
@@ -69,7 +69,7 @@ class Rules:
         """Return the rules in a bundle's header, or say which field is wrong."""
         try:
             if (version := value["version"]) != VERSION:
-                raise BundleError(
+                raise VersionError(
                     f"the rules are of version {version}, and this program knows version {VERSION}: use the release that "
                     "the epoch was opened with"
                 )

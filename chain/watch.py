@@ -20,7 +20,7 @@ from chain.committer import epoch_record
 from chain.confirmed import Confirmed
 from chain.contracts import call, is_revert, revert_reason
 from chain.deployment import Deployment
-from chain.errors import BundleError, ChainError, HapticError, NodeError, RevertError
+from chain.errors import BundleError, ChainError, HapticError, NodeError, RevertError, VersionError
 from chain.fees import UNLIMITED
 from chain.memory import Memory
 from chain.quote import Wanted, quote
@@ -299,8 +299,8 @@ class Watcher:
                     f"{error}. The root was recomputed from what was read before; nobody new can check it"
                 )
                 self._verify(pending, bundles, resume=True)
-        except (ChainError, NodeError, _UnreadError):
-            raise
+        except (ChainError, NodeError, VersionError, _UnreadError):
+            raise  # nothing is known of the root: it may be honest
         except HapticError as error:
             if bundles.last == pending.epoch:
                 return str(error), warning

@@ -188,7 +188,7 @@ class Proof:
     def parse(cls, value: dict[str, Any]) -> Proof:
         """Return the proof in a service's answer; HapticError when it is not one."""
         try:
-            nodes = tuple((parse_hash(h), int(s)) for h, s in value["proof"])
+            nodes = tuple((parse_hash(h), _sum(s)) for h, s in value["proof"])
             return cls(
                 parse_address(value["account"]),
                 int(value["epoch"]),
@@ -196,8 +196,15 @@ class Proof:
                 int(value["index"]),
                 nodes,
             )
-        except (KeyError, TypeError, ValueError, HapticError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, HapticError) as error:
             raise HapticError(f"the service's proof cannot be read: {error}") from error
+
+
+def _sum(value: Any) -> int:
+    """Return a node's sum, wei; ValueError where it is no uint96."""
+    if not 0 <= (found := int(value)) < 2**96:
+        raise ValueError(f"{found} is no uint96")
+    return found
 
 
 def check_receipt(answer: Any, ranking: Ranking, domain: Domain, signer: Address) -> None:

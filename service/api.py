@@ -103,7 +103,7 @@ class Api:
     def _read(self, answer: _Answer) -> Any:
         status = answer.head.status_code
         try:
-            found = json.loads(answer.body)
+            found = json.loads(answer.body, parse_constant=_no_number)
             if answer.head.is_success:
                 return found
             detail = str(found["detail"])
@@ -168,5 +168,10 @@ def _is_bare(page: Any) -> bool:
     return not any(isinstance(rows, list) and rows for rows in lists)
 
 
+def _no_number(name: str) -> None:
+    """Refuse what Python reads beyond JSON: NaN and infinities, which no count can be."""
+    raise ValueError(f"{name} is no JSON")
+
+
 def _is_wait(seconds: str) -> bool:
-    return seconds.isascii() and seconds.isdecimal() and int(seconds[:9]) <= LONGEST_WAIT_S
+    return seconds.isascii() and seconds.isdecimal() and len(seconds) < 9 and int(seconds) <= LONGEST_WAIT_S

@@ -101,10 +101,21 @@ class Intake:
             return
         try:
             for epoch, items in self._next(AT_ONCE).items():
+                if self._running is None or self._running.epoch != epoch:
+                    self._leave(items)  # to read in what the epoch has so far may take long
+                    continue
                 try:
-                    _answer(items, self._settle(epoch, items, self._db.write_at_once, lambda: now), loop)
+                    found = self._commit(epoch, [x.sent for x in items], self._db.write_at_once, lambda: now)
+                except ServiceError as error:
+                    found = [error] * len(items)
                 except BUSY_ERRORS:
                     self._leave(items)
+                    continue
+                except Exception:
+                    log.exception("a batch of %s rankings failed; the thread tries it again", len(items))
+                    self._leave(items)
+                    continue
+                _answer(items, found, loop)
         finally:
             self._turn.release()
         with self._there_is:
@@ -136,11 +147,7 @@ class Intake:
                     return
             with self._turn:
                 for epoch, items in self._next(MOST).items():
-                    try:
-                        found = self._settle(epoch, items, self._db.write, self._clock.now)
-                    except BUSY_ERRORS as error:
-                        found = [error] * len(items)
-                    _answer(items, found)
+                    _answer(items, self._settle(epoch, items))
             if self._db.embedded:
                 self._give_back()
 
@@ -157,43 +164,30 @@ class Intake:
             else:
                 self._awake.add(loop)
 
-    def _settle(
-        self, epoch: int, items: Sequence[_Item], write: Callable[[], Db], now: Callable[[], int]
-    ) -> Sequence[Accepted | Exception]:
-        """Return what became of each; one of BUSY_ERRORS where the database takes none of them."""
+    def _settle(self, epoch: int, items: Sequence[_Item]) -> Sequence[Accepted | Exception]:
+        """Return what became of each; what fails for all, such as a database that is away, is said to each."""
         try:
-            return self._commit(epoch, [item.sent for item in items], write, now)
-        except ServiceError as error:
-            self._running = None
+            return self._commit(epoch, [item.sent for item in items], self._db.write, self._clock.now)
+        except (ServiceError, *BUSY_ERRORS) as error:
             return [error] * len(items)
-        except BUSY_ERRORS:
-            self._running = None
-            raise
         except Exception as error:
             self._running = None
             if len(items) == 1:
                 return [error]
             # What one of them holds must not be the others' loss.
             log.exception("a batch of %s rankings failed; each is tried by itself", len(items))
-        return [self._alone(epoch, item, write, now) for item in items]
-
-    def _alone(
-        self, epoch: int, item: _Item, write: Callable[[], Db], now: Callable[[], int]
-    ) -> Accepted | Exception:
-        try:
-            return self._settle(epoch, [item], write, now)[0]
-        except BUSY_ERRORS as error:
-            return error
+        return [self._settle(epoch, [item])[0] for item in items]
 
     def _commit(
         self, epoch: int, sent: Sequence[Sent], write: Callable[[], Db], clock: Callable[[], int]
     ) -> list[Accepted | Exception]:
+        now = clock()
+        # First of all: whoever names another epoch must not cost the running one what is known of it.
+        if epoch != (current := self._place.epoch_at(now)):
+            raise ConflictError(f"the ranking is for epoch {epoch}, the running one is {current}")
         running = self._running
         if running is None or running.epoch != epoch:
             self._running = running = Running(epoch, self._place.seed(epoch))
-        now = clock()
-        if epoch != (current := self._place.epoch_at(now)):
-            raise ConflictError(f"the ranking is for epoch {epoch}, the running one is {current}")
         with write() as db:
             found = accept_all(db, self._desk, running, sent, now)
             db.commit()

@@ -114,7 +114,12 @@ class Entry:
             try:
                 staked, final = int(mine["staked"]), int(mine["staked_final"])
                 least = int(info["rules"]["stake_least"])
-            except (KeyError, TypeError, ValueError):  # who is not told what to wait for does not wait
+            except (
+                KeyError,
+                TypeError,
+                ValueError,
+                ArithmeticError,
+            ):  # who is not told what to wait for does not wait
                 return 0.0, ""
             # Where too little is staked, no block makes it enough.
             if staked >= least > final:

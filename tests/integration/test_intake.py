@@ -321,6 +321,15 @@ def _hold(db: Any) -> None:
     db.exec(update(EpochRow).values(epoch=EpochRow.epoch))
 
 
+def _begun(world: World, clock: Clock) -> Intake:
+    """Return an intake that knows the running epoch: a refusal has made it read that."""
+    intake = _intake(world, clock=clock)
+    assert isinstance(_take(intake, [world.people[0].send(world.tasks[-1])])[0], RejectedError)
+    _wait_until(lambda: intake._patient is not world.db.embedded)
+    clock.asked_by.clear()
+    return intake
+
+
 def _take(intake: Intake, sent: Sequence[Sent]) -> list[Any]:
     async def all_of_them() -> list[Any]:
         return await asyncio.gather(*(intake.take(s) for s in sent), return_exceptions=True)
@@ -414,7 +423,7 @@ def test_the_event_loop_takes_in_what_need_not_wait_and_the_thread_what_must(wor
     """The clock asks a node, and a server's database answers over a socket: neither may hold up every page."""
     known, stale = Clock(), Clock(known=None)
     for clock, task in ((known, world.tasks[0]), (stale, world.tasks[1])):
-        intake = _intake(world, clock=clock)
+        intake = _begun(world, clock)
         assert all(isinstance(x, Accepted) for x in _take(intake, [p.send(task) for p in world.people]))
         intake.close()
     assert known.asked_by == (set() if world.db.embedded else {"intake"})
@@ -445,7 +454,8 @@ def test_while_another_writes_the_loop_goes_on_and_what_waits_keeps_its_order(wo
 
 def test_once_the_thread_has_nothing_left_the_loop_takes_turns_again(world: World) -> None:
     clock = Clock()
-    intake = _intake(world, clock=clock)
+    intake = _begun(world, clock)
+    known = intake._running
     with world.db.write() as db:
         _hold(db)
 
@@ -457,6 +467,7 @@ def test_once_the_thread_has_nothing_left_the_loop_takes_turns_again(world: Worl
 
         assert isinstance(asyncio.run(held_up()), Accepted)
     assert clock.asked_by == {"intake"}
+    assert intake._running is known  # another writer costs nobody what was read
     _wait_until(lambda: intake._patient is not world.db.embedded)
     clock.asked_by.clear()
     assert all(isinstance(x, Accepted) for x in _take(intake, [p.send(world.tasks[1]) for p in world.people]))
@@ -473,8 +484,8 @@ def test_what_comes_while_the_loop_still_reads_shares_the_transaction(
         sizes.append(len(given[3]))
         return accept_all(*given)
 
+    intake = _begun(world, Clock())
     monkeypatch.setattr("service.intake.accept_all", counted)
-    intake = _intake(world)
 
     async def one_after_the_other() -> list[Any]:
         asking = []
@@ -494,3 +505,21 @@ def _wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < patience_ends
         time.sleep(0.005)
+
+
+def test_who_names_another_epoch_costs_the_running_one_nothing_that_is_known_of_it(world: World) -> None:
+    """To read it in again takes longer the more was ranked, and anybody may name any epoch."""
+    intake = _begun(world, Clock())
+    known = intake._running
+    other = Person.new(77).send(world.tasks[0], epoch=5)
+    assert isinstance(_take(intake, [other])[0], ConflictError)
+    assert intake._running is known
+    intake.close()
+
+
+def test_what_has_to_be_read_in_first_is_not_read_by_the_event_loop(world: World) -> None:
+    clock = Clock()
+    intake = _intake(world, clock=clock)
+    assert isinstance(_take(intake, [world.people[0].send(world.tasks[0])])[0], Accepted)
+    assert clock.asked_by == {"intake"}
+    intake.close()

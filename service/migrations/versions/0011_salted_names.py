@@ -1,4 +1,4 @@
-"""The salt in each task's name. An epoch that was opened with names that have none is closed by who opened it."""
+"""The salt in each task's name. A network whose epochs have names without one stays with the release that knows them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ SALTED = 3
 
 
 def upgrade() -> None:
-    """Add the column; a ConfigError, before anything is changed, where an epoch of the rules before is not closed."""
-    _check_closed()
-    op.add_column("task", sa.Column("salt", sa.String(), nullable=False, server_default=""))
+    """Add the column; a ConfigError, before anything is changed, where an epoch is of the rules before.
 
-
-def _check_closed() -> None:
-    epoch = sa.table("epoch", sa.column("epoch"), sa.column("closed_at"), sa.column("rules", sa.JSON()))
-    running = sa.select(epoch.c.epoch, epoch.c.rules).where(epoch.c.closed_at.is_(None))
-    for number, rules in op.get_bind().execute(running.order_by(epoch.c.epoch)):
+    Whoever verifies a network goes through all of its epochs, so one program has to know the rules of each.
+    """
+    epoch = sa.table("epoch", sa.column("epoch"), sa.column("rules", sa.JSON()))
+    for number, rules in op.get_bind().execute(
+        sa.select(epoch.c.epoch, epoch.c.rules).order_by(epoch.c.epoch)
+    ):
         if (version := rules.get("version", 0)) < SALTED:
             raise ConfigError(
-                f"epoch {number} is not closed, and was opened under rules of version {version}, which this release, of "
-                f"version {SALTED}, cannot close: the database is as it was; let the release that opened the epoch "
-                "close it, or give it up, and then start this one"
+                f"epoch {number} was opened under rules of version {version}, which this release, of version {SALTED}, "
+                "can neither close nor verify: the database is as it was; go on with the release that opened it, or "
+                "begin a new deployment with this one"
             )
+    op.add_column("task", sa.Column("salt", sa.String(), nullable=False, server_default=""))
 
 
 def downgrade() -> None:
