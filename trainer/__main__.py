@@ -224,7 +224,10 @@ def _add_retrain(commands: Commands) -> None:
     command.set_defaults(command=_retrain)
     command.add_argument("--name", required=True, help="entry to make, such as policy-1")
     command.add_argument("--parent", required=True, help="entry that the policy starts from")
-    command.add_argument("--reference", help="sft entry that it must stay near (default: the oldest)")
+    command.add_argument(
+        "--reference",
+        help="sft entry that it must stay near (default: the one that the parent descends from)",
+    )
     command.add_argument("--snapshot", required=True, type=Path, help="file of comparisons")
     command.add_argument("--sha256", required=True, help="hex hash of the snapshot's bytes")
     _add_common(command)

@@ -11,7 +11,8 @@ million. A candidate that truly wins .7, by judges of whom 82 % are right, is ju
 .7 · .82 + .3 · .18 = .63: promoted by 200 comparisons in .94 of all cases.
 
 Comparisons are taken as independent. Several pairs of one ranking share their answers, so that they say less than as
-many pairs on their own, and the rates above are then those of fewer comparisons.
+many pairs on their own; so do several on one prompt, as the policies differ in which prompts they answer well. The
+rates above are then those of fewer comparisons, and a coin is promoted more often than ALPHA.
 """
 
 from __future__ import annotations

@@ -145,8 +145,8 @@ def _template(
     end = tokenizer.eos_token_id
     if config.layout == "chat":
         before, between, after = _around(source, tokenizer)
-        closing = _ids(inner, after)
-        end = closing[0] if closing else end
+        special = {token for token, added in inner.get_added_tokens_decoder().items() if added.special}
+        end = next((token for token in _ids(inner, after) if token in special), end)
     else:
         before, between = tokenizer.bos_token or tokenizer.eos_token or "", "\n"
     if end is None or not before:

@@ -232,6 +232,16 @@ def merged(language: LanguageModel) -> LanguageModel:
     return replace(language, network=lora.merged(language.network))
 
 
+def check_alike(one: LanguageModel, other: LanguageModel, names: str) -> None:
+    """Raise a RegistryError unless two models make the same tokens of a text: each reads what the other wrote."""
+    same = one.tokenizer.to_str() == other.tokenizer.to_str()
+    if not same or (one.template, one.limits) != (other.template, other.limits):
+        raise RegistryError(
+            f"{names} have other tokenizers, templates or limits: choose as --reference the sft entry that the parent "
+            "descends from"
+        )
+
+
 def save(language: LanguageModel, folder: Path) -> None:
     """Write a language model so that `load`, or transformers' own `from_pretrained`, can read it.
 

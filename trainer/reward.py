@@ -23,6 +23,8 @@ from trainer.progress import Progress, Report
 from trainer.sampler import sample
 from trainer.sequences import Batch, encode_answer, encode_prompt, pad
 
+AT_ONCE = 1 << 16
+"""Tokens that are scored in one pass."""
 LOG_EVERY = 20
 """Steps between two progress lines."""
 WINDOW = 8
@@ -111,8 +113,9 @@ def normalise(
 
 @torch.no_grad()
 def score(model: Judge, batch: Batch) -> Tensor:
-    """Return the reward of each answer [B], read at its last token."""
-    return batch.last(model(batch.tokens, batch.mask))
+    """Return the reward of each answer [B], read at its last token; AT_ONCE tokens at a time, for memory's sake."""
+    rows = torch.split(torch.arange(len(batch.tokens)), max(1, AT_ONCE // batch.tokens.shape[1]))
+    return torch.cat([part.last(model(part.tokens, part.mask)) for part in map(batch.rows, rows)])
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from trainer import (
 )
 from trainer.checkpoint import NOTHING, Checkpoints, Keep
 from trainer.config import Config
-from trainer.errors import RegistryError
 from trainer.evaluate import Models, evaluate
 from trainer.method import Given, Outcome
 from trainer.preferences import Comparison, prompts_of, read_snapshot, repeated, split
@@ -106,17 +105,18 @@ def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha
     Args:
         run: what to make.
         parent: entry that the policy starts from.
-        reference: entry of kind sft: trunk of the reward model, and where KL is measured from; first sft if None.
+        reference: entry of kind sft: trunk of the reward model, and where KL is measured from; the one that the
+            parent descends from if None.
         snapshot: comparisons, as `preferences.read_snapshot` reads them.
         sha256: hex hash of the snapshot's bytes.
 
     Raises:
         SnapshotError: the snapshot is not what the hash says, or malformed.
-        RegistryError: an entry is missing, or the name is taken by another run.
+        RegistryError: an entry is missing, the name is taken by another run, or parent and reference make other tokens.
     """
     prepare(run.config)
     comparisons = read_snapshot(snapshot, sha256)
-    reference = reference or _first_sft(run.registry)
+    reference = reference or _root(run.registry, parent)
     method = run.config.method
     settings = _settings(run.config, "reward", "method", method, "evaluate") | {"reference": reference}
     wanted = _wanted(run, "policy", parent, file_sha256(snapshot), settings)
@@ -125,10 +125,11 @@ def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha
 
     def make(folder: Path, kept: Checkpoints) -> dict[str, float]:
         loaded = {name: model.load(path) for name, path in folders.items()}  # once, where both are the same
+        model.check_alike(loaded[parent], loaded[text.name], f"{parent} and {text.name}")
         texts = pretraining_texts(text) if run.config.ppo.ptx_coefficient else []
         return _retrain(run, loaded[parent], loaded[text.name], comparisons, texts, folder, kept)
 
-    return _made(run, wanted, make)
+    return _made(run, wanted, make, bases=(parent, reference))
 
 
 def _retrain(
@@ -213,13 +214,19 @@ def _wanted(run: Run, kind: Kind, parent: str | None, data: str, settings: Mappi
     )
 
 
-def _made(run: Run, wanted: Entry, make: Callable[[Path, Checkpoints], dict[str, float]]) -> Entry:
-    """Return the wanted entry: the one there is, or else what is made now, on from where a killed run was."""
+def _made(
+    run: Run, wanted: Entry, make: Callable[[Path, Checkpoints], dict[str, float]], bases: Sequence[str] = ()
+) -> Entry:
+    """Return the wanted entry: the one there is, or else what is made now, on from where a killed run was.
+
+    `bases` are the entries that it is made from: one of the same name may be another by then.
+    """
     folder = run.registry.checkpoints(run.name)
+    weights = [run.registry.get(name).weights_sha256 for name in bases]
     with run.registry.staging(run.name) as staged:
         found = run.registry.find(run.name)
         if found is None:
-            kept = Checkpoints(folder, _identity(wanted), run.config.checkpoint_s, run.report)
+            kept = Checkpoints(folder, _identity(wanted, weights), run.config.checkpoint_s, run.report)
             metrics = make(staged, kept)
             kept.diary.write(staged)
             entry = replace(wanted, metrics=metrics, weights_sha256=file_sha256(staged / WEIGHTS))
@@ -230,15 +237,19 @@ def _made(run: Run, wanted: Entry, make: Callable[[Path, Checkpoints], dict[str,
         return found
 
 
-def _identity(wanted: Entry) -> str:
-    """Return a name for all that the run's numbers follow from, PyTorch's version included."""
-    causes = [asdict(replace(wanted, created_at=0)), torch.__version__]
+def _identity(wanted: Entry, weights: Sequence[str]) -> str:
+    """Return a name for all that the trained weights follow from, PyTorch's version included.
+
+    How they are measured is left out: who lowers that, for want of memory, keeps what was trained.
+    """
+    config = {name: value for name, value in wanted.config.items() if name != "evaluate"}
+    causes = [asdict(replace(wanted, config=config, created_at=0)), weights, torch.__version__]
     return hashlib.sha256(json.dumps(causes, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _first_sft(registry: Registry) -> str:
-    """Return the oldest supervised model."""
-    for entry in registry.entries():
-        if entry.kind == "sft":
-            return entry.name
-    raise RegistryError("the registry has no sft entry: run `python -m trainer bootstrap` first")
+def _root(registry: Registry, name: str) -> str:
+    """Return the supervised model that an entry descends from."""
+    entry = registry.get(name)
+    while entry.kind != "sft":
+        entry = registry.get(entry.parent or name)
+    return entry.name
