@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,38 +26,48 @@ _MARKUP = re.compile(r"([\\`*_\[\]#|~$@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 METRICS: Mapping[str, str] = MappingProxyType(
     {
         "win_rate_sft": "won against SFT, by gold",
-        "win_rate_sft_position_bias": "verdicts that follow the place",
+        "win_rate_sft_position_bias": "verdicts against SFT that name the same place in both orders (always 0 by gold)",
         "win_rate_parent": "won against the parent, by gold",
-        "win_rate_parent_position_bias": "verdicts that follow the place",
+        "win_rate_parent_position_bias": "the same against the parent",
         "gold_policy": "mean gold",
-        "gold_parent": "of the parent",
-        "gold_sft": "of SFT",
+        "gold_parent": "mean gold, parent",
+        "gold_sft": "mean gold, SFT",
         "kl": "KL from SFT, nats per answer",
         "reward_policy": "reward, deviations of SFT's",
+        "reward_sft": "reward, SFT (0 on the answers that it was normalised on)",
         "reward_accuracy": "reward model's accuracy on held-out labels",
-        "reward_calibration_error": "its calibration error",
-        "labels_prefer_longer": "labels that prefer the longer answer",
-        "reward_prefers_longer": "pairs where the reward model does",
-        "reward_accuracy_longer": "its accuracy where the longer was chosen",
-        "reward_accuracy_shorter": "its accuracy where the shorter was chosen",
+        "reward_calibration_error": "reward model's calibration error: mean gap between its confidence and agreement",
+        "labels_prefer_longer": "labels that prefer the longer answer, of pairs of different length",
+        "reward_prefers_longer": "the reward model's preference for the longer one",
+        "reward_accuracy_longer": "reward model's accuracy where the longer was chosen",
+        "reward_accuracy_shorter": "reward model's accuracy where the shorter was chosen",
         "reward_length_correlation": "correlation of reward and words",
         "length_words": "words per answer",
-        "length_words_sft": "of SFT",
+        "length_words_sft": "words per answer, SFT",
         "repetition": "share of word pairs that repeat in an answer",
         "distinct": "share of different answers",
-        "distinct_1_policy": "share of different words",
-        "distinct_1_sft": "of SFT",
-        "distinct_2_policy": "share of different word pairs",
-        "distinct_2_sft": "of SFT",
+        "distinct_1_policy": "different words of all words of all answers",
+        "distinct_1_sft": "different words, SFT",
+        "distinct_2_policy": "different word pairs of all of all answers",
+        "distinct_2_sft": "different word pairs, SFT",
         "text_loss_policy": "loss on plain text, nats per token",
-        "text_loss_sft": "of SFT",
+        "text_loss_sft": "loss on plain text, SFT",
         "comparisons": "comparisons in the snapshot",
-        "repeated": "share that stands there again",
+        "repeated": "share of comparisons that are repeats",
         "truncated": "share of answers cut to the limit",
+        "ppo_steps": "PPO: steps whose policy this is",
+        "ppo_stopped_by_kl": "PPO: stopped early by the KL budget (1 yes, 0 no)",
+        "ppo_kl": "PPO's last answers: KL from SFT, nats per answer",
+        "ppo_kl_anchor": "PPO's last answers: KL from the anchor, nats per answer",
+        "ppo_length": "PPO's last answers: tokens",
+        "ppo_reward": "PPO's last answers: reward, deviations of SFT's",
+        "ppo_finished": "PPO's last answers: share that ends within the limit",
     }
 )
 """Metrics in the order of card and report, and what they are; what a method adds of its own follows by its name."""
 
+SOURCE = "source"
+"""Setting that only an imported model has."""
 LIMITS = """\
 - Measured on the devnet's prompts, which a grammar makes: nothing here says what the model does on others.
 - Gold is a lexicon that stands in for people; win rates by it say how well the method follows a known taste, and
@@ -137,14 +148,14 @@ def _sections(found: Measured, plots: Sequence[str]) -> Iterator[str]:
     yield f"# {escape(entry.name)}\n"
     about = {
         "kind": entry.kind,
-        "parent": entry.parent or "none: made from scratch",
+        "parent": parent(entry),
         "reference (SFT)": str(entry.config.get("reference", "itself")),
-        "method": str(entry.config.get("method", "pretraining and supervised fine-tuning")),
+        "method": method(entry),
         "seed": str(entry.seed),
         "data, sha256": entry.data_sha256,
         "weights, sha256": entry.weights_sha256,
         "code, sha256": entry.code_version,
-        "begun, Unix seconds": str(entry.created_at),
+        "begun": f"{datetime.fromtimestamp(entry.created_at, UTC):%Y-%m-%d %H:%M:%S} UTC ({entry.created_at})",
     }
     yield _table(("", ""), about.items())
     yield "## What was measured\n"
@@ -152,17 +163,37 @@ def _sections(found: Measured, plots: Sequence[str]) -> Iterator[str]:
     yield (
         _table(("", "with 95 % interval"), measured_rows)
         if measured_rows
-        else "Losses only; see the plots.\n"
+        else (
+            "Nothing: it was made elsewhere.\n" if SOURCE in entry.config else "Losses only; see the plots.\n"
+        )
     )
     for name in plots:
         yield f"![{escape(name)}](plots/{name}.svg)"
-    yield "\n## What it cost\n"
-    yield _table(("stage", "CPU s", "wall s", "peak MiB", "attempts"), costs(found.costs))
-    yield "Of all attempts; what a killed one did after its last checkpoint is not counted. Peaks are of the process.\n"
-    yield "## Limits\n"
-    yield LIMITS
+    if found.costs:
+        yield "\n## What it cost\n"
+        yield _table(("stage", "CPU s", "wall s", "peak MiB", "attempts"), costs(found.costs))
+        yield "Of all attempts; what a killed one did after its last checkpoint is not counted. "
+        yield "Peaks are of the process.\n"
+    if entry.metrics:
+        yield "## Limits\n"
+        yield LIMITS
     yield "## Settings\n"
     yield f"```json\n{json.dumps(dict(entry.config), indent=1, sort_keys=True)}\n```"
+
+
+def parent(entry: Entry) -> str:
+    """Return what an entry was made from, for people."""
+    if SOURCE in entry.config:
+        return f"none: imported from {entry.config[SOURCE]}"
+    return entry.parent or "none: made from scratch"
+
+
+def method(entry: Entry) -> str:
+    """Return how an entry was made, for people."""
+    made = (
+        "imported, not trained here" if SOURCE in entry.config else "pretraining and supervised fine-tuning"
+    )
+    return str(entry.config.get("method", made))
 
 
 def _front(entry: Entry) -> str:
@@ -171,7 +202,7 @@ def _front(entry: Entry) -> str:
         "model_name": entry.name,
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["haptic", "rlhf", str(entry.config.get("method", "sft"))],
+        "tags": ["haptic", *(["rlhf", str(entry.config["method"])] if "method" in entry.config else ["sft"])],
     }
     if entry.parent:
         about |= {"base_model": entry.parent, "base_model_relation": "finetune"}

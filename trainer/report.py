@@ -29,8 +29,8 @@ td small { color: var(--soft); display: block; font-size: 12px } code { font-siz
 """
 _ABOUT: tuple[tuple[str, Callable[[Measured], str]], ...] = (
     ("kind", lambda run: run.entry.kind),
-    ("parent", lambda run: run.entry.parent or "none"),
-    ("method", lambda run: str(run.entry.config.get("method", "pretraining, fine-tuning"))),
+    ("parent", lambda run: card.parent(run.entry)),
+    ("method", lambda run: card.method(run.entry)),
     ("seed", lambda run: str(run.entry.seed)),
     ("data", lambda run: run.entry.data_sha256[:16]),
     ("weights", lambda run: run.entry.weights_sha256[:16]),
@@ -66,7 +66,11 @@ def _parts(runs: Sequence[Measured]) -> Iterator[str]:
     )
     yield "<h2>Settings that differ</h2>\n"
     differ = _settings(runs)
-    yield _table(["", *names], differ) if differ else "<p>None; all settings stand on each run's card.</p>\n"
+    yield (
+        _table(["", *names], differ)
+        if differ
+        else "<p>None of those that several runs have; each run's card has all.</p>\n"
+    )
     yield "</body></html>\n"
 
 

@@ -319,3 +319,20 @@ def test_an_entry_of_an_older_trainer_is_shown_with_what_it_has(tmp_path: Path) 
         with pytest.raises(RegistryError, match="damaged"):
             measured.of(entry(), tmp_path)
         (tmp_path / name).unlink()
+
+
+def test_the_card_of_a_model_from_elsewhere_claims_no_training_and_no_measurement() -> None:
+    made = entry(kind="sft", parent=None, config={"source": "smollm2"}, metrics={})
+    text = card.card(replace(hostile(), entry=made, costs={}), [])
+    assert "none: imported from smollm2" in text
+    assert "imported, not trained here" in text
+    assert "Nothing: it was made elsewhere." in text
+    for claim in (
+        "rlhf",
+        "made from scratch",
+        "fine-tuning",
+        "## What it cost",
+        "## Limits",
+        "see the plots",
+    ):
+        assert claim not in text
