@@ -305,7 +305,7 @@ def _result(state: WalletState, params: Params, sums: Sequence[int]) -> WalletRe
 def score(rows: Rows, pairs: Pairs, states: Sequence[WalletState], params: Params) -> EpochScore:
     """Return the score of one epoch, steps 1-6 of `chain.spec.score`; rows may come in any order.
 
-    Rows that go through the pairs in order, as an epoch's do, are read in half the time of rows that jump about.
+    Rows that go through the pairs in order, as an epoch's do, are read faster than rows that jump about.
     They name wallets by index into `states`, and pairs by index into `pairs`. ScoreInputError names the
     row, pair or wallet that no valid feedback can give. Stake is no argument: it never weights a label.
     """

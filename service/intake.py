@@ -6,8 +6,7 @@ rankings as for one, so those that come in meanwhile share the next. Nobody is t
     route ──Sent──▶ queue ──▶ a turn: lock the epoch, check each, append, commit ──▶ a receipt to each route
 
 The event loop takes the turn itself where there is nothing to wait for but the disk: on SQLite while nobody else writes.
-A thread beside it would take the interpreter from it at every call, and it from the thread: measured, a fifth more CPU
-a ranking, and half a second instead of a tenth for the slowest in a hundred on a busy machine. What has to wait, for
+A thread beside it would take the interpreter from it at every call, and it from the thread. What has to wait, for
 PostgreSQL's answers, for another writer or for the chain's clock, is the thread's, so that pages are served meanwhile.
 """
 
