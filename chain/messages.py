@@ -275,12 +275,19 @@ class Receipt(Message):
 
 @dataclass(frozen=True, slots=True)
 class Handout(Message):
-    """The service's promise that a hand-out stands in its log, so that one that was left out is provable."""
+    """The service's promise that a hand-out stands in its log, and of what: one left out or shown otherwise is provable.
 
-    KINDS: ClassVar = ("address", "uint64", "bytes32", "uint64", "uint64")
+    The task's hash alone would not do: it takes a salt that is published at the close.
+    """
+
+    KINDS: ClassVar = ("address", "uint64", "bytes32", "bytes32", "bytes32[]", "uint64", "uint64")
     wallet: Address
     epoch: int
     task: Hash32
+    prompt: Hash32
+    """Keccak of the prompt's UTF-8."""
+    shown: tuple[Hash32, ...]
+    """The same of each response, in the order of the screen, as in a Ranking."""
     number: int
     at: int
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,8 +27,6 @@ class Kept:
     line: int
     ranking: Ranking | None = None
     """What the receipt is of, where the line has it."""
-    shown: tuple[Hash32, ...] = ()
-    """Of a hand-out, where the line has them: the hashes of the prompt and then of the responses that were shown."""
 
     @property
     def epoch(self) -> int:
@@ -69,8 +67,7 @@ def _read(kept: Mapping[str, Any], number: int) -> Kept | Unread:
         return Unread(f"keeps an answer that was refused: {kept['why']}", number)
     if "handout" in kept:
         found = kept["handout"]
-        shown = tuple(parse_hash(h) for h in (found["prompt"], *found["shown"])) if "shown" in found else ()
-        return Kept(handout_of(found), str(found["signature"]), number, shown=shown)
+        return Kept(handout_of(found), str(found["signature"]), number)
     found = kept["receipt"]
     ranking = Ranking.parse(kept["ranking"]) if "ranking" in kept else None
     return Kept(receipt_of(found), str(found["signature"]), number, ranking)
@@ -78,7 +75,7 @@ def _read(kept: Mapping[str, Any], number: int) -> Kept | Unread:
 
 def handout_of(found: Any) -> Handout:
     """Return the promise among other fields that stand beside it; SignatureError where it is none."""
-    names = ("wallet", "epoch", "task", "number", "at")
+    names = ("wallet", "epoch", "task", "prompt", "shown", "number", "at")
     return Handout.parse({name: _field(found, name) for name in names})
 
 
@@ -133,7 +130,7 @@ def _fault(kept: Kept, log: _Log, domain: Domain) -> str:
         name = f"the ranking {promise.digest_of}, received at {promise.received_at} as number {promise.position},"
         word = "receipt"
     else:
-        fault = _fault_of_handout(promise, log) or _fault_of_texts(promise.task, kept.shown, log)
+        fault = _fault_of_handout(promise, log) or _fault_of_texts(promise, log)
         name = f"the hand-out of task {promise.task} to {promise.wallet} at {promise.at}, number {promise.number},"
         word = "promise"
     if not fault:
@@ -177,14 +174,14 @@ def _fault_of_handout(promise: Handout, log: _Log) -> str:
     return f"was LEFT OUT: it is not so among the {len(log.handouts)} hand-outs of the log"
 
 
-def _fault_of_texts(name: Hash32, shown: Sequence[Hash32], log: _Log) -> str:
+def _fault_of_texts(promise: Handout, log: _Log) -> str:
     """Return how what was shown differs from the task, whose hash nobody can take before its salt is published."""
-    task = log.tasks.get(name)
-    if task is None or not shown:
+    task = log.tasks.get(promise.task)
+    if task is None:
         return ""
     prompt = text_hash(task.prompt)
-    if shown[0] != prompt:
-        return f"was SHOWN with another prompt: its hash is {shown[0]}, the task's is {prompt}"
-    if sorted(shown[1:]) != list(task.hashes):
+    if promise.prompt != prompt:
+        return f"was SHOWN with another prompt: its hash is {promise.prompt}, the task's is {prompt}"
+    if sorted(promise.shown) != list(task.hashes):
         return "was SHOWN with other responses than the task has"
     return ""

@@ -140,20 +140,16 @@ class Task:
     """Block time, Unix seconds; 0 of one that was ranked already."""
     skips_left: int = 0
     promise: Mapping[str, Any] = field(default_factory=dict)
-    """The fields of its Handout with the service's `signature` and `signer`: with it one can prove to have been asked.
-
-    Beside them the hashes of what was shown: at the close they are held against the task (`chain.receipts`).
-    """
+    """The fields of its Handout with the service's `signature` and `signer`: with it one can prove to have been asked
+    just that, which at the close is held against the task (`chain.receipts`)."""
 
     @classmethod
     def parse(cls, found: Mapping[str, Any], epoch: int, task: Hash32, method: Any) -> Task:
         """Return the task whose texts are in an answer; ApiError where it cannot be shown and answered."""
-        prompt, shown = found["prompt"], found["shown"]
-        if not isinstance(shown, list) or not all(isinstance(each, str) for each in (prompt, *shown)):
-            raise ApiError("its texts are no texts")
+        prompt, shown = texts(found)
         if method not in METHODS or len(shown) not in SIZES:
             raise ApiError(f"{method!r} of {len(shown)} responses is no way to judge")
-        return cls(epoch, task, prompt, method, tuple(shown), expires_at=0)
+        return cls(epoch, task, prompt, method, shown, expires_at=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +216,14 @@ def check_receipt(answer: Any, ranking: Ranking, domain: Domain, signer: Address
             f"the service's receipt is not for what was sent ({error}); keep this answer as evidence: {answer}",
             answer,
         ) from error
+
+
+def texts(found: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return a task's prompt and its responses, in the order of the screen; ApiError where they are none."""
+    prompt, shown = found["prompt"], found["shown"]
+    if not isinstance(shown, list) or not all(isinstance(each, str) for each in (prompt, *shown)):
+        raise ApiError("its texts are no texts")
+    return prompt, tuple(shown)
 
 
 def number(found: Any, name: str) -> int:

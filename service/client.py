@@ -112,7 +112,9 @@ class Contributor:
             raise
         try:
             # Parsed as `haptic verify` parses what is kept, so that nothing is kept which cannot be read.
-            promise, signature = handout_of({**found, "wallet": self.address}), found["signature"]
+            prompt, shown = answers.texts(found)
+            seen = {"prompt": text_hash(prompt), "shown": [text_hash(text) for text in shown]}
+            promise, signature = handout_of({**found, **seen, "wallet": self.address}), found["signature"]
             if recover(promise.digest(self.domain), signature) != self.receipt_signer:
                 raise ApiError("the service did not sign this hand-out")
             # A promise for another epoch would be held against a log that does not come, or not with this task.
@@ -122,9 +124,7 @@ class Contributor:
                 )
             task = Task.parse(found, promise.epoch, promise.task, found["method"])
             expires_at, left = answers.number(found, "expires_at"), answers.number(found, "skips_left")
-            # The promise names the task by a hash that takes what is published at the close alone, its salt.
-            seen = {"prompt": text_hash(task.prompt), "shown": [text_hash(text) for text in task.shown]}
-            kept = {"signature": signature, "signer": checksum(self.receipt_signer)} | seen
+            kept = {"signature": signature, "signer": checksum(self.receipt_signer)}
             return replace(task, expires_at=expires_at, skips_left=left, promise=promise.to_json() | kept)
         except (KeyError, TypeError, ValueError, HapticError) as error:
             raise BrokenPromiseError(

@@ -119,7 +119,8 @@ class TaskAnswer(BaseModel):
     number: int = Field(description="place of the hand-out in the epoch's log")
     at: int = Field(description="block time of the hand-out, Unix seconds")
     signature: str = Field(
-        description="the service's on Handout {wallet, epoch, task, number, at}: keep it, the log must show it"
+        description="the service's on Handout {wallet, epoch, task, prompt, shown, number, at}, texts by their hashes: "
+        "keep it, the log must show it so"
     )
     skips_left: int = Field(description="tasks that this wallet may still give back in this epoch")
 
@@ -240,10 +241,11 @@ def next_task(ctx: Ctx, db: Writing, caller: Caller) -> TaskAnswer:
     left = handouts.left_of(db, rules, row.epoch, caller.wallet)
     db.commit()
     e = handed.entry
-    promise = Handout(e.wallet, row.epoch, e.task, e.number, e.at)
+    shown = tuple(map(text_hash, handed.shown))
+    promise = Handout(e.wallet, row.epoch, e.task, text_hash(handed.prompt), shown, e.number, e.at)
     return TaskAnswer(
         epoch=row.epoch, task=e.task, prompt=handed.prompt, method=handed.method, shown=list(handed.shown),
-        shown_hashes=[text_hash(t) for t in handed.shown], expires_at=handed.expires_at, number=e.number, at=e.at,
+        shown_hashes=list(shown), expires_at=handed.expires_at, number=e.number, at=e.at,
         signature=sign_with(promise, ctx.domain, ctx.desk.key), skips_left=left,
     )  # fmt: skip
 

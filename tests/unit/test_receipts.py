@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,10 @@ KEPT = [
 HANDED = [
     Kept(promise, sign(promise, DOMAIN, RECEIPTS), n + 1)
     for n, h in enumerate(GOOD.handouts)
-    for promise in [Handout(h.wallet, 0, h.task, h.number, h.at)]
+    for task in [GOOD.tasks[h.task]]
+    for promise in [
+        Handout(h.wallet, 0, h.task, text_hash(task.prompt), tuple(reversed(task.hashes)), h.number, h.at)
+    ]
 ]
 
 
@@ -75,21 +79,22 @@ def test_promises_of_other_epochs_are_left_out() -> None:
     assert _faults([_other(epoch=1), later]) == []
 
 
-def _shown(kept: Kept) -> Kept:
-    task = GOOD.tasks[kept.promise.task]
-    return replace(kept, shown=(text_hash(task.prompt), *reversed(task.hashes)))
+def _shown(**texts: Any) -> Kept:
+    promise = replace(HANDED[0].promise, **texts)
+    return replace(HANDED[0], promise=promise, signature=sign(promise, DOMAIN, RECEIPTS))
 
 
-def test_what_was_shown_is_held_against_the_task() -> None:
-    seen = [_shown(kept) for kept in HANDED]
-    assert _faults(seen) == [""] * len(HANDED)
-    other = text_hash("another")
-    (prompt,) = _faults([replace(seen[0], shown=(other, *seen[0].shown[1:]))])
+def test_whoever_was_shown_other_texts_than_the_task_has_can_prove_it() -> None:
+    other, shown = text_hash("another"), HANDED[0].promise.shown
+    (prompt,) = _faults([_shown(prompt=other)])
     assert "was SHOWN with another prompt" in prompt
     assert other in prompt
-    for responses in ((other, *seen[0].shown[2:]), seen[0].shown[2:], (*seen[0].shown[1:], other)):
-        (fault,) = _faults([replace(seen[0], shown=(seen[0].shown[0], *responses))])
+    for responses in ((other, *shown[1:]), shown[1:], (*shown, other)):
+        (fault,) = _faults([_shown(shown=responses)])
         assert "was SHOWN with other responses" in fault
+    # Texts are a part of what is signed: who says to have been shown others than were promised is found out.
+    (fault,) = _faults([replace(_shown(prompt=other), signature=HANDED[0].signature)])
+    assert "a promise signed by" in fault
 
 
 def test_every_promise_of_an_honest_log_finds_its_hand_out() -> None:

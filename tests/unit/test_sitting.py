@@ -35,7 +35,7 @@ class Service(Api):
     def __init__(self) -> None:
         super().__init__("http://service")
         self.says: dict[str, Any] = {}
-        """Fields of a hand-out that are signed in its promise or merely said, over the honest ones."""
+        """Fields of a hand-out that are signed in its promise or, as its texts, merely said, over the honest ones."""
         self.promises: dict[str, Any] = {}
         """The same of a receipt."""
         self.network: dict[str, Any] = {}
@@ -75,7 +75,8 @@ class Service(Api):
 
     def hand_out(self) -> Any:
         fields = {"epoch": 0, "task": TASK, "number": 0, "at": 90} | self.says
-        promise = Handout(MINE, fields["epoch"], fields["task"], fields["number"], fields["at"])
+        texts = (text_hash("p"), (text_hash("x"), text_hash("y")))
+        promise = Handout(MINE, fields["epoch"], fields["task"], *texts, fields["number"], fields["at"])
         said = {"prompt": "p", "method": "pairwise", "shown": ["x", "y"], "expires_at": 500, "skips_left": 3}
         return said | {"signature": sign(promise, DOMAIN, OPERATOR)} | fields
 
@@ -143,7 +144,8 @@ def _row(**changes: Any) -> dict[str, Any]:
     [
         {"epoch": 7}, {"number": True}, {"at": True}, {"number": 2**60}, {"task": TASK.upper().replace("X", "x")},
         {"method": "evil"}, {"method": ["pairwise"]}, {"shown": ["a"] * 5}, {"shown": []}, {"shown": "xy"},
-        {"shown": [1, 2]}, {"prompt": None}, {"expires_at": "soon"}, {"expires_at": 10**30}, {"skips_left": EVIL},
+        {"shown": [1, 2]}, {"shown": ["y", "x"]}, {"prompt": "q"}, {"prompt": None},
+        {"expires_at": "soon"}, {"expires_at": 10**30}, {"skips_left": EVIL},
         {"signature": 5}, {"signature": "0x" + "00" * 65},
     ],
 )  # fmt: skip

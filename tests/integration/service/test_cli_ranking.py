@@ -13,8 +13,8 @@ import pytest
 
 from chain.canonical import text_hash
 from chain.devnet import mine
-from chain.messages import Handout, checksum, parse_address, recover
-from chain.receipts import Kept, read_promises
+from chain.messages import checksum, parse_address, recover
+from chain.receipts import Kept, handout_of, read_promises
 from chain.rules import Rules
 from service import client, jobs
 from service.answers import ApiError
@@ -192,7 +192,7 @@ def test_the_promise_of_a_hand_out_is_kept_once_before_the_task_is_judged(
     assert [(h["number"], h["task"], h["at"]) for h in handed] == [(h.number, h.task, h.at) for h in log]
     assert len(handed) == 2
     for h in handed:
-        promise = Handout(me, opened, h["task"], h["number"], h["at"])
+        promise = handout_of(h)
         assert checksum(recover(promise.digest(net.ctx.domain), h["signature"])) == h["signer"] == signer
 
 

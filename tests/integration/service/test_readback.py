@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from chain.merkle import verify_ledger_proof
-from chain.messages import sign
+from chain.messages import sign, sign_with
+from chain.receipts import handout_of
 from chain.rules import Rules
 from service import jobs
 from service.database import Database, migrate, open_engine
@@ -178,7 +179,7 @@ def test_a_closed_log_proves_each_ranking_and_a_kept_receipt_finds_it(
     assert "receipts 2, in the log as they promise 2" in said
     assert "hand-outs promised 2, in the log so 2" in said
     assert "verify: OK" in said
-    _shown_otherwise_is_said_so(haptic, tmp_path / "swapped.jsonl", json.loads(handed[0]))
+    _shown_otherwise_is_proven(net, haptic, tmp_path / "swapped.jsonl", json.loads(handed[0]))
     moved, never = json.loads(receipts[0]), json.loads(handed[0])
     moved["receipt"]["position"] += 1
     never["handout"]["number"] += 100
@@ -201,9 +202,15 @@ def test_a_closed_log_proves_each_ranking_and_a_kept_receipt_finds_it(
     assert (odd.status, torn.status) == (1, 1)
 
 
-def _shown_otherwise_is_said_so(haptic: Shell, path: Path, kept: dict[str, Any]) -> None:
-    kept["handout"]["prompt"] = "0x" + "ab" * 32
-    path.write_text(json.dumps(kept) + "\n")
-    said = haptic("verify", "--receipts", str(path))
-    assert said.status == 1
-    assert "was SHOWN with another prompt" in said.out
+def _shown_otherwise_is_proven(net: Any, haptic: Shell, path: Path, kept: dict[str, Any]) -> None:
+    """Who was shown another prompt has it signed; who merely says so has not."""
+    other = kept["handout"] | {"prompt": "0x" + "ab" * 32}
+    signed = sign_with(handout_of(other), net.ctx.domain, net.ctx.desk.key)
+    for signature, words in (
+        (signed, "was SHOWN with another prompt"),
+        (other["signature"], "a promise signed by"),
+    ):
+        path.write_text(json.dumps({"handout": other | {"signature": signature}}) + "\n")
+        said = haptic("verify", "--receipts", str(path))
+        assert said.status == 1
+        assert words in " ".join(said.out.split())

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from chain.board import Arrival, Board, in_order, replay
+from chain.canonical import text_hash
 from chain.contracts import Contract
 from chain.errors import VerifyError
 from chain.feedback import Task
@@ -201,7 +202,9 @@ def test_a_hand_out_is_promised_with_the_key_that_signs_receipts(net: Any, epoch
     (who,) = _people(net, epoch, 1)
     found = [net.ask("GET", "/v1/tasks/next", token=who._token).json() for _ in range(2)]
     assert found[0] == found[1]
-    promise = Handout(who.address, epoch, found[0]["task"], found[0]["number"], found[0]["at"])
+    f = found[0]
+    shown = tuple(map(text_hash, f["shown"]))
+    promise = Handout(who.address, epoch, f["task"], text_hash(f["prompt"]), shown, f["number"], f["at"])
     assert recover(promise.digest(net.ctx.domain), found[0]["signature"]) == address_of(net.ctx.desk.receipts)
     who.receipt_signer = who.address
     with pytest.raises(ApiError, match="did not sign this hand-out"):
