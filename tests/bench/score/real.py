@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ from tests.bench.score.tables import show
 from tests.worlds import NO_COMMENT
 
 ROOT: Final = Path(__file__).parents[3]
+V1: Final = Params()
 BETTER: Final = {"left": (1, 2), "right": (2, 1), "tie": (1, 1)}
 
 
@@ -54,10 +55,10 @@ class People:
         c = self.found.columns
         return score.Rows.of_columns(c.judgement, c.wallet, c.pair, c.x, c.w)
 
-    def scored(self, rows: score.Rows) -> EpochScore:
+    def scored(self, rows: score.Rows, params: Params = V1) -> EpochScore:
         """Return the score by some of the comparisons."""
         return score.score(
-            rows, score.Pairs.of(self.found.pairs), [WalletState()] * len(self.found.wallets), Params()
+            rows, score.Pairs.of(self.found.pairs), [WalletState()] * len(self.found.wallets), params
         )
 
     def count(self, rows: score.Rows) -> Ints:
@@ -67,6 +68,11 @@ class People:
     def ours(self, rows: score.Rows) -> Ints:
         """Return HapticScore's labels."""
         return np.array([p.label for p in self.scored(rows).pairs])
+
+    def turning(self, rows: score.Rows) -> Ints:
+        """Return the labels that it would make if it learned from whoever is worse than a coin, turned round."""
+        params = replace(V1, amin=V1.amin_em)
+        return np.array([p.label for p in self.scored(rows, params).pairs])
 
     def majority(self, rows: score.Rows) -> Ints:
         """Return the majority's labels, 0 where it is even."""
@@ -84,7 +90,12 @@ class People:
     @property
     def aggregators(self) -> dict[str, Callable[[score.Rows], Ints]]:
         """What makes labels, by name."""
-        return {"majority": self.majority, "HapticScore": self.ours, "DawidSkene": self.dawid_skene}
+        return {
+            "majority": self.majority,
+            "HapticScore": self.ours,
+            f"the same with amin = {V1.amin_em / ONE}": self.turning,
+            "DawidSkene": self.dawid_skene,
+        }
 
 
 def _address(name: str) -> Address:
