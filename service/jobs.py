@@ -274,9 +274,9 @@ def step_retrain(ctx: Context) -> str:
             return "no model yet"
         if waits := training.undecided(db, ctx.settings):
             return waits
-        _, came = training.unlearned(db, ctx.place)
+        models, (_, came) = training.said(db, ctx.settings), training.unlearned(db, ctx.place)
     if came < (wanted := ctx.settings.retrain_after):
-        return f"{came} of the {wanted} labelled comparisons that start a retraining have come in"
+        return f"{models}; {came} of the {wanted} labelled comparisons that start a retraining have come in"
     with ctx.db.write() as db:
         run = training.due_run(db, ctx.place, ctx.settings)
         db.commit()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ class Story:
     """Whose answers each epoch showed."""
     shown: list[list[dict[str, Any]]] = field(default_factory=list)
     """What the runs' page said after each close."""
+    short: str = ""
+    """What it says where too few comparisons have come in."""
     may_start: range | None = None
     """What a run was due to learn from while a candidate waited."""
 
@@ -121,6 +124,8 @@ def _play(s: Story) -> None:
     s.retrain()
     s.work()
     s.play(2, "policy-2")
+    more = s.net.ctx.settings.model_copy(update={"retrain_after": 999})
+    s.short = jobs.step_retrain(replace(s.net.ctx, settings=more))
     s.retrain()
     s.work()
     s.play(3, "policy-3", count=2)
@@ -160,6 +165,13 @@ def test_the_retraining_says_whom_it_waits_for_and_how_many_votes_are_in(story: 
         "policy-2 is waiting: 0 of the 10 votes that decide are in; ahead of sft-0 in 0 tasks, behind in 0",
         "run 3 queued: epochs 2 to 2",
     ]
+
+
+def test_where_nobody_waits_it_says_what_is_published_and_how_much_came_in(story: Story) -> None:
+    assert re.fullmatch(
+        r"policy-2 is published; [1-9]\d* of the 999 labelled comparisons that start a retraining have come in",
+        story.short,
+    )
 
 
 def test_while_a_candidate_waits_no_run_is_due_for_which_the_arena_would_wait(story: Story) -> None:
