@@ -107,6 +107,7 @@ def arena_waits(ctx: Context, epoch: int) -> str:
         return f"epoch {epoch} is open" if row.closed_at is None else f"epoch {epoch} is closed"
     if closed != epoch - 1:
         return f"waiting for epoch {epoch - 1} to be closed"
-    if not training.contenders(training.registry(ctx.settings)):
-        return "waiting for the first model"
+    with ctx.db.read() as db:
+        if not training.contenders(db, ctx.settings):
+            return "waiting for the first model"
     return "waiting for the retraining" if _training_goes_on(ctx, epoch) else ""

@@ -18,6 +18,8 @@ from service.terminal import show_when
 def reopen(db: Db, place: Place, epoch: int) -> None:
     """Take back all that followed from closing `epoch` and the epochs after it; what was signed stays.
 
+    Verdicts about models follow from the closed epochs, so they go too; the models stay in the registry.
+
     ConflictError where an epoch after it was given its λ, and the chain does not know of that yet; ConfigError where
     the secret that one of them was opened with is gone, so that it could never be closed again.
     """

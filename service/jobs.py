@@ -3,7 +3,7 @@
 index   finalized events into the ledger
 commit  tell the chain what epochs were opened with, and what came of them
 payout  close what has ended, post its root, activate it after the window
-retrain start a run when enough new comparisons are in
+retrain start a run when the last is decided about and enough new comparisons are in
 arena   let the models answer, and open the running epoch with the tasks that come of it
 """
 
@@ -268,13 +268,15 @@ def _mark(ctx: Context, row: EpochReport, status: str) -> str:
 
 
 def step_retrain(ctx: Context) -> str:
-    """Queue a retraining when enough labelled comparisons came in since the last."""
-    if not training.contenders(training.registry(ctx.settings)):
-        return "no model yet"
+    """Queue a retraining when the last is decided about and enough labelled comparisons came in since."""
     with ctx.db.read() as db:
-        _, came = training.unlearned(db, ctx.place)
+        if not training.contenders(db, ctx.settings):
+            return "no model yet"
+        if waits := training.undecided(db, ctx.settings):
+            return waits
+        models, (_, came) = training.said(db, ctx.settings), training.unlearned(db, ctx.place)
     if came < (wanted := ctx.settings.retrain_after):
-        return f"{came} of the {wanted} labelled comparisons that start a retraining have come in"
+        return f"{models}; {came} of the {wanted} labelled comparisons that start a retraining have come in"
     with ctx.db.write() as db:
         run = training.due_run(db, ctx.place, ctx.settings)
         db.commit()
@@ -288,8 +290,9 @@ def step_arena(ctx: Context) -> str:
     epoch = ctx.epoch_now()
     if waits := asking.arena_waits(ctx, epoch):
         return waits
-    models, prompts = training.contenders(training.registry(ctx.settings)), asking.prompts(ctx, epoch)
+    prompts = asking.prompts(ctx, epoch)
     with ctx.db.write() as db:
+        models = training.contenders(db, ctx.settings)
         jobs = training.ask_answers(db, ctx.settings, epoch, prompts, models)
         db.commit()
     if any(j.state == "failed" for j in jobs):

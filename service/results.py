@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations, groupby
 from pathlib import Path
@@ -16,6 +17,7 @@ from chain.lines import Line, raw_lines, read_line
 from chain.served import parts_of
 from chain.types import ZERO_HASH, Hash32
 from chain.verdict import Known
+from service import promotion
 from service.arena import task_of
 from service.database import alone
 from service.epochs import EPOCHS, Draft, Place
@@ -52,18 +54,16 @@ def _wallet_lines(bundle: IO[bytes]) -> Iterator[Line]:
 
 
 def _matches(db: Db, item: Draft) -> list[MatchRow]:
-    """Return how often one model's answer was labelled better than another's."""
+    """Return in how many tasks one model's answers came out ahead of another's."""
     origin = {
         (t.task, h): model
         for t in queries.tasks(db, item.epoch)
         for h, model in zip(task_of(t).hashes, t.origins, strict=True)
     }
-    counts: dict[tuple[str, str], int] = {}
-    for key, known in zip(item.closed.comparisons.keys, item.closed.result.pairs, strict=True):
-        a, b = origin[key.task, key.a], origin[key.task, key.b]
-        if known.label and a != b:
-            pair = (a, b) if known.label > 0 else (b, a)
-            counts[pair] = counts.get(pair, 0) + 1
+    counts: Counter[tuple[str, str]] = Counter()
+    labelled = zip(item.closed.comparisons.keys, item.closed.result.pairs, strict=True)
+    for task, group in groupby(labelled, key=lambda line: line[0].task):
+        counts.update(promotion.ahead((origin[task, k.a], origin[task, k.b], r.label) for k, r in group))
     return [MatchRow(epoch=item.epoch, winner=w, loser=x, count=n) for (w, x), n in counts.items()]
 
 

@@ -101,6 +101,10 @@ class Settings(BaseSettings):
     tasks_per_epoch: Annotated[int, Field(ge=1)] = 160
     retrain_after: Annotated[int, Field(ge=1)] = 400
     """Labelled comparisons since the last retraining that start the next."""
+    gate_comparisons: Annotated[int, Field(ge=6)] = 200
+    """Tasks in which a retrained model and the one it came from were told apart that decide between the two."""
+    gate_epochs: Annotated[int, Field(ge=1)] = 6
+    """Epochs that it has for that; then it is rolled back."""
     tick_s: Annotated[float, Field(gt=0)] = 2.0
     """Seconds between two looks of the clock."""
     max_attempts: Annotated[int, Field(ge=1)] = 3

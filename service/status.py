@@ -12,10 +12,12 @@ from chain.messages import checksum
 from chain.publisher import ChainState
 from chain.rpc import Rpc
 from chain.types import Address
+from service import training
 from service.context import Context, Pulse
 from service.epochs import Place
 from service.ledger import queries
 from service.ledger.tables import EpochRow
+from service.settings import Settings
 from service.stall import Patience, stall
 from service.terminal import show_wait
 
@@ -48,6 +50,9 @@ class Status(BaseModel):
     funded: str = Field(description="revenue that ever came in")
     committed: str = Field(description="what the active root allots in all")
     claimed: str = Field(description="of that, what was paid")
+    models: str = Field(
+        description="what model is published, and what people said so far of one that wants its place, in words"
+    )
     waits: dict[str, str] = Field(description="by job of the clock: what it did or waits for")
     errors: dict[str, str] = Field(description="by job of the clock: what it failed with")
 
@@ -55,15 +60,14 @@ class Status(BaseModel):
 def read_status(ctx: Context, db: Db, clock: float) -> Status:
     """Read chain and database once; `clock` is this machine's. An RpcError where the node does not answer."""
     poster = None if ctx.poster is None else Address(ctx.poster.address.lower())
-    patience = ctx.settings.patience(ctx.deployment.chain_id)
-    return status_of(ctx.reader, db, ctx.place, poster, ctx.pulse, clock, patience)
+    return status_of(ctx.reader, db, ctx.place, poster, ctx.pulse, clock, ctx.settings)
 
 
 def status_of(
-    rpc: Rpc, db: Db, place: Place, poster: Address | None, pulse: Pulse, clock: float, patience: Patience
+    rpc: Rpc, db: Db, place: Place, poster: Address | None, pulse: Pulse, clock: float, settings: Settings
 ) -> Status:
     """Return where the network of `place` stands."""
-    d = place.deployment
+    d, patience = place.deployment, settings.patience(place.deployment.chain_id)
     head, finalized = rpc.blocks(["latest", "finalized"])
     state = publisher.chain_state(rpc, d)
     at = chain_ledger.checkpoint(db)
@@ -82,7 +86,8 @@ def status_of(
         next_step=next_step(db, place, state), poster=None if poster is None else checksum(poster),
         poster_balance=None if poster is None else str(rpc.balance(poster)), bond=str(bond), bond_required=str(required),
         staked=str(int(call(rpc, d.stake_vault(), "totalStaked"))), funded=str(funded), committed=str(committed),
-        claimed=str(claimed), waits=dict(pulse.waits), errors=dict(pulse.errors),
+        claimed=str(claimed), models=training.said(db, settings), waits=dict(pulse.waits),
+        errors=dict(pulse.errors),
     )  # fmt: skip
 
 

@@ -16,9 +16,11 @@ from service.database import alone
 from service.epochs import Place
 from service.errors import ConfigError, ConflictError
 from service.files import write_file
-from service.ledger import queries, work
+from service.ledger import queries, results, work
 from service.ledger.tables import JobRow, RunRow
+from service.promotion import Candidate, Gate, Meeting, Standing, publish
 from service.settings import Settings
+from trainer.errors import RegistryError
 from trainer.registry import Registry, file_sha256
 
 JOBS = "jobs"
@@ -32,13 +34,64 @@ def registry(settings: Settings) -> Registry:
     return Registry(settings.folder("models"))
 
 
-def contenders(found: Registry) -> list[str]:
-    """Return the models of the next arena: the newest and the one it came from, oldest first."""
-    entries = list(found.entries())
+def standing(db: Db, settings: Settings) -> Standing | None:
+    """Return which model is published and what people said of each retrained one; None where there is no model.
+
+    The first is the newest that has no parent, then come the runs' by number. With the arena off nobody compares them
+    here, and the newest is published.
+    """
+    entries = {e.name: e for e in registry(settings).entries()}
     if not entries:
-        return []
-    newest = max(entries, key=lambda e: (e.created_at, e.name))
-    return [newest.parent, newest.name] if newest.parent else [newest.name]
+        return None
+    if not settings.arena:
+        newest = list(entries.values())[-1]
+        return Standing(newest.name, newest.parent, None, {})
+    roots = [e.name for e in entries.values() if not e.parent]
+    if not roots:
+        raise ConfigError(
+            f"{registry_path(settings)} has no model without a parent, which all others came from: put it back"
+        )
+    votes = {(m.epoch, m.winner, m.loser): m.count for m in results.matches(db)}
+    asked, closed = work.answered(db), queries.last_closed(db)
+
+    def candidate(model: str, parent: str) -> Candidate:
+        epochs = sorted(e for e in asked.get(model, ()) if e <= closed)
+        sides = (model, parent), (parent, model)
+        return Candidate(
+            model, parent, tuple(Meeting(e, *(votes.get((e, *s), 0) for s in sides)) for e in epochs)
+        )
+
+    made = (entries[r.model] for r in work.runs(db) if r.model in entries)
+    gate = Gate(settings.gate_comparisons, settings.gate_epochs)
+    return publish(roots[-1], (candidate(e.name, e.parent or "") for e in made), gate)
+
+
+def contenders(db: Db, settings: Settings) -> list[str]:
+    """Return the models of the next arena, oldest first; none where there is no model."""
+    found = standing(db, settings)
+    return found.contenders if found else []
+
+
+def said(db: Db, settings: Settings) -> str:
+    """Return which model is published and who waits, in words; where that cannot be told, why."""
+    try:
+        found = standing(db, settings)
+    except (ConfigError, RegistryError) as error:
+        return f"FAILED: {error}"
+    return found.said if found else "none yet"
+
+
+def undecided(db: Db, settings: Settings) -> str:
+    """Return in words what has to be decided, or trained, before a retraining may start; nothing where one may."""
+    found = standing(db, settings)
+    if found is None or not settings.arena:
+        return ""
+    if found.waits:
+        return f"{found.waits} is {found.verdicts[found.waits].said}"
+    runs = work.runs(db)
+    jobs = work.jobs_by_number(db, [r.job for r in runs])
+    going = (r for r in runs if r.job in jobs and jobs[r.job].state in {"queued", "running"})
+    return next((f"run {r.run} is being trained" for r in going), "")
 
 
 def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
@@ -104,13 +157,15 @@ def _parts(paths: Iterable[Path]) -> Iterator[bytes]:
 
 
 def due(db: Db, place: Place, settings: Settings) -> range | None:
-    """Return the closed epochs that no run has learned from, if their labelled comparisons are enough for a run."""
+    """Return the closed epochs that no run has learned from, if a run may start and they have enough comparisons."""
+    if undecided(db, settings):
+        return None
     fresh, came = unlearned(db, place)
     return fresh if came >= settings.retrain_after else None
 
 
 def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
-    """Queue and return a run if enough labelled comparisons came in since the last; None otherwise.
+    """Queue and return a run of the published model if enough labelled comparisons came in; None otherwise.
 
     The data file is the preference lines of those epochs, one after the other; its sha256 goes into the next
     bundle, so that a stranger can make the same file.
@@ -119,8 +174,8 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
     fresh = due(db, place, settings)
     if fresh is None:
         return None
-    parent = contenders(registry(settings))[-1:]
-    if not parent:
+    models = standing(db, settings)
+    if models is None:
         raise ConfigError("no model in the registry to retrain: make one with `haptic worker --bootstrap`")
     number = len(work.runs(db)) + 1
     # A run that learned from epochs which were reopened is made again, and its first try has its name already.
@@ -135,7 +190,7 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
         "--registry",
         str(registry_path(settings)),
         "--parent",
-        parent[0],
+        models.published,
         "--name",
         model,
     ]

@@ -12,7 +12,8 @@ million. A candidate that truly wins .7, by judges of whom 82 % are right, is ju
 
 Comparisons are taken as independent. Several pairs of one ranking share their answers, so that they say less than as
 many pairs on their own; so do several on one prompt, as the policies differ in which prompts they answer well. The
-rates above are then those of fewer comparisons, and a coin is promoted more often than ALPHA.
+rates above are then those of fewer comparisons, and a coin is promoted more often than ALPHA. The service counts one
+vote a task, each on another prompt, so that there the rates are as they stand (`service/promotion.py`).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def status(
     service: ServiceUrl = "",
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: one JSON object, amounts in smallest units")] = False,
 ) -> None:  # fmt: skip
-    """Show where the network stands: blocks, epoch, what is done next, stake, revenue, and what fails.
+    """Show where the network stands: blocks, epoch, what is done next, the models, stake, revenue, and what fails.
 
     With --service, or HAPTIC_SERVICE, it is what that service says; without either (`--service ""`), database and node
     are read as HAPTIC_* name them, so that it works while the service is down.
@@ -59,8 +59,7 @@ def _read(settings: Settings) -> tuple[Status, tuple[shared.Coin, shared.Coin]]:
         keyfile = settings.poster_keyfile
         poster = keyfile_address(keyfile) if keyfile.exists() else None
         place = Place(deployment, settings.master, settings.data_dir / "bundles")
-        patience = settings.patience(deployment.chain_id)
-        return status_of(rpc, session, place, poster, Pulse(), time.time(), patience), coins
+        return status_of(rpc, session, place, poster, Pulse(), time.time(), settings), coins
 
 
 def _show(s: Status, token: shared.Coin, payment: shared.Coin) -> None:
@@ -77,6 +76,7 @@ def _show(s: Status, token: shared.Coin, payment: shared.Coin) -> None:
         "Blocks": f"head {s.head}, finalized {s.finalized}, {indexed}",
         "Epoch": f"{s.epoch}, ends {show_when(s.epoch_ends, s.now)}, {s.judgements} rankings",
         "Next": s.next_step,
+        "Models": s.models,
         "Stake": f"{token.show(int(s.staked))} in all",
         "Revenue": f"{funded} funded, {committed} committed, {claimed} claimed",
         "Bond": f"{shared.show_native(int(s.bond))}; a post needs {shared.show_native(int(s.bond_required))}",

@@ -171,18 +171,27 @@ class Scenario:
     effort: float = 1.0
     """Share of each role's work that is done."""
     retrain_after: int = 400
+    gate_comparisons: int = 60
+    """Votes that decide about a new model: fewer than one epoch gives, in which they have to come in."""
     trainer_config: Path | None = None
     """Settings of the trainer; None for its own."""
 
     def environ(self) -> dict[str, str]:
         """Return the settings of the service that this scenario needs."""
-        found = {"HAPTIC_TASKS_PER_EPOCH": str(self.tasks), "HAPTIC_RETRAIN_AFTER": str(self.retrain_after)}
+        found = {
+            "HAPTIC_TASKS_PER_EPOCH": str(self.tasks), "HAPTIC_RETRAIN_AFTER": str(self.retrain_after),
+            "HAPTIC_GATE_COMPARISONS": str(self.gate_comparisons), "HAPTIC_GATE_EPOCHS": "1",
+        }  # fmt: skip
         return found | ({"HAPTIC_TRAINER_CONFIG": str(self.trainer_config)} if self.trainer_config else {})
 
 
 def _one_epoch(stage: Stage, players: list[Player], epoch: int, scenario: Scenario) -> None:
     """Play an epoch until everybody has ranked; then, unless it is the last, close it and retrain."""
-    what = "old and new model answer, blind" if epoch else "the first model is made from scratch and answers"
+    what = (
+        "published and new model answer, blind"
+        if epoch
+        else "the first model is made from scratch and answers"
+    )
     opened = wait_for(f"epoch {epoch}: {what}", partial(open_epoch, stage, epoch), stage)
     fund(stage, epoch, REVENUE[epoch])
     judge(stage, players, epoch, scenario.effort)

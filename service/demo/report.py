@@ -66,8 +66,9 @@ def models(stage: Stage) -> None:
                 _interval(m, "win_rate_sft"), _interval(m, "win_rate_parent"), f"{m['kl']:.1f}",
             )  # fmt: skip
     out.print(shown)
+    _gate(stage, runs)
     arena = table(
-        "The arena (judged blind, Bradley-Terry on the Elo scale)",
+        "The arena (judged blind, Bradley-Terry over tasks on the Elo scale)",
         "model",
         "rating",
         "95 % interval",
@@ -83,6 +84,22 @@ def models(stage: Stage) -> None:
             str(a["losses"]),
         )
     out.print(arena)
+
+
+def _gate(stage: Stage, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Print what the people decided about each new model; DemoError where one was left undecided."""
+    shown = table(
+        "The gate (one vote a task, by the labels; published is what they show to be better)",
+        "model", "against", "votes for", "against it", "needed", "a coin does so well", "decision",
+    )  # fmt: skip
+    for r in runs:
+        if (g := r["gate"]) is not None:
+            counts = (str(g[name]) for name in ("won", "lost", "needed"))
+            shown.add_row(plain(r["model"]), plain(g["parent"]), *counts, f"{g['chance']:.2g}", g["decision"])
+            if g["decision"] == "waiting":
+                raise DemoError(f"the gate left {r['model']} undecided: {g['said']}")
+    out.print(shown)
+    out.print(f"[green]✓[/] {plain(stage.api.get('/status')['models'])}", soft_wrap=True)
 
 
 def _epochs(first: int, last: int) -> str:

@@ -33,6 +33,8 @@ TASKS = 24
 """Tasks of an epoch: so few that three people rank all of them, for what only one says proves nothing."""
 RETRAIN_AFTER = 100
 """Labelled comparisons that start a retraining: what an epoch that they rank through gives."""
+GATE_COMPARISONS = 12
+"""Votes that decide about a new model, which an epoch gives too: so few let through what wins 10 of 12."""
 
 
 def _opening(site: Site, url: str) -> str:
@@ -114,7 +116,8 @@ def run(folder: Path, port: int, rpc_port: int, epoch_length: int) -> None:
             rpc, folder, genesis=genesis, epoch_length=epoch_length, window=WINDOW_S, cooldown=epoch_length,
             extra={
                 "HAPTIC_PORT": str(port), "HAPTIC_RULES_FILE": str(rules_file), "HAPTIC_TASKS_PER_EPOCH": str(TASKS),
-                "HAPTIC_RETRAIN_AFTER": str(RETRAIN_AFTER),
+                "HAPTIC_RETRAIN_AFTER": str(RETRAIN_AFTER), "HAPTIC_GATE_COMPARISONS": str(GATE_COMPARISONS),
+                "HAPTIC_GATE_EPOCHS": "2",
             },
         )  # fmt: skip
         dollar = Contract("DevnetDollar", site.deployment.payment_token)

@@ -296,7 +296,7 @@ class LeafRow(SQLModel, table=True):
 
 
 class MatchRow(SQLModel, table=True):
-    """How often one model's answer was labelled better than another's in an epoch."""
+    """In how many tasks of an epoch one model's answers came out ahead of another's by the labels."""
 
     __tablename__ = "match"
     epoch: int = Field(primary_key=True)

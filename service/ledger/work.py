@@ -51,6 +51,15 @@ def newest_jobs(session: Session, before: int | None, limit: int) -> Sequence[Jo
     return session.exec(found if before is None else found.where(col(JobRow.id) < before)).all()
 
 
+def answered(session: Session) -> dict[str, set[int]]:
+    """Return for which epochs each model was asked to answer."""
+    found: dict[str, set[int]] = {}
+    for name in session.exec(select(JobRow.name).where(col(JobRow.name).startswith("answer/"))):
+        _, epoch, model = name.split("/")
+        found.setdefault(model, set()).add(int(epoch))
+    return found
+
+
 def jobs_by_number(session: Session, among: Collection[int]) -> dict[int | None, JobRow]:
     """Return these jobs by their numbers."""
     return {j.id: j for j in session.exec(select(JobRow).where(col(JobRow.id).in_(among)))}

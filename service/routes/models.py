@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from service import training
 from service.ledger import results, work
+from service.promotion import Decision, Verdict
 from service.routes.depends import Ctx, Reading
 from service.routes.pages import NEXT, Paged
 from trainer.rating import Result, rate
@@ -21,11 +22,39 @@ class ModelAnswer(BaseModel):
     """A model in the arena: its rating by people's labels."""
 
     model: str
-    rating: float = Field(description="Bradley-Terry, Elo scale; the models' mean is 1000")
+    published: bool = Field(description="it is the one that the next retraining starts from")
+    rating: float = Field(
+        description="Bradley-Terry over the tasks that it won and lost, Elo scale; the models' mean is 1000"
+    )
     low: float
     high: float
-    wins: int
+    wins: int = Field(description="tasks in which its answers came out ahead of another model's")
     losses: int
+
+
+class MeetingAnswer(BaseModel):
+    """A closed epoch in which both were asked, and the votes of its tasks."""
+
+    epoch: int
+    won: int
+    lost: int
+
+
+class GateAnswer(BaseModel):
+    """Whether people ranked a retrained model better than the one it came from: one vote a task, by the labels."""
+
+    decision: Decision = Field(
+        description="promoted, rolled back, waiting, or set aside because what it came from is not published"
+    )
+    parent: str = Field(description="the model that it came from and is compared with")
+    won: int = Field(description="tasks in which its answers came out ahead")
+    lost: int = Field(description="tasks in which its parent's did")
+    needed: int = Field(description="so many votes decide")
+    chance: float = Field(description="how probable so many votes for it, or more, are where each is a coin")
+    meetings: list[MeetingAnswer] = Field(
+        description="the epochs that this follows from, the last of them that which decided"
+    )
+    said: str = Field(description="all of this in words")
 
 
 class RunAnswer(BaseModel):
@@ -41,6 +70,9 @@ class RunAnswer(BaseModel):
     progress: dict[str, Any]
     error: str
     metrics: dict[str, Any] = Field(description="of the trained model, once it is in the registry")
+    gate: GateAnswer | None = Field(
+        description="what people said of the trained model; null before it is in the registry, and without an arena"
+    )
 
 
 class Work(BaseModel):
@@ -62,15 +94,17 @@ class JobsAnswer(BaseModel):
 
 
 @router.get("/models")
-def models(db: Reading) -> list[ModelAnswer]:
+def models(ctx: Ctx, db: Reading) -> list[ModelAnswer]:
     """The arena: models by Bradley-Terry rating over people's labels of closed epochs."""
     counts: dict[tuple[str, str], int] = {}
     for m in results.matches(db):
         counts[m.winner, m.loser] = counts.get((m.winner, m.loser), 0) + m.count
+    now = training.standing(db, ctx.settings)
     rated = rate(Result(w, x, float(n)) for (w, x), n in sorted(counts.items()))
     return [
         ModelAnswer(
-            model=r.name, rating=_elo(r.strength), low=_elo(r.low), high=_elo(r.high),
+            model=r.name, published=now is not None and now.published == r.name,
+            rating=_elo(r.strength), low=_elo(r.low), high=_elo(r.high),
             wins=sum(n for (w, _), n in counts.items() if w == r.name),
             losses=sum(n for (_, x), n in counts.items() if x == r.name),
         )
@@ -85,19 +119,30 @@ def _elo(strength: float) -> float:
 
 @router.get("/runs", responses=NEXT)
 def runs(ctx: Ctx, db: Reading, page: Paged) -> list[RunAnswer]:
-    """All retrainings with their progress and results, newest first."""
+    """All retrainings with their progress, their results and what people said of them, newest first."""
     (before,) = page.after(1) or (None,)
     found = page.cut(work.newest_runs(db, before, page.wanted), lambda r: (r.run,))
     jobs = work.jobs_by_number(db, [r.job for r in found])
     entries = {e.name: e for e in training.registry(ctx.settings).entries()}
+    now = training.standing(db, ctx.settings)
+    verdicts = now.verdicts if now else {}
     return [
         RunAnswer(
             run=r.run, first_epoch=r.first, last_epoch=r.last, snapshot=r.snapshot, model=r.model,
             state=jobs[r.job].state, attempts=jobs[r.job].attempts, progress=jobs[r.job].progress,
             error=jobs[r.job].error, metrics=dict(entries[r.model].metrics) if r.model in entries else {},
+            gate=_gate(verdicts[r.model]) if r.model in verdicts else None,
         )
         for r in found
     ]  # fmt: skip
+
+
+def _gate(verdict: Verdict) -> GateAnswer:
+    return GateAnswer(
+        decision=verdict.decision, parent=verdict.parent, won=verdict.won, lost=verdict.lost, needed=verdict.needed,
+        chance=verdict.chance, said=verdict.said,
+        meetings=[MeetingAnswer(epoch=m.epoch, won=m.won, lost=m.lost) for m in verdict.meetings],
+    )  # fmt: skip
 
 
 @router.get("/jobs", responses=NEXT)

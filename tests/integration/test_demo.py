@@ -25,12 +25,16 @@ def test_the_whole_loop_ends_with_balances_that_add_up_and_a_stranger_who_agrees
 ) -> None:
     config = tmp_path / "trainer.json"
     config.write_text(json.dumps(SMALL_TRAINER))
-    scenario = play.Scenario(epochs=2, tasks=32, effort=0.25, retrain_after=20, trainer_config=config)
+    scenario = play.Scenario(
+        epochs=2, tasks=32, effort=0.25, retrain_after=20, gate_comparisons=6, trainer_config=config
+    )
     play.run(tmp_path / "demo", 1, scenario)
     said = " ".join(capsys.readouterr().out.split())
     assert "verify: OK" in said
     assert "✗" not in said
     assert "policy-1" in said
+    assert re.search(r"policy-1 │ sft-0 │ \d+ │ \d+ │ 6 │ [\d.e-]+ │ (promoted|rolled back) │", said)
+    assert re.search(r"✓ (sft-0|policy-1) is published", said)
     for role in ROLES:
         assert role.name in said
     kept = [json.loads(x)["receipt"] for x in (tmp_path / "demo" / "receipts.jsonl").read_text().splitlines()]

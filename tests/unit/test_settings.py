@@ -37,7 +37,14 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "http"), ("PORT", "70000"), ("TICK_S", "0"), ("TASKS_PER_EPOCH", "-1"), ("ARENA", "perhaps")],
+    [
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("TICK_S", "0"),
+        ("TASKS_PER_EPOCH", "-1"),
+        ("ARENA", "perhaps"),
+        ("GATE_COMPARISONS", "5"),
+    ],
 )
 def test_a_value_that_cannot_be_is_named_by_its_variable(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str

@@ -33,7 +33,11 @@ def test_a_coin_is_promoted_in_at_most_alpha_of_all_cases(needed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("needed", "share", "least"), [(200, "0.628", 0.94), (200, "0.7", 0.999), (800, "0.55", 0.79), (800, "0.58", 0.99)]
+    ("needed", "share", "least"),
+    [
+        (200, "0.628", 0.94), (200, "0.7", 0.999), (800, "0.55", 0.79), (800, "0.58", 0.99),
+        (100, "0.6", 0.46), (200, "0.6", 0.78), (200, "0.65", 0.98), (400, "0.6", 0.97),
+    ],
 )  # fmt: skip
 def test_a_better_policy_is_promoted_as_often_as_the_gate_says(needed: int, share: str, least: float) -> None:
     assert promoted(needed, Fraction(share)) >= least

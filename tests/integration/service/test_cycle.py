@@ -124,7 +124,10 @@ def _postgresql_locks(url: str) -> Iterator[Callable[[], bool]]:
 
 @pytest.fixture(scope="module")
 def story(network: Any, module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    folder, options = tmp_path_factory.mktemp("net"), {"tasks_per_epoch": 24, "retrain_after": 20}
+    folder, options = (
+        tmp_path_factory.mktemp("net"),
+        {"tasks_per_epoch": 24, "retrain_after": 20, "gate_epochs": 1},
+    )
     with network(
         folder, Rules(methods=("ranking",), overlap_min=5), database_url=module_url, **options
     ) as net:
@@ -347,6 +350,7 @@ def test_a_run_is_shown_with_its_data_and_its_results(story: Story) -> None:
     assert (run["model"], run["state"], run["attempts"], run["error"]) == ("policy-1", "done", 1, "")
     assert run["metrics"] == {"accuracy": 0.75}
     assert run["progress"]["metrics"] == {"loss": 0.5}
+    assert (run["gate"]["decision"], run["gate"]["needed"]) == ("rolled back", 200)
 
 
 def test_the_next_bundle_declares_the_run_with_the_hash_of_its_file(story: Story) -> None:
