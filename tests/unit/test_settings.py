@@ -37,7 +37,15 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "http"), ("PORT", "70000"), ("TICK_S", "0"), ("TASKS_PER_EPOCH", "-1"), ("ARENA", "perhaps")],
+    [
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("TICK_S", "0"),
+        ("TASKS_PER_EPOCH", "-1"),
+        ("ARENA", "perhaps"),
+        ("RAY_ADDRESS", "ray://head:10001"),
+        ("RAY_ADDRESS", "http://token@head:8265"),
+    ],
 )
 def test_a_value_that_cannot_be_is_named_by_its_variable(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -66,6 +74,7 @@ def test_a_flag_goes_before_the_environment_and_a_flag_not_given_does_not(
 def test_passwords_and_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAPTIC_PASSWORD", "hunter2")
     monkeypatch.setenv("HAPTIC_SECRET", "hunter3")
+    monkeypatch.setenv("HAPTIC_RAY_TOKEN", "hunter4")
     assert "hunter" not in repr(load())
 
 
