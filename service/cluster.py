@@ -223,7 +223,7 @@ def _entrypoint(command: Sequence[str], job_log: Path, name: str) -> str:
     its own. What the head was started with of this service's variables, and Ray's token, training does not get.
     """
     seen = shlex.join(["grep", "-qsF", name, str(job_log)])
-    words = f"{job_log} is not this node's: HAPTIC_DATA_DIR must be shared, under the same path (service/README.md)"
+    words = f"{job_log} is not on this node: HAPTIC_DATA_DIR must be shared, under the same path (service/README.md)"
     hidden = "unset RAY_AUTH_TOKEN $(env | grep -o '^HAPTIC_[A-Za-z0-9_]*')"
     return f"{seen} || {{ {shlex.join(['echo', words])}; exit {NOT_SHARED}; }}; {hidden}; exec {shlex.join(command)}"
 

@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     ray_cpus: Annotated[float, Field(ge=0)] = 1.0
     """Cores that a job reserves on the cluster."""
     ray_gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs that a job reserves on the cluster; it sees no others."""
+    """GPUs that a job reserves on the cluster."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Leave out of URLs what may be a key or a password: a log may show the settings."""

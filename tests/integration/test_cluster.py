@@ -339,6 +339,21 @@ def test_without_ray_a_worker_trains_by_children_and_says_what_a_cluster_needs(
     assert done.stderr == wanted if address else "the worker waits for jobs" in done.stderr
 
 
+@pytest.mark.parametrize(("attempts", "state"), [(2, "done"), (3, "failed")])
+def test_what_the_cluster_forgot_while_nobody_followed_is_made_anew_as_often_as_a_job_is_tried(
+    db: Database, worker: Any, attempts: int, state: str
+) -> None:
+    with db.write() as session:
+        row = work.jobs(session)[0]
+        row.state, row.worker, row.attempts = "running", f"haptic-{state}-forgotten dead", attempts
+        session.commit()
+    assert worker("-c", "print('it ran')").run_one()
+    job = _job(db)
+    assert (job.state, job.attempts) == (state, attempts + 1)
+    assert ("it ran\n" in Path(job.log).read_text()) == (state == "done")
+    assert ("attempt 4 is unknown to the cluster" in job.error) == (state == "failed")
+
+
 def test_when_the_head_dies_the_attempt_fails_and_the_next_head_gets_the_job_anew(
     db: Database, worker: Any, head: Head, tmp_path: Path
 ) -> None:
