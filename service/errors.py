@@ -10,6 +10,7 @@ ServiceError
 ├── RejectedError        422  a ranking that says something wrong
 ├── RateError            429  more than is taken (service.rates)
 ├── UnavailableError     503  the chain cannot be reached; nothing was recorded
+├── ClusterError              the Ray cluster cannot be reached, or refuses; the job waits for the next try
 └── ConfigError               settings that cannot work; the program does not start
 """
 
@@ -70,6 +71,10 @@ class UnavailableError(ServiceError):
     """The chain cannot be reached; nothing was recorded, try again."""
 
     status = 503
+
+
+class ClusterError(ServiceError):
+    """The Ray cluster cannot be reached, or refuses; the job waits for the next try."""
 
 
 class ConfigError(ServiceError):

@@ -111,6 +111,14 @@ class Settings(BaseSettings):
     """How often a training job is tried before an operator has to look."""
     trainer_config: Path | None = None
     """YAML or JSON file with settings for the trainer; `python -m trainer config` prints one."""
+    ray_address: str = ""
+    """URL of a Ray cluster's dashboard, such as http://127.0.0.1:8265; empty: workers train on their own machine."""
+    ray_token: SecretStr = SecretStr("")
+    """The token that the cluster's head was started with; empty: Ray looks for it by RAY_AUTH_MODE and its like."""
+    ray_cpus: Annotated[float, Field(ge=0)] = 1.0
+    """Cores that a job reserves on the cluster."""
+    ray_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs that a job reserves on the cluster."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Leave out of URLs what may be a key or a password: a log may show the settings."""
@@ -138,6 +146,13 @@ class Settings(BaseSettings):
         for part in text.replace(",", " ").split():
             if part != "*" and not _ORIGIN.fullmatch(part):
                 raise ValueError(f"{part!r} is no origin, such as https://app.example, without a path")
+        return text
+
+    @field_validator("ray_address")
+    @classmethod
+    def _is_dashboard(cls, text: str) -> str:
+        if text and not _ORIGIN.fullmatch(text.rstrip("/")):
+            raise ValueError(f"{text!r} is no URL of a dashboard, such as http://127.0.0.1:8265")
         return text
 
     @property

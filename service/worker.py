@@ -1,7 +1,7 @@
-"""The worker process: takes a job, runs the trainer as a child, and sees it when the child dies.
+"""The worker process: takes a job, runs the trainer as a child or on a cluster, and sees how that ends.
 
-It holds no torch itself. The child's standard input is a pipe that nobody writes to: when the worker dies,
-even by kill -9, the pipe closes and the child ends, so that a job never runs twice at once.
+It holds no torch itself. A child ends with its worker; what a cluster has goes on, and the next worker follows it: a
+job never runs twice at once.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ import json
 import logging
 import os
 import secrets
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.child import Child, Run
+from service.cluster import Cluster
 from service.database import Database
+from service.errors import ClusterError
 from service.ledger import work
 from service.ledger.tables import JobRow
 
@@ -34,17 +36,12 @@ BEATS = 15
 
 @dataclass(slots=True)
 class _Seen:
-    """The newest progress of a child; replaced as a whole, because another thread reads it."""
+    """What is known of a run."""
 
     progress: dict[str, Any] = field(default_factory=dict)
-
-
-def _child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without this service's variables: training needs no key, password or database.
-
-    Unbuffered, because what a child had printed when it was killed is what its operator will want to read.
-    """
-    return {k: v for k, v in environ.items() if not k.startswith("HAPTIC_")} | {"PYTHONUNBUFFERED": "1"}
+    """The newest; replaced as a whole, because another thread reads it."""
+    over: bool = False
+    """Whether it has ended for sure. Until then the job's row keeps the name that a cluster knows it by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +53,8 @@ class Worker:
     max_attempts: int
     command: tuple[str, ...] = (sys.executable, "-m", "trainer")
     stale_s: float = STALE_S
+    cluster: Cluster | None = None
+    """Where to run the command; as a child of this process where there is none."""
 
     def run_one(self) -> bool:
         """Run one job to its end and return True, or return False when none waits."""
@@ -65,12 +64,14 @@ class Worker:
         seen, began = _Seen(), time.monotonic()
         log.info("job %s begins, attempt %s; its progress is in %s", job.name, job.attempts, job.log)
         try:
-            status = self._run(job, seen)
+            outcome = self._run(job, seen)
         except BaseException:
-            self._update(job, _give_back)
+            self._update(job, lambda row: _give_back(row, seen))
             raise
-        self._finish(job, status, seen.progress)
-        if status == 0:
+        if outcome is None:
+            return True
+        self._finish(job, outcome, seen)
+        if not outcome:
             log.info("job %s is done after %.0f s", job.name, time.monotonic() - began)
         return True
 
@@ -78,41 +79,45 @@ class Worker:
         """Take the oldest job that waits, under a token that no other attempt has."""
         with self.db.write() as db:
             work.bury_jobs(db, time.time(), self.stale_s, self.max_attempts)
-            job = work.claim_job(db, secrets.token_hex(8), time.time(), self.stale_s)
+            on_cluster = self.cluster is not None
+            job = work.claim_job(db, secrets.token_hex(8), time.time(), self.stale_s, cluster=on_cluster)
             if job is not None:
                 job.log = str(self.logs / (job.name.replace("/", "-") + ".log"))
             db.commit()
         return job
 
-    def _run(self, job: JobRow, seen: _Seen) -> int:
-        """Run the child, keep its log and its progress; return its exit status.
-
-        Both of its streams come through one pipe: two writers to one log would cut each other's lines.
-        """
-        command = [*self.command, *job.arguments, "--exit-with-parent"]
+    def _run(self, job: JobRow, seen: _Seen) -> str | None:
+        """Run the command, keep its log and its progress; return what `Run.outcome` does."""
+        command = [*self.command, *job.arguments]
         with Path(job.log).open("a", encoding="utf-8") as kept:
-            kept.write(f"--- attempt {job.attempts}: {' '.join(command)}\n")
+            where = f" on the cluster as {work.submission(job.worker)}" if self.cluster else ""
+            kept.write(f"--- attempt {job.attempts}{where}: {' '.join(command)}\n")
             kept.flush()
-            with subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, encoding="utf-8", errors="replace", env=_child_environment(os.environ),
-            ) as child:  # fmt: skip
-                stop = threading.Event()
-                beat = threading.Thread(target=self._beat, args=(job, seen, child, stop), daemon=True)
-                beat.start()
+            os.fsync(kept.fileno())  # a node of the cluster looks for that line
+            run = self._start(job, command)
+            stop = threading.Event()
+            beat = threading.Thread(target=self._beat, args=(job, seen, run, stop), daemon=True)
+            beat.start()
+            try:
+                for line in run.lines():
+                    kept.write(line)
+                    kept.flush()
+                    seen.progress = _progress(line) or seen.progress
+                return run.outcome()
+            finally:
                 try:
-                    for line in child.stdout or ():
-                        kept.write(line)
-                        kept.flush()
-                        seen.progress = _progress(line) or seen.progress
-                    return child.wait()
+                    seen.over = run.stop()
                 finally:
                     stop.set()
                     beat.join()
-                    child.kill()
 
-    def _beat(self, job: JobRow, seen: _Seen, child: subprocess.Popen[str], stop: threading.Event) -> None:
-        """Write signs of life and progress until told to stop; end the child if the job is taken from here.
+    def _start(self, job: JobRow, command: Sequence[str]) -> Run:
+        if self.cluster is None:
+            return Child(command)
+        return self.cluster.start(job, command, anew=job.attempts <= self.max_attempts)
+
+    def _beat(self, job: JobRow, seen: _Seen, run: Run, stop: threading.Event) -> None:
+        """Write signs of life and progress until told to stop; let go of the run if the job is taken from here.
 
         A beat that cannot be written is tried again, but only as long as nobody else can have taken the job.
         """
@@ -128,8 +133,8 @@ class Worker:
                     break
         else:
             return
-        log.error("job %s is another worker's by now: its child here is ended", job.name)
-        child.kill()
+        log.error("job %s is another worker's by now: this one lets go of it", job.name)
+        run.lose()
 
     def _update(self, job: JobRow, change: Callable[[JobRow], None]) -> bool:
         """Apply a change to the job if it is still this worker's, with a heartbeat; say whether it is."""
@@ -142,15 +147,16 @@ class Worker:
             db.commit()
         return mine
 
-    def _finish(self, job: JobRow, status: int, progress: dict[str, Any]) -> None:
+    def _finish(self, job: JobRow, cause: str, seen: _Seen) -> None:
         """Record the end: done, tried again, or failed for good with a word to the operator."""
 
         def end(row: JobRow) -> None:
-            row.progress = progress
-            if status == 0:
+            row.progress = seen.progress
+            if seen.over:
+                row.worker = ""
+            if not cause:
                 row.state, row.error = "done", ""
                 return
-            cause = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
             row.error = f"attempt {job.attempts} {cause}; its log is {job.log}"
             row.state = "queued" if job.attempts < self.max_attempts else "failed"
             log.error("job %s: %s (%s)", job.name, row.error, row.state)
@@ -160,17 +166,23 @@ class Worker:
     def run_forever(self, stop: threading.Event, pause_s: float = 1.0) -> None:
         """Run jobs as they come until `stop` is set."""
         while not stop.is_set():
-            if not self.run_one():
-                stop.wait(pause_s)
+            try:
+                if not self.run_one():
+                    stop.wait(pause_s)
+            except ClusterError as error:
+                log.error("%s; the job waits, and is tried again", error)  # noqa: TRY400  # its words say all
+                stop.wait(self.stale_s)
 
 
-def _give_back(row: JobRow) -> None:
+def _give_back(row: JobRow, seen: _Seen) -> None:
     """Put a job back as if it had not been tried: its worker was stopped, the job did nothing wrong."""
+    if seen.over:
+        row.worker = ""
     row.state, row.attempts, row.heartbeat_at = "queued", row.attempts - 1, 0.0
 
 
 def _progress(line: str) -> dict[str, Any] | None:
-    """Return the progress that a line of the child's output tells, if it does."""
+    """Return the progress that a line of output tells, if it does."""
     try:
         found = json.loads(line)
     except ValueError:

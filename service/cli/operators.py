@@ -25,6 +25,7 @@ from service.cli import plan, shared
 from service.cli.epoch import epoch_app
 from service.cli.plan import MAX_FEE, MaxFee
 from service.cli.shared import RPC, DeploymentFile, DryRun, KeyFile, PasswordFile, RpcUrl, Yes
+from service.cluster import from_settings
 from service.context import build
 from service.database import open_database
 from service.hostile import plain
@@ -182,7 +183,10 @@ def worker(
         if retry:
             requeue(session, retry)
         session.commit()
-    found = Worker(db, settings.folder("logs"), settings.max_attempts)
+    cluster = from_settings(settings)
+    if cluster:
+        cluster.check()
+    found = Worker(db, settings.folder("logs"), settings.max_attempts, cluster=cluster)
     logging.getLogger(__name__).info("the worker waits for jobs; the progress of each is in %s", found.logs)
     if once:
         while found.run_one():

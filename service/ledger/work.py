@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from sqlalchemy import and_, or_, update
+from sqlalchemy import ColumnElement, and_, not_, or_, update
 from sqlmodel import Session, col, select
 
 from chain.bundle import Run
 from chain.types import Epoch, Hash32
 from service.ledger.tables import JobRow, RunRow
+
+CLUSTER = "haptic-"
+"""How the worker's token of a job begins that runs on a cluster: with the name of its submission there."""
 
 
 def runs(session: Session, *, undeclared: bool = False) -> Sequence[RunRow]:
@@ -65,27 +68,49 @@ def jobs_by_number(session: Session, among: Collection[int]) -> dict[int | None,
     return {j.id: j for j in session.exec(select(JobRow).where(col(JobRow.id).in_(among)))}
 
 
+def submission(worker: str) -> str:
+    """Return the name under which a cluster has a job, by its worker's token; none where it runs as a child."""
+    return worker.partition(" ")[0] if worker.startswith(CLUSTER) else ""
+
+
 def bury_jobs(session: Session, now: float, stale_s: float, max_attempts: int) -> None:
-    """Let jobs fail for good whose worker has been silent for `stale_s` and that were tried often enough."""
-    silent = and_(col(JobRow.state) == "running", col(JobRow.heartbeat_at) < now - stale_s)
+    """Let jobs fail for good whose worker has been silent for `stale_s` and that were tried often enough.
+
+    What a cluster has goes on without its worker: the next one follows it.
+    """
+    silent = and_(_silent(now, stale_s), not_(_on_cluster()))
     ended = update(JobRow).where(silent, col(JobRow.attempts) >= max_attempts)
     said = f"tried {max_attempts} times, and its worker died or fell silent: out of memory? see its log"
     session.connection().execute(ended.values(state="failed", error=said))
 
 
-def claim_job(session: Session, worker: str, now: float, stale_s: float) -> JobRow | None:
+def claim_job(
+    session: Session, worker: str, now: float, stale_s: float, *, cluster: bool = False
+) -> JobRow | None:
     """Give the oldest job that waits, or whose worker has been silent for `stale_s`, to this worker.
 
-    Of two workers that ask at once, one waits for the other and gets the next job.
+    Of two workers that ask at once, one waits for the other and gets the next job. With `cluster`, the job keeps the
+    submission that it has, or gets the name of a new one; who knows no cluster is given no job that may run on one.
     """
-    silent = and_(col(JobRow.state) == "running", col(JobRow.heartbeat_at) < now - stale_s)
-    free = or_(col(JobRow.state) == "queued", silent)
+    free = or_(col(JobRow.state) == "queued", _silent(now, stale_s))
+    if not cluster:
+        free = and_(free, not_(_on_cluster()))
     oldest = select(JobRow).where(free).order_by(col(JobRow.id)).limit(1)
     found = session.exec(oldest.with_for_update()).first()
     if found is None:
         return None
     if found.state == "running":
         found.error = f"attempt {found.attempts}: its worker died or fell silent"
+    if cluster:
+        worker = f"{submission(found.worker) or CLUSTER + worker} {worker}"
     found.state, found.worker, found.heartbeat_at, found.attempts = "running", worker, now, found.attempts + 1
     session.flush()
     return found
+
+
+def _silent(now: float, stale_s: float) -> ColumnElement[bool]:
+    return and_(col(JobRow.state) == "running", col(JobRow.heartbeat_at) < now - stale_s)
+
+
+def _on_cluster() -> ColumnElement[bool]:
+    return col(JobRow.worker).startswith(CLUSTER)

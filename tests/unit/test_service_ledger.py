@@ -250,3 +250,20 @@ def test_a_job_that_keeps_killing_its_workers_is_given_up(db: Session) -> None:
     assert job.state == "failed"
     assert "tried 2 times" in job.error
     assert work.claim_job(db, "b", 200.0, 30.0) is None
+
+
+def test_a_job_on_a_cluster_keeps_its_submission_is_not_given_up_and_goes_to_no_child(db: Session) -> None:
+    queries.add(db, JobRow(name="one", arguments=[]))
+    assert work.submission("a") == ""
+    for attempt, worker in enumerate("abc", 1):
+        now = 100.0 * attempt
+        work.bury_jobs(db, now, 30.0, 1)
+        assert attempt == 1 or work.claim_job(db, "child", now, 30.0) is None
+        found = work.claim_job(db, worker, now, 30.0, cluster=True)
+        assert found is not None
+        assert (found.worker, found.attempts) == (f"haptic-a {worker}", attempt)
+        assert work.submission(found.worker) == "haptic-a"
+    found.state, found.worker = "queued", ""
+    again = work.claim_job(db, "d", 400.0, 30.0, cluster=True)
+    assert again is not None
+    assert work.submission(again.worker) == "haptic-d"

@@ -14,6 +14,7 @@ from chain.keys import address_of, create_keyfile, devnet_accounts
 from chain.rules import Rules
 from chain.types import Address
 from service import context
+from service.cluster import Cluster, from_settings
 from service.errors import ConfigError
 from service.settings import Settings, load
 
@@ -44,6 +45,8 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TASKS_PER_EPOCH", "-1"),
         ("ARENA", "perhaps"),
         ("GATE_COMPARISONS", "5"),
+        ("RAY_ADDRESS", "ray://head:10001"),
+        ("RAY_ADDRESS", "http://token@head:8265"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_by_its_variable(
@@ -73,6 +76,7 @@ def test_a_flag_goes_before_the_environment_and_a_flag_not_given_does_not(
 def test_passwords_and_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAPTIC_PASSWORD", "hunter2")
     monkeypatch.setenv("HAPTIC_SECRET", "hunter3")
+    monkeypatch.setenv("HAPTIC_RAY_TOKEN", "hunter4")
     assert "hunter" not in repr(load())
 
 
@@ -217,3 +221,11 @@ def test_more_nodes_cannot_agree_than_there_are(urls: str, monkeypatch: pytest.M
         load()
     monkeypatch.setenv("HAPTIC_RPC_URL", "http://a http://b")
     assert load().rpc_quorum == 2
+
+
+def test_a_cluster_is_there_where_its_address_is_set_and_asked_for_what_a_job_needs() -> None:
+    assert from_settings(load(ray_token="hunter2", ray_gpus=2)) is None
+    found = from_settings(
+        load(ray_address="http://head:8265/", ray_token="hunter2", ray_cpus=8, ray_gpus=0.5)
+    )
+    assert found == Cluster("http://head:8265", "hunter2", cpus=8, gpus=0.5)

@@ -27,7 +27,7 @@ from service.errors import ConflictError
 from service.ledger import queries, work
 from service.ledger.tables import EpochRow, JobRow
 from service.settings import Settings
-from service.worker import Worker
+from service.worker import Worker, _Seen
 from tests.integration.service.small_trainer import train
 from tests.integration.service.turns import at_once, doing
 from tests.postgres import Postgres
@@ -108,7 +108,11 @@ def test_a_worker_that_is_replaced_while_it_ends_changes_nothing(db: Database, t
     _queue(db, "one")
     slow = doing(db, lambda s: work.claim_job(s, "slow", 1.0, 9.0))()
     worker = Worker(db, tmp_path, 3)
-    at_once(db, lambda s: work.claim_job(s, "quick", 99.0, 9.0), lambda: worker._finish(slow, 0, {}))
+    at_once(
+        db,
+        lambda s: work.claim_job(s, "quick", 99.0, 9.0),
+        lambda: worker._finish(slow, "", _Seen(over=True)),
+    )
     with db.read() as reader:
         (job,) = work.jobs(reader)
     assert (job.state, job.worker) == ("running", "quick")
