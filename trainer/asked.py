@@ -22,8 +22,8 @@ from trainer.sampler import sample
 from trainer.scores import Layout
 from trainer.sequences import answer_logits, encode, pad, parts
 
-ROWS = 32
-"""Sequences that are run at once, those of like length together."""
+TOKENS = 4096
+"""Tokens that are run at once, of sequences of like length, so that long texts do not fill the memory."""
 _GENERATION = {"until", "max_gen_toks", "do_sample", "temperature"}
 """What a task may ask of a generation; more would need a sampler of another kind."""
 
@@ -106,7 +106,7 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             contexts = {
                 n: self._tokens(context, most) for n, (context, other) in enumerate(asked) if other == wish
             }
-            for rows in self._batches("generate", {n: len(tokens) for n, tokens in contexts.items()}):
+            for rows in self._batches("generate", {n: len(tokens) + most for n, tokens in contexts.items()}):
                 drawn = sample(
                     limited, [contexts[n] for n in rows], temperature=temperature, generator=self._generator
                 )
@@ -167,9 +167,11 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
     def _batches(self, stage: str, sizes: Mapping[int, int]) -> Iterator[list[int]]:
         """Yield the numbers of some sequences at a time, the longest first."""
         order = sorted(sizes, key=lambda n: -sizes[n])
-        for begin in range(0, len(order), ROWS):
-            yield order[begin : begin + ROWS]
-            self._report(Progress(stage, min(begin + ROWS, len(order)), len(order)))
+        while order:
+            rows = order[: max(1, TOKENS // sizes[order[0]])]
+            yield rows
+            order = order[len(rows) :]
+            self._report(Progress(stage, len(sizes) - len(order), len(sizes)))
 
 
 def _generation(asked: Mapping[str, Any]) -> dict[str, Any]:
