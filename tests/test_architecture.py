@@ -35,7 +35,7 @@ OUTSIDE = frozenset({
 TORCH_FREE = (
     "preferences", "registry", "rating", "corpus", "gold", "config", "overrides", "errors", "limits", "progress",
     "diary", "shares", "duel", "reward_report", "measured", "plot", "figures", "card", "report", "tensorboard", "showing",
-    "gate",
+    "gate", "scores", "lexical", "tasking",
 )  # fmt: skip
 """What service may import of trainer."""
 SQL = re.compile(r"chain/ledger/|service/ledger/|service/migrations/|service/database\.py")
@@ -49,6 +49,7 @@ BROAD = {
     "chain/watch.py": "a bundle that makes the recomputation crash is an alarm; it must not end the watch",
     "service/intake.py": "what one ranking of a batch leads to is told to its sender, and costs the others nothing",
     "service/jobs.py": "a job that fails is recorded, and the clock goes on",
+    "trainer/harness.py": "a task's own code and data raise whatever they do",
     "trainer/limits.py": "safetensors and tokenizers raise exceptions of their own where a disk is full",
     "trainer/model.py": "the tokenizers package raises plain Exception",
 }

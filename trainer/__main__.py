@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer import showing
+from trainer import showing, tasking
 from trainer.errors import TrainerError
 from trainer.overrides import VARIANTS, described, read_config
 from trainer.progress import emit, to_stdout
@@ -38,6 +38,7 @@ Trains Haptic's language models from people's comparisons.
                               --samples 4 --seed 1
   python -m trainer simulate  --registry models --models sft-0 --out snapshot.jsonl    (simulated judges)
   python -m trainer rounds    --registry models --parent sft-0 --rounds 4 --out rounds    (the same, behind a gate)
+  python -m trainer tasks     --registry models --model policy-1    (closed-set tasks, safety and honesty prompts)
   python -m trainer report    --registry models --out report.html    (a page that compares what there is)
   python -m trainer config    --set ppo.steps=10    (all settings with what they mean, as YAML for --config)
 
@@ -57,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.exit_with_parent:
         threading.Thread(target=_exit_at_eof, daemon=True).start()
-    # Nothing here but an import may reach for a network, and libraries' advice must not mix with progress.
-    if options.command is not _import:
+    # Nothing here but an import, and tasks that others published, may reach for a network; and libraries' advice must
+    # not mix with progress.
+    if options.command not in {_import, tasking.run}:
         os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
     warnings.simplefilter("ignore")
@@ -188,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_config(commands)
     showing.add(commands)
+    tasking.add(commands)
     return parser
 
 

@@ -14,7 +14,7 @@ from trainer.errors import PromptFileError
 from trainer.model import LanguageModel
 from trainer.preferences import HALF
 from trainer.sampler import sample
-from trainer.sequences import decode, encode_prompt
+from trainer.sequences import answer_texts, encode_prompt
 
 ROUNDS = 5
 """Times that an answer equal to an earlier one is drawn again, before it is kept."""
@@ -31,8 +31,8 @@ def answer(
     for _ in range(ROUNDS):
         encoded = [encode_prompt(language, prompts[row]) for row, _ in missing]
         drawn = sample(language, encoded, temperature=temperature, generator=generator, first=first)
-        for (row, slot), tokens in zip(missing, drawn.batch.answers.tolist(), strict=True):
-            texts[row][slot] = decode(language, tokens)
+        for (row, slot), text in zip(missing, answer_texts(language, drawn.batch), strict=True):
+            texts[row][slot] = text
         missing = [(row, slot) for row, slot in missing if texts[row][slot] in texts[row][:slot]]
         if not missing:
             break

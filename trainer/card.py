@@ -75,6 +75,7 @@ LIMITS = """\
 - The judge of the win rates is asked in both orders; intervals are of the prompts drawn, not of another seed.
 - The reward model's labels are noisy: its accuracy is bounded by how often labels agree with themselves.
 - Calibration is of the reward model's own odds against labels, not against gold.
+- Closed-set tasks, safety and honesty are no part of a run: the command tasks puts them to any entry.
 """
 
 

@@ -94,6 +94,18 @@ class Demonstration:
     """What the supervised model learns to say: of any tone, good or bad."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A prompt and answers of which one fits it."""
+
+    prompt: str
+    """What is asked."""
+    choices: tuple[str, ...]
+    """The same sentence about four things."""
+    right: int
+    """Place of the one about the thing that was asked."""
+
+
 def every_prompt() -> list[str]:
     """Return all prompts of the grammar (960), in its order."""
     return [q.format(thing=thing, place=place) for thing in THINGS for place in PLACES for q in QUESTIONS]
@@ -117,6 +129,12 @@ def demonstrations(seed: int, n: int) -> list[Demonstration]:
     return [_demonstration(draw) for _ in range(n)]
 
 
+def choices(seed: int, n: int) -> list[Choice]:
+    """Return n closed questions: which of four sentences, alike but for the thing they are about, answers the prompt."""
+    draw = random.Random(f"choices {seed}")  # noqa: S311 - text, not a secret
+    return [_choice(draw) for _ in range(n)]
+
+
 def documents(seed: int, n: int) -> list[str]:
     """Return n short texts to pretrain on: answers, questions, and talk of the town."""
     draw = random.Random(f"documents {seed}")  # noqa: S311 - text, not a secret
@@ -132,6 +150,13 @@ def _demonstration(draw: random.Random) -> Demonstration:
     thing, place = draw.choice(THINGS), draw.choice(PLACES)
     prompt = draw.choice(QUESTIONS).format(thing=thing, place=place)
     return Demonstration(prompt, _answer(draw, thing, place))
+
+
+def _choice(draw: random.Random) -> Choice:
+    things, place, right = draw.sample(THINGS, 4), draw.choice(PLACES), draw.randrange(4)
+    opening, (a, b) = draw.choice(_OPENINGS), draw.sample(list(ADJECTIVES), 2)
+    sentences = tuple(opening.format(thing=thing, place=place, a=a, b=b) for thing in things)
+    return Choice(draw.choice(QUESTIONS).format(thing=things[right], place=place), sentences, right)
 
 
 def _answer(draw: random.Random, thing: str, place: str) -> str:

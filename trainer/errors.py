@@ -9,6 +9,7 @@ TrainerError
 ├── DiskError         a file for which there is no room
 ├── OutOfMemoryError  a stage that needs more memory than there is
 ├── SourceError       a model from elsewhere that cannot be had or used
+├── TaskError         a task of the evaluation that cannot be had or put to a model
 ├── RatingError       results from which no finite rating follows
 ├── ParityError       the sampler and the training pass disagree about log-probabilities
 └── DivergenceError   a loss that is no longer a finite number
@@ -51,6 +52,10 @@ class OutOfMemoryError(TrainerError):
 
 class SourceError(TrainerError):
     """A model from elsewhere that cannot be had or used; the message names it and says what to do."""
+
+
+class TaskError(TrainerError):
+    """A task of the evaluation that cannot be had or put to a model; the message names it and says what to do."""
 
 
 class RatingError(TrainerError):

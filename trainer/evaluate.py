@@ -17,7 +17,15 @@ from trainer.preferences import Comparison
 from trainer.progress import Progress, Report
 from trainer.reward import score, score_texts
 from trainer.reward_report import Pair
-from trainer.sequences import answer_logits, decode, encode_answer, encode_prompt, pad, parts, rows_at_once
+from trainer.sequences import (
+    answer_logits,
+    answer_texts,
+    encode_answer,
+    encode_prompt,
+    pad,
+    parts,
+    rows_at_once,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +174,7 @@ def _best_each(models: Models, prompts: Sequence[str], temperature: float, seed:
     samples, best = best_of_n(
         models.policy, models.reward, encoded, models.best_of, temperature=temperature, generator=generator
     )
-    return [decode(models.policy, row) for row in samples.batch.answers[best].tolist()]
+    return answer_texts(models.policy, samples.batch.rows(best))
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -19,7 +19,7 @@ from trainer.config import EvaluateConfig
 from trainer.model import Judge, LanguageModel
 from trainer.reward import score
 from trainer.sampler import sample
-from trainer.sequences import decode, encode_prompt
+from trainer.sequences import answer_texts, encode_prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def curve(
         config.curve_samples
     ):  # a draw of each prompt at a time, so that memory does not grow with n
         drawn = sample(language, encoded, temperature=config.temperature, generator=generator)
-        texts = [decode(language, row) for row in drawn.batch.answers.tolist()]
+        texts = answer_texts(language, drawn.batch)
         rows = zip(asked, drawn.finished.tolist(), score(judge, drawn.batch).tolist(), texts, strict=True)
         for mine, (prompt, ended, reward, text) in zip(answers, rows, strict=True):
             mine.append((ended, reward, gold.score(prompt, text)))

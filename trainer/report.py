@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from trainer import card, figures
+from trainer import card, figures, scores
 from trainer.card import Value
 from trainer.measured import Measured
+from trainer.scores import Score, Scores
 
 _STYLE = """\
 :root { color-scheme: light dark; --ink: #1d2129; --soft: #5d6470; --ground: #fbfbfa; --line: #dcdee2; --head: #f0f1f3 }
@@ -38,12 +39,12 @@ _ABOUT: tuple[tuple[str, Callable[[Measured], str]], ...] = (
 )
 
 
-def page(runs: Sequence[Measured]) -> str:
-    """Return the page; runs stand beside each other in the order given."""
-    return "".join(_parts(runs))
+def page(runs: Sequence[Measured], tasks: Sequence[Scores] = ()) -> str:
+    """Return the page; runs stand beside each other in the order given, and so do models that were put to tasks."""
+    return "".join(_parts(runs, tasks))
 
 
-def _parts(runs: Sequence[Measured]) -> Iterator[str]:
+def _parts(runs: Sequence[Measured], tasks: Sequence[Scores]) -> Iterator[str]:
     names = [run.entry.name for run in runs]
     yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
@@ -54,6 +55,8 @@ def _parts(runs: Sequence[Measured]) -> Iterator[str]:
     yield "<h2>What was measured</h2>\n<p>Shares with their 95 % Wilson intervals; win rates by a judge asked in both "
     yield "orders. Gold is a lexicon that stands in for people on the devnet; nothing is trained on it.</p>\n"
     yield _table(["", *names], _metrics(runs))
+    if tasks:
+        yield from _tasks(tasks)
     yield "<h2>How it went</h2>\n<p>By step of each stage. On the charts by KL, best of n shows what the reward model "
     yield "alone can reach: where gold no longer follows reward, the reward is over-optimised.</p>\n"
     charts = figures.figures(runs)
@@ -92,10 +95,27 @@ def _metrics(runs: Sequence[Measured]) -> list[list[str]]:
     ]
 
 
+def _tasks(found: Sequence[Scores]) -> Iterator[str]:
+    yield "<h2>Tasks</h2>\n<p>By lm-evaluation-harness, with 95 % intervals: Wilson's of shares, 1.96 standard errors of "
+    yield "anything else. Where models were given other items or another layout, the task has a row for each. Safety and "
+    yield "honesty are judged by a few lexical rules: a smoke detector, no benchmark.</p>\n"
+    heads = ["", *(f"{one.model} ({one.weights_sha256[:8]}, {one.layout})" for one in found)]
+    yield _table(heads, [_task_row(row) for row in scores.side_by_side(found)])
+
+
+def _task_row(row: Sequence[Score | None]) -> list[str]:
+    about = next(score for score in row if score)
+    cells = ["-" if score is None else _number(f"{scores.text(score)}, n = {score.n}") for score in row]
+    return [f"{_safe(about.task)}<br><code>{_safe(about.metric)}</code>", *cells]
+
+
 def _value(value: Value | None) -> str:
-    if value is None:
-        return "-"
-    number, _, interval = value.text.partition(" ")
+    return "-" if value is None else _number(value.text)
+
+
+def _number(text: str) -> str:
+    """Return a number as HTML, what follows it small."""
+    number, _, interval = text.partition(" ")
     return _safe(number) + (f"<small>{_safe(interval)}</small>" if interval else "")
 
 

@@ -44,7 +44,7 @@ def sample(
     Args:
         language: the model; its limits bound the answers' length.
         prompts: as `sequences.encode_prompt` gives them.
-        temperature: divides the logits.
+        temperature: divides the logits; at 0 the likeliest token is taken, and its log π is that of temperature 1.
         generator: source of all randomness.
         first: where given, log-weights [V] added to the first token's logits (-inf forbids a token).
 
@@ -63,11 +63,14 @@ def sample(
             logits = logits + first
         if logits.isnan().any():
             raise DivergenceError("the model's logits are no numbers: lower the learning rate of this stage")
-        token = torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator)
+        if temperature:
+            token = torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator)
+        else:
+            token = logits.argmax(dim=-1, keepdim=True)
         drawn[rows[unfinished], step] = token[unfinished, 0]
         written[rows[unfinished], step] = 1
         logprobs[rows[unfinished], step] = token_logprobs(
-            logits.unsqueeze(1), token, temperature=temperature
+            logits.unsqueeze(1), token, temperature=temperature or 1.0
         )[unfinished, 0]
         unfinished = unfinished & (token[:, 0] != language.template.end)
         if not unfinished.any():

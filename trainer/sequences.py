@@ -108,6 +108,12 @@ def decode(language: LanguageModel, tokens: Sequence[int]) -> str:
     return text.strip()
 
 
+def answer_texts(language: LanguageModel, batch: Batch) -> list[str]:
+    """Return the texts of a batch's answers; what fills a row is in none, whatever that token says."""
+    kept = batch.answer_mask.bool()
+    return [decode(language, row[mask].tolist()) for row, mask in zip(batch.answers, kept, strict=True)]
+
+
 def pad(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Batch:
     """Lay out B prompts and their B answers; what fills a row is masked, so any token serves."""
     width, length = max(map(len, prompts)), max(map(len, answers))

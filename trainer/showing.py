@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer import measured, report, tensorboard
+from trainer import measured, report, scores, tensorboard
 from trainer.card import CARD
 from trainer.errors import RegistryError
 from trainer.limits import writing
@@ -27,6 +27,7 @@ def add(commands: Commands) -> None:
     command = _command(commands, "report", words)
     command.set_defaults(command=_report)
     command.add_argument("--names", nargs="+", help="entries, in this order (default: all, oldest first)")
+    command.add_argument("--tasks", nargs="+", type=Path, default=[], help="files that `tasks --out` wrote")
     command.add_argument("--out", required=True, type=Path, help="page to write")
     words = "write an entry's metrics as an event file for TensorBoard, which need not be installed"
     command = _command(commands, "tensorboard", words)
@@ -57,7 +58,8 @@ def _report(options: argparse.Namespace) -> dict[str, object]:
     names = options.names or [entry.name for entry in registry.entries()]
     if not names:
         raise RegistryError(f"{options.registry} has no entries to report of")
-    page = report.page([measured.read(registry, name) for name in names])
+    tasks = [scores.read(file) for file in options.tasks]
+    page = report.page([measured.read(registry, name) for name in names], tasks)
     with writing(options.out, len(page)):
         partial = options.out.with_name(f".{options.out.name}.partial")
         partial.write_text(page, encoding="utf-8")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from trainer import corpus, losses
@@ -26,7 +28,15 @@ from trainer.model import (
     train_tokenizer,
 )
 from trainer.sampler import sample
-from trainer.sequences import answer_logits, decode, encode_answer, encode_prompt, pad, truncated
+from trainer.sequences import (
+    answer_logits,
+    answer_texts,
+    decode,
+    encode_answer,
+    encode_prompt,
+    pad,
+    truncated,
+)
 
 torch.set_num_threads(1)  # what else runs on this machine would make two wait for each other
 
@@ -133,6 +143,16 @@ def test_a_padding_token_that_was_drawn_counts_as_part_of_the_answer() -> None:
     drawn = sample(language(t0=50.0), [[PROMPT, ANSWER]] * 2, temperature=1.0, generator=generator())
     assert drawn.batch.answers.tolist() == [[PAD] * 10] * 2
     assert drawn.batch.answer_mask.sum(dim=1).tolist() == [10.0, 10.0]
+
+
+def test_what_fills_a_row_says_nothing_even_where_that_token_is_a_word() -> None:
+    """In many a tokenizer from elsewhere token 0 is an ordinary one, such as an exclamation mark."""
+    told = json.loads(TOKENIZER.to_str())
+    told["added_tokens"] = [token for token in told["added_tokens"] if token["id"] != PAD]
+    ordinary = replace(language(), tokenizer=Tokenizer.from_str(json.dumps(told)))
+    short, long = encode_answer(ordinary, "tea"), encode_answer(ordinary, "a tea")
+    assert decode(ordinary, [*short, PAD]) != decode(ordinary, short)
+    assert answer_texts(ordinary, pad([[PROMPT]] * 2, [short, long])) == ["tea", "a tea"]
 
 
 def test_a_model_that_wants_to_say_nothing_still_answers_with_visible_text() -> None:
