@@ -86,6 +86,9 @@ class SftConfig(TrainedConfig):
     """Optimizer steps."""
     batch: int = 16
     """Demonstrations per step."""
+    packing: int = 0
+    """Tokens of a row that demonstrations share, each seeing itself only; 0 gives each a row of its own. The loss is
+    the same but for its last bits, and it takes less time; some twice the longest demonstration is a good length."""
     learning_rate: float = 4e-3
     """Peak of the one-cycle schedule."""
 
@@ -106,6 +109,8 @@ class RewardConfig(TrainedConfig):
     """Peak of the one-cycle schedule."""
     weight_decay: float = 2.0
     """AdamW's decoupled decay; labels are noisy and few."""
+    margin: float = 0.0
+    """By how many times the log-odds of its label a chosen answer has to lead; 0 asks that it leads at all."""
     precision: Precision = "float32"
     """Of its training; bfloat16 takes a third of the time where the processor knows it."""
     normalising_samples: int = 256

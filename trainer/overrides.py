@@ -139,6 +139,7 @@ def _value(default: object, value: object, path: str) -> object:
 
 _RANGES: dict[str, tuple[float, float]] = {
     "model.vocabulary": (300, math.inf),
+    "sft.packing": (0, math.inf),
     "reward.held_out": (0.01, 0.9),
     "checkpoint_s": (0.0, math.inf),
     "ppo.unfinished_reward": (-math.inf, math.inf),

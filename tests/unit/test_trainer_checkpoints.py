@@ -38,6 +38,9 @@ def train_ppo(config: Any) -> Stage:
 STAGES: Mapping[str, tuple[Stage, int]] = {
     "pretrain": (lambda r, k: pretrain.train(PRETRAIN, SHAPE, corpus.documents(0, 60), 0, r, k), 4),
     "sft": (lambda r, k: sft.train(SFT, base(), corpus.demonstrations(0, 40), 1, r, k), 4),
+    "sft-packed": (
+        lambda r, k: sft.train(replace(SFT, packing=64), base(), corpus.demonstrations(0, 40), 1, r, k), 4,
+    ),
     "reward": (lambda r, k: reward.train(RewardConfig(epochs=2, batch=12), tuned(), ROWS, 0, r, k), 6),
     "judge": (
         lambda r, k: reward.judge(
