@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.toys import PPO, PROMPTS, SHAPE, base, equal, given, labelled, small, tuned, weights
-from trainer import corpus, dpo, ppo, pretrain, raft, reward, run, sft
+from tests.toys import GRPO, PPO, PROMPTS, RLOO, SHAPE, base, equal, given, labelled, small, tuned, weights
+from trainer import corpus, dpo, grpo, ppo, pretrain, raft, reward, rloo, run, sft
 from trainer.checkpoint import Checkpoints, Keep, Parts
 from trainer.config import DpoConfig, PretrainConfig, RaftConfig, RewardConfig, SftConfig
 from trainer.errors import CheckpointError
@@ -63,6 +63,8 @@ STAGES: Mapping[str, tuple[Stage, int]] = {
     "reward-lora": (
         lambda r, k: reward.train(RewardConfig(epochs=1, batch=18, lora_rank=2), tuned(), ROWS, 0, r, k), 2,
     ),
+    "grpo": (lambda r, k: grpo.train(GRPO, given(), 3, r, k), 1),  # of those by trl the end is kept only
+    "rloo-lora": (lambda r, k: rloo.train(replace(RLOO, lora_rank=2), given(), 3, r, k), 1),
     "raft": (
         lambda r, k: raft.train(RaftConfig(rounds=3, prompts=8, samples=2, steps=3), given(), 0, r, k),
         3,
@@ -274,8 +276,8 @@ def test_prompts_come_in_the_same_order_whatever_is_taken_at_a_time() -> None:
     pending: list[int] = []
     singles = []
     for _ in range(3 * len(PROMPTS)):
-        drawn, pending = ppo._draw(pending, len(PROMPTS), 1, by_one)
+        drawn, pending = ppo.draw(pending, len(PROMPTS), 1, by_one)
         singles += drawn
-    many, _ = ppo._draw([], len(PROMPTS), 3 * len(PROMPTS), by_many)
+    many, _ = ppo.draw([], len(PROMPTS), 3 * len(PROMPTS), by_many)
     assert singles == many
     assert sorted(many[: len(PROMPTS)]) == list(range(len(PROMPTS)))
