@@ -4,16 +4,17 @@ trl's trainer samples, computes its loss and steps. What it is given is ours: pr
 reward of an answer's tokens by our reward model, an unfinished one's as in PPO. Nothing is fetched or sent, which trl
 would do of its own accord when it starts, and nothing is left on disk.
 
-A killed stage begins anew and ends the same, as all follows from the seed; a finished one is kept. On models whose
-positions are absolute (GPT-2's) trl counts a prompt's padding in training but not in sampling: rotary ones do not care.
+A killed stage goes on from trl's own checkpoint of its last rollout, in the same bits. On models whose positions are
+absolute (GPT-2's) trl counts a prompt's padding in training but not in sampling: rotary ones do not care.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -71,7 +72,7 @@ def train(
         given: parent, reward model and prompts.
         seed: of all randomness.
         report: where each rollout is told of.
-        keep: where the finished policy is kept.
+        keep: where trl's checkpoints are kept, and in the end the policy.
 
     Raises:
         ConfigError: trl is not installed, or rollouts cannot be cut into minibatches and groups.
@@ -85,11 +86,12 @@ def train(
             )
     torch.manual_seed(seed)
     policy = clone(given.parent, config)
-    begun = keep.load({"policy": policy.network}, step=0, metrics={})
-    if begun["step"]:
+    begun = keep.load({}, step=0, metrics={}, files={}, policy={})
+    if begun["policy"]:
+        policy.network.load_state_dict(begun["policy"])
         return Outcome(policy, begun["metrics"])
     learner = clone(policy)  # trl changes how the network it trains computes, and what it says of itself
-    teller = _Teller(method, config, report)
+    teller = _Teller(method, config, report, keep)
     with tempfile.TemporaryDirectory(prefix="haptic-trl-") as folder, _alone():
         if settings["beta"]:  # the anchor is read from disk: trl makes none of a network that it is given
             given.parent.network.save_pretrained(folder)
@@ -97,9 +99,11 @@ def train(
         learner.network.generation_config = GenerationConfig(eos_token_id=given.parent.template.end)  # type: ignore[no-untyped-call]
         trainer = _trainer(method, config, settings, given, learner, seed, Path(folder), teller)
         trainer.remove_callback(PrinterCallback)  # standard output is the run's own
-        trainer.train()
-    policy.network.load_state_dict(learner.network.state_dict())
-    keep.save({"policy": policy.network}, config.steps, config.steps, metrics=teller.metrics)
+        kept = _checkpoint(folder, begun["step"] * teller.updates)
+        trainer.train(resume_from_checkpoint=_written(begun["files"], kept))
+    end = learner.network.state_dict()
+    policy.network.load_state_dict(end)
+    keep.save({}, config.steps, config.steps, metrics=teller.metrics, files={}, policy=end)
     return Outcome(policy, teller.metrics)
 
 
@@ -195,13 +199,14 @@ class _Prompts(PreTrainedTokenizerFast):
 
 
 class _Teller(TrainerCallback):
-    """Tells of each rollout, and keeps what was told of the last."""
+    """Tells of each rollout, and keeps trl's own checkpoint after one where it is time."""
 
-    def __init__(self, method: Method, config: GroupConfig, report: Report) -> None:
+    def __init__(self, method: Method, config: GroupConfig, report: Report, keep: Keep) -> None:
         self.metrics: dict[str, float] = {}
+        """Of the last rollout."""
         self.updates = config.epochs * config.episodes // config.minibatch
         """Optimizer steps per rollout."""
-        self._method, self._of, self._report = method, config.steps, report
+        self._method, self._of, self._report, self._keep = method, config.steps, report, keep
 
     def on_log(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002 - transformers' names
         """Tell of what was logged, once a rollout."""
@@ -212,11 +217,41 @@ class _Teller(TrainerCallback):
             raise DivergenceError(
                 "the norm of the gradient became no number: lower the learning rate of this stage"
             )
-        step = state.global_step // self.updates
         self.metrics = {ours: logs[theirs] for theirs, ours in LOGGED.items()}
         if "kl" in logs:  # trl's is the mean over tokens
             self.metrics["kl_anchor"] = logs["kl"] * logs["completions/mean_length"]
-        self._report(Progress(self._method, step, self._of, self.metrics))
+        self._report(Progress(self._method, state.global_step // self.updates, self._of, self.metrics))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
+        """Ask for a checkpoint between two rollouts: within one trl does not go on to the same bits."""
+        rollout, begun = divmod(state.global_step, self.updates)
+        control.should_save = not begun and rollout < self._of and self._keep.due()
+
+    def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
+        """Keep the checkpoint's files, which then go away."""
+        folder = _checkpoint(args.output_dir, state.global_step)
+        files = {
+            file.name: torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
+            for file in folder.iterdir()
+        }
+        shutil.rmtree(folder)
+        step = state.global_step // self.updates
+        self._keep.save({}, step, self._of, metrics=self.metrics, files=files, policy={})
+
+
+def _checkpoint(folder: str, step: int) -> Path:
+    """Return where trl has its checkpoint of an optimizer step."""
+    return Path(folder) / f"checkpoint-{step}"
+
+
+def _written(files: Mapping[str, torch.Tensor], folder: Path) -> str | None:
+    """Write a checkpoint's files as they were and return where; None where there are none."""
+    if not files:
+        return None
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data.numpy().tobytes())
+    return str(folder)
 
 
 @contextmanager

@@ -63,8 +63,8 @@ STAGES: Mapping[str, tuple[Stage, int]] = {
     "reward-lora": (
         lambda r, k: reward.train(RewardConfig(epochs=1, batch=18, lora_rank=2), tuned(), ROWS, 0, r, k), 2,
     ),
-    "grpo": (lambda r, k: grpo.train(GRPO, given(), 3, r, k), 1),  # of those by trl the end is kept only
-    "rloo-lora": (lambda r, k: rloo.train(replace(RLOO, lora_rank=2), given(), 3, r, k), 1),
+    "grpo": (lambda r, k: grpo.train(replace(GRPO, steps=3), given(), 3, r, k), 3),
+    "rloo-lora": (lambda r, k: rloo.train(replace(RLOO, lora_rank=2), given(), 3, r, k), 2),
     "raft": (
         lambda r, k: raft.train(RaftConfig(rounds=3, prompts=8, samples=2, steps=3), given(), 0, r, k),
         3,
@@ -89,6 +89,9 @@ class Ending(Keep):
 
     def load(self, parts: Parts, /, **values: Any) -> dict[str, Any]:
         return self._keep.load(parts, **values)
+
+    def due(self) -> bool:
+        return self._keep.due()
 
     def save(self, parts: Parts, step: int, of: int, **values: Any) -> None:
         self._keep.save(parts, step, of, **values)
@@ -128,6 +131,14 @@ def test_ended_after_any_step_a_stage_goes_on_to_the_same_bits(tmp_path: Path, n
     assert any(note.startswith("resumed at step ") for note in notes)
     steps = [progress for progress in log if not progress.note]
     assert steps == straight[len(straight) - len(steps) :]
+
+
+def test_what_trl_runs_goes_on_too_and_does_not_begin_anew(tmp_path: Path) -> None:
+    stage, log = STAGES["grpo"][0], []
+    with pytest.raises(Ended):
+        stage(silent, Ending(kept(tmp_path).stage("grpo"), [2]))
+    stage(log.append, kept(tmp_path).stage("grpo"))
+    assert [line.step for line in log] == [3]
 
 
 def test_ended_again_and_again_a_stage_comes_to_its_end(tmp_path: Path) -> None:
