@@ -103,6 +103,7 @@ bench-trainer: setup ## methods of making a policy, rounds behind the gate, labe
 	@$(BIN)/python -m tests.bench.trainer $(ARGS)
 	@$(BIN)/python -m tests.bench.rounds $(ARGS)
 	@$(BIN)/python -m tests.bench.labels $(ARGS)
+	@$(BIN)/python -m tests.bench.packing
 	@$(BIN)/python -W ignore -m tests.bench.trl
 	@$(BIN)/python -m tests.bench.reward
 clean: ## remove what was installed and built

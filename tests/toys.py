@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import corpus, pretrain, reward, sft
-from trainer.config import Config, ModelConfig, PpoConfig, PretrainConfig, SftConfig
+from trainer.config import Config, GrpoConfig, ModelConfig, PpoConfig, PretrainConfig, RlooConfig, SftConfig
 from trainer.method import Given
 from trainer.model import LanguageModel, Scorer, scorer
 from trainer.overrides import override
@@ -23,6 +23,8 @@ torch.set_num_threads(1)  # what else runs on this machine would make two wait f
 SHAPE = ModelConfig(vocabulary=400, width=16, layers=1, heads=2, prompt_tokens=32, answer_tokens=24)
 PROMPTS = corpus.prompts(0, 32)
 PPO = PpoConfig(steps=2, episodes=16, minibatch=8, learning_rate=5e-3)
+GRPO = GrpoConfig(steps=2, episodes=16, minibatch=8, group=4, learning_rate=5e-3)
+RLOO = RlooConfig(steps=2, episodes=16, minibatch=8, group=4, learning_rate=5e-3)
 
 TINY = {
     "model": {"width": 16, "layers": 1, "heads": 2, "vocabulary": 320, "answer_tokens": 12},

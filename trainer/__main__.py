@@ -217,7 +217,7 @@ def _add_import(commands: Commands) -> None:
 
 
 def _add_retrain(commands: Commands) -> None:
-    words = "train a reward model on a snapshot, improve a policy by `method` (ppo, dpo, raft), evaluate it"
+    words = "train a reward model on a snapshot, improve a policy by `method` (ppo, dpo, raft, grpo, rloo), evaluate it"
     command = commands.add_parser(
         "retrain",
         help=words,

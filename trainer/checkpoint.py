@@ -50,6 +50,10 @@ class Keep:
         """Put the parts back where they were last kept and return the values kept with them, or those given."""
         return values
 
+    def due(self) -> bool:
+        """Tell whether what is to be saved now would be kept before the last step."""
+        return False
+
     def save(self, parts: Parts, step: int, of: int, **values: Any) -> None:
         """Keep the parts and values after a step, if the last time is long ago; after the last step always.
 
@@ -132,6 +136,9 @@ class _Stage(Keep):
                 self._run.say(self._name, step, of, f"resumed at step {step} of stage {self._name}")
                 return {"step": step, **state["values"]}
         return values
+
+    def due(self) -> bool:
+        return self._run.due()
 
     def save(self, parts: Parts, step: int, of: int, **values: Any) -> None:
         if step < of and not self._run.due():

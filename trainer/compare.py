@@ -24,14 +24,14 @@ from trainer.registry import Registry, code_version, file_sha256
 
 COLUMNS = MappingProxyType(
     {
-        "win_rate_sft": "won against SFT",
+        "win_rate_sft": "won against SFT (95 %)",
         "gold_policy": "gold",
-        "gold_sft": "of SFT",
-        "reward_policy": "reward model",
-        "kl": "KL, nats",
+        "gold_sft": "gold of SFT",
+        "reward_policy": "its reward model's score",
+        "kl": "KL from SFT, nats",
         "text_loss_policy": "text loss",
-        "text_loss_sft": "of SFT",
-        "repetition": "repeats",
+        "text_loss_sft": "text loss of SFT",
+        "repetition": "word pairs said again",
         "length_words": "words",
     }
 )
@@ -91,7 +91,8 @@ def compare(
         RegistryError: there is no such parent.
     """
     configs = {name: variant(name, config) for name in variants}
-    run.prepare(config)
+    for settings in configs.values():
+        run.prepare(settings)
     comparisons = read_snapshot(snapshot, sha256)
     data = file_sha256(snapshot)
     sides = split(comparisons, held_out=config.reward.held_out, salt=config.reward.split_salt)
@@ -156,11 +157,18 @@ def _read(out: Path) -> dict[tuple[str, int, str, str, str], Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as a Markdown table, by variant and seed."""
+    """Return the rows as a Markdown table, by variant and seed; shares with the intervals that they were given."""
     heads = ["method", "seed", *COLUMNS.values(), "CPU s"]
     lines = [" | ".join(heads), " | ".join("---" for _ in heads)]
     order = list(dict.fromkeys(row.variant for row in rows))
     for row in sorted(rows, key=lambda r: (order.index(r.variant), r.seed)):
-        numbers = [f"{row.metrics[name]:.3f}" for name in COLUMNS]
+        numbers = [_shown(row.metrics, name) for name in COLUMNS]
         lines.append(" | ".join([row.variant, str(row.seed), *numbers, f"{row.cpu_s:.1f}"]))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def _shown(metrics: Mapping[str, float], name: str) -> str:
+    """Return a metric in three digits, with its interval where it has one."""
+    if f"{name}_low" not in metrics:
+        return f"{metrics[name]:.3f}"
+    return f"{metrics[name]:.3f} ({metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f})"

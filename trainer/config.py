@@ -9,10 +9,12 @@ KlControl = Literal["fixed", "adaptive"]
 """How the weight of the KL penalty is chosen."""
 KlAnchor = Literal["parent", "reference"]
 """Which model the KL penalty pulls towards."""
-Method = Literal["ppo", "dpo", "raft"]
+Method = Literal["ppo", "dpo", "raft", "grpo", "rloo"]
 """How comparisons become a better policy."""
 Layout = Literal["chat", "plain"]
 """How an imported model is shown prompt and answer."""
+RewardScale = Literal["group", "batch", "none"]
+"""Over which answers a reward's deviation is taken that the reward is divided by."""
 Precision = Literal["float32", "bfloat16"]
 """What a forward pass computes in; weights, gradients and steps are float32 in any case."""
 
@@ -86,6 +88,9 @@ class SftConfig(TrainedConfig):
     """Optimizer steps."""
     batch: int = 16
     """Demonstrations per step."""
+    packing: int = 0
+    """Tokens of a row that demonstrations share, each seeing itself only; 0 gives each a row of its own. The loss is
+    the same but for its last bits, and it takes less time; some twice the longest demonstration is a good length."""
     learning_rate: float = 4e-3
     """Peak of the one-cycle schedule."""
 
@@ -106,6 +111,8 @@ class RewardConfig(TrainedConfig):
     """Peak of the one-cycle schedule."""
     weight_decay: float = 2.0
     """AdamW's decoupled decay; labels are noisy and few."""
+    margin: float = 0.0
+    """By how many times the log-odds of its label a chosen answer has to lead; 0 asks that it leads at all."""
     precision: Precision = "float32"
     """Of its training; bfloat16 takes a third of the time where the processor knows it."""
     normalising_samples: int = 256
@@ -206,6 +213,53 @@ class RaftConfig(TrainedConfig):
 
 
 @dataclass(frozen=True, slots=True)
+class GroupConfig(TrainedConfig):
+    """What GRPO and RLOO share: several answers to each prompt stand in for a critic; both are run by trl."""
+
+    steps: int = 20
+    """Rollouts, each followed by an update; these and the next three are as PPO's."""
+    episodes: int = 96
+    """Answers per rollout."""
+    epochs: int = 2
+    """Passes over a rollout."""
+    minibatch: int = 48
+    """Answers per optimizer step, which `episodes` has to be a multiple of."""
+    group: int = 8
+    """Answers to each prompt, at least 2, which `episodes` has to be a multiple of."""
+    learning_rate: float = 1.5e-3
+    """Of the policy, falling linearly to 0."""
+    adam_epsilon: float = 1e-5
+    """Adam's epsilon, as PPO's."""
+    gradient_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    clip: float = 0.2
+    """The epsilon of the clipped objective."""
+    temperature: float = 1.0
+    """Of the rollouts; log-probabilities are taken at the same temperature."""
+    unfinished_reward: float = -1.0
+    """Normalised reward of an answer that does not end within the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoConfig(GroupConfig):
+    """Group relative policy optimisation (Shao et al. 2024), trl's, with its default loss over tokens (DAPO's)."""
+
+    beta: float = 0.1
+    """Weight of the KL penalty towards the parent, which is a part of the loss."""
+    reward_scale: RewardScale = "group"
+    """A reward counts by its distance from its group's mean, divided by the deviation of its group, of the whole
+    rollout, or by nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RlooConfig(GroupConfig):
+    """REINFORCE leave-one-out (Ahmadian et al. 2024), trl's: an answer counts by its lead over its group's others."""
+
+    beta: float = 0.1
+    """Reward taken per nat of an answer's divergence from the parent."""
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluateConfig:
     """What is measured of a new policy, and on how much."""
 
@@ -243,6 +297,10 @@ class Config:
     dpo: DpoConfig = field(default_factory=DpoConfig)
     """Settings of the method of this name."""
     raft: RaftConfig = field(default_factory=RaftConfig)
+    """Settings of the method of this name."""
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    """Settings of the method of this name."""
+    rloo: RlooConfig = field(default_factory=RlooConfig)
     """Settings of the method of this name."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Last stage of a retraining."""

@@ -22,6 +22,8 @@ CURVES: Mapping[tuple[str, str], str] = MappingProxyType(
         ("ppo", "length"): "PPO: answer, tokens",
         ("dpo", "loss"): "DPO: loss",
         ("dpo", "margin"): "DPO: margin, nats",
+        ("grpo", "reward"): "GRPO: reward (deviations)",
+        ("rloo", "reward"): "RLOO: reward (deviations)",
         ("raft", "loss"): "RAFT: loss",
         ("raft", "reward_kept"): "RAFT: reward kept (deviations)",
     }

@@ -19,6 +19,8 @@ LOWER = MappingProxyType(
         "ppo": ("ppo.episodes", "ppo.minibatch", "ppo.ptx_batch"),
         "dpo": ("dpo.batch",),
         "raft": ("raft.prompts", "raft.samples", "raft.batch"),
+        "grpo": ("grpo.episodes", "grpo.minibatch"),
+        "rloo": ("rloo.episodes", "rloo.minibatch"),
         "evaluate": ("evaluate.prompts", "evaluate.texts", "evaluate.curve_prompts"),
     }
 )

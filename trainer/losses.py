@@ -40,13 +40,16 @@ def next_token_loss(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(-token_logprobs(logits, tokens), mask)
 
 
-def preference_loss(chosen: Tensor, rejected: Tensor, weights: Tensor) -> Tensor:
-    """Return the Bradley-Terry loss Σ w·(-log sigmoid(s_w - s_l)) / Σ w; 0 where all weights are.
+def preference_loss(
+    chosen: Tensor, rejected: Tensor, weights: Tensor, margins: Tensor | float = 0.0
+) -> Tensor:
+    """Return the Bradley-Terry loss Σ w·(-log sigmoid(s_w - s_l - m)) / Σ w; 0 where all weights are.
 
-    Shapes: scores of the chosen and the rejected answers [B], weights [B] ≥ 0. Christiano et al. 2017 and
-    Stiennon et al. 2020, with each comparison weighted: one of weight 2 is the same as two of weight 1.
+    Shapes: scores of the chosen and the rejected answers [B], weights [B] ≥ 0, margins [B]. Christiano et al. 2017
+    and Stiennon et al. 2020, with each comparison weighted: one of weight 2 is the same as two of weight 1. The
+    margin m, by how much the chosen one has to lead, is that of Llama 2 (Touvron et al. 2023, eq. 2).
     """
-    losses = -functional.logsigmoid(chosen - rejected)
+    losses = -functional.logsigmoid(chosen - rejected - margins)
     return (weights * losses).sum() / weights.sum().clamp(min=1e-8)
 
 

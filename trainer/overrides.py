@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 
-from trainer.config import Config, KlAnchor, KlControl, Layout, Method, Precision
+from trainer.config import Config, KlAnchor, KlControl, Layout, Method, Precision, RewardScale
 from trainer.errors import ConfigError
 
 
@@ -139,16 +139,18 @@ def _value(default: object, value: object, path: str) -> object:
 
 _RANGES: dict[str, tuple[float, float]] = {
     "model.vocabulary": (300, math.inf),
+    "sft.packing": (0, math.inf),
     "reward.held_out": (0.01, 0.9),
     "checkpoint_s": (0.0, math.inf),
-    "ppo.unfinished_reward": (-math.inf, math.inf),
-    "ppo.temperature": (0.01, 10.0),
+    **{f"{method}.unfinished_reward": (-math.inf, math.inf) for method in ("ppo", "grpo", "rloo")},
+    **{f"{method}.temperature": (0.01, 10.0) for method in ("ppo", "raft", "grpo", "rloo")},
+    "grpo.group": (2, math.inf),
+    "rloo.group": (2, math.inf),
     **{
         f"{stage}.{name}": (0, math.inf)
-        for stage in ("sft", "reward", "ppo", "dpo", "raft")
+        for stage in ("sft", "reward", "ppo", "dpo", "raft", "grpo", "rloo")
         for name in ("frozen_layers", "lora_rank")
     },
-    "raft.temperature": (0.01, 10.0),
     "evaluate.temperature": (0.01, 10.0),
     "evaluate.curve_samples": (0, math.inf),
 }
@@ -159,6 +161,7 @@ _CHOICES = {
     "reward.precision": get_args(Precision),
     "ppo.kl_control": get_args(KlControl),
     "ppo.kl_anchor": get_args(KlAnchor),
+    "grpo.reward_scale": get_args(RewardScale),
 }
 """Settings that are one of a few words."""
 
@@ -170,9 +173,11 @@ VARIANTS: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "ppo-ptx": {"ppo": {"ptx_coefficient": 0.1}},
         "ppo-pessimistic": {"reward": {"members": 3, "pessimism": 1.0}},
         "ppo-no-kl-guarded": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 10.0}},
-        "ppo-no-kl": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 1e9, "steps": 120, "learning_rate": 3e-3}},
+        "ppo-no-kl": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 1e9, "steps": 90, "epochs": 4, "learning_rate": 3e-3}},
         "dpo": {"method": "dpo"},
         "raft": {"method": "raft"},
+        "grpo": {"method": "grpo"},
+        "rloo": {"method": "rloo"},
     }
 )
 """What a comparison of methods can name: overrides by the variant's name. `best-of-N` is one too, for any N."""

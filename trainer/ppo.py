@@ -94,7 +94,7 @@ def train(config: PpoConfig, given: Given, seed: int, report: Report, keep: Keep
     outcome = Outcome(best, begun["measured"])
     for step in range(begun["step"], config.steps + 1):
         # 1. Let the policy answer, and have the reward model, the anchor and the critic look at the answers.
-        drawn, pending = _draw(pending, len(encoded), config.episodes, generator)
+        drawn, pending = draw(pending, len(encoded), config.episodes, generator)
         rollout = _rollout(config, given, learner, [encoded[row] for row in drawn], generator)
         # 2. Stop at the KL budget with the last policy that was within; the last round only measures.
         if rollout.metrics["kl"] > config.kl_budget:
@@ -145,7 +145,7 @@ def _text(config: PpoConfig, given: Given) -> Tensor | None:
     return text
 
 
-def _draw(pending: list[int], of: int, count: int, generator: torch.Generator) -> tuple[list[int], list[int]]:
+def draw(pending: list[int], of: int, count: int, generator: torch.Generator) -> tuple[list[int], list[int]]:
     """Return the next `count` of `of` rows, which come for ever in a new order each time round, and what is pending."""
     while len(pending) < count:
         pending = pending + torch.randperm(of, generator=generator).tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -40,6 +41,12 @@ class Comparison:
     def weight(self) -> float:
         """Weight in the reward model's loss, 2·confidence - 1: a coin's word counts nothing."""
         return 2 * self.confidence_ppm / ONE_PPM - 1
+
+    @property
+    def log_odds(self) -> float:
+        """Nats that the label's confidence stands for, 0 of a coin; what is certain counts as a millionth short of it."""
+        sure = min(self.confidence_ppm, ONE_PPM - 1)
+        return math.log(sure / (ONE_PPM - sure))
 
 
 @dataclass(frozen=True, slots=True)

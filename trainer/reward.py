@@ -39,6 +39,7 @@ class _Pair:
     chosen: list[int]
     rejected: list[int]
     weight: float
+    log_odds: float = 0.0
 
     def sequence(self, answer: list[int]) -> tuple[int, ...]:
         """Return prompt and answer, what the reward model reads."""
@@ -71,7 +72,7 @@ def train(
     done = keep.load(parts, step=0)["step"]
     for step, pairs in enumerate(order[done:], start=done + 1):
         with torch.autocast("cpu", getattr(torch, config.precision), config.precision != "float32"):
-            loss, accuracy = _loss(model, pairs)
+            loss, accuracy = _loss(model, pairs, config.margin)
         stepper.step(loss)
         if step % LOG_EVERY == 0 or step == len(order):
             report(Progress("reward", step, len(order), {"loss": loss.item(), "accuracy": accuracy}))
@@ -133,6 +134,7 @@ def _encode(language: LanguageModel, row: Comparison) -> _Pair:
         chosen=encode_answer(language, row.chosen),
         rejected=encode_answer(language, row.rejected),
         weight=row.weight,
+        log_odds=row.log_odds,
     )
 
 
@@ -173,12 +175,13 @@ def _length(rows: Sequence[_Pair]) -> int:
     return max(len(row.prompt) + max(len(row.chosen), len(row.rejected)) for row in rows)
 
 
-def _loss(model: Scorer, pairs: Sequence[_Pair]) -> tuple[Tensor, float]:
+def _loss(model: Scorer, pairs: Sequence[_Pair], margin: float = 0.0) -> tuple[Tensor, float]:
     """Return the weighted loss and the plain share of pairs ordered as labelled; each different answer in one pass."""
     whole = [pair.sequence(answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
     place = {sequence: row for row, sequence in enumerate(dict.fromkeys(whole))}
     batch = pad([[]] * len(place), list(place))
     scores = batch.last(model(batch.tokens, batch.mask))
     chosen, rejected = scores[torch.tensor([place[sequence] for sequence in whole])].view(-1, 2).unbind(1)
-    loss = losses.preference_loss(chosen, rejected, torch.tensor([pair.weight for pair in pairs]))
+    weights, margins = torch.tensor([(pair.weight, margin * pair.log_odds) for pair in pairs]).unbind(1)
+    loss = losses.preference_loss(chosen, rejected, weights, margins)
     return loss, (chosen > rejected).float().mean().item()

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from trainer import (
+    by_trl,
     card,
     corpus,
     dpo,
+    grpo,
     imported,
     measured,
     model,
@@ -24,6 +26,7 @@ from trainer import (
     pretrain,
     raft,
     reward,
+    rloo,
     sft,
 )
 from trainer.checkpoint import NOTHING, Checkpoints, Keep
@@ -176,6 +179,10 @@ def improve(config: Config, given: Given, seed: int, report: Report, keep: Keep 
             outcome = dpo.train(config.dpo, given, seed, report, keep)
         case "raft":
             outcome = raft.train(config.raft, given, seed, report, keep)
+        case "grpo":
+            outcome = grpo.train(config.grpo, given, seed, report, keep)
+        case "rloo":
+            outcome = rloo.train(config.rloo, given, seed, report, keep)
     return replace(outcome, policy=model.merged(outcome.policy))
 
 
@@ -187,7 +194,8 @@ def pretraining_texts(reference: Entry) -> list[str]:
 
 
 def prepare(config: Config) -> None:
-    """Make PyTorch repeat itself: a fixed number of threads, deterministic kernels only."""
+    """Make PyTorch repeat itself: a fixed number of threads, deterministic kernels only; refuse what cannot be run."""
+    by_trl.check(config.method)
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(mode=True)
 

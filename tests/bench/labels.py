@@ -5,7 +5,8 @@ right with a hidden probability: honest ones .64 to 1, spammers .5, adversaries 
 would. Epoch after epoch goes through the production score (`chain.score`, its parameters, its shares of gold), which
 knows a wallet only by its history; of the last epoch the reward model learns. The same pairs are learned by three
 labels: the majority's, each counting the same; HapticScore's, each weighted by its confidence; and clean ones, the
-ceiling. Accuracy is on clean pairs of other prompts. It ends with an error where a bar does not hold.
+ceiling. HapticScore's once more with margins, where a label's log-odds are what the chosen answer has to lead by.
+Accuracy is on clean pairs of other prompts. It ends with an error where a bar does not hold.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import random
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Final
@@ -35,6 +36,8 @@ WALLETS, EPOCHS, JUDGES = 100, 6, 3
 LEARNED, MEASURED, PER_PROMPT = 2_000, 1_280, 4
 HOSTILE: Final = (0.3, 0.1)
 """Shares of spammers and of adversaries."""
+MARGINS: Final = (0.3, 1.0)
+"""What `reward.margin` is tried at, beside 0."""
 RULES: Final = Rules()
 Texts = tuple[str, str, str]
 """A prompt, the better answer, the worse one."""
@@ -91,10 +94,14 @@ def texts_of(language: LanguageModel, prompts: Sequence[str], count: int, seed: 
 
 
 def accuracy(
-    language: LanguageModel, learned: Sequence[Comparison], measured: Sequence[Texts], seed: int
+    language: LanguageModel,
+    learned: Sequence[Comparison],
+    measured: Sequence[Texts],
+    seed: int,
+    margin: float = 0.0,
 ) -> float:
     """Train a reward model and return the share of clean pairs that it orders right."""
-    judge = reward.train(Config().reward, language, learned, seed, silent)
+    judge = reward.train(replace(Config().reward, margin=margin), language, learned, seed, silent)
     prompts = [prompt for prompt, _, _ in measured]
     better, worse = (
         reward.score_texts(judge, language, prompts, [pair[side] for pair in measured]) for side in (1, 2)
@@ -136,7 +143,10 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     for name, shares in (("hostile", HOSTILE), ("honest", (0.0, 0.0))):
         said = crowd(seed, *shares)
         found[f"{name} majority"] = accuracy(language, plain(learned, said.majority), measured, seed)
-        found[f"{name} weighed"] = accuracy(language, weighed(learned, said.labels), measured, seed)
+        rows = weighed(learned, said.labels)
+        found[f"{name} weighed"] = accuracy(language, rows, measured, seed)
+        for margin in MARGINS:
+            found[f"{name} weighed, margin {margin}"] = accuracy(language, rows, measured, seed, margin)
         found[f"{name} labels right, majority"], found[f"{name} labels right, weighed"] = said.right
     return found
 
@@ -164,6 +174,11 @@ def main() -> None:
     ):
         spread = f" ± {stdev(points):.1f}" if len(points) > 1 else ""
         print(f"{words}: {mean(points):+.1f}{spread} points ({', '.join(f'{p:+.1f}' for p in points)})")
+    for margin in MARGINS:
+        for name in ("hostile", "honest"):
+            points = [100 * (x[f"{name} weighed, margin {margin}"] - x[f"{name} weighed"]) for x in found]
+            print(f"what a margin of {margin} wins, {name} crowd: {mean(points):+.1f} points", end="")
+            print(f" ({', '.join(f'{p:+.1f}' for p in points)})")
     shares = ", ".join(f"{g / c:.0%}" for g, c in zip(gained, cost, strict=True))
     print(f"share won back: {won_back:.0%} of the means, by seed {shares}")
     bars: Final = {

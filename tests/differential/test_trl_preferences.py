@@ -6,6 +6,8 @@ pads on the right only, ours pads prompts on the left, and rotary positions are 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests import oracle
 from tests.oracle import close, equal_gradients, trunk
 from trainer import dpo, reward
@@ -43,6 +45,18 @@ def test_the_reward_models_loss_and_gradients_are_those_of_trl() -> None:
     chosen, rejected = TRL["reward/scores"].chunk(2)
     assert accuracy == (chosen > rejected).float().mean().item()
     assert equal_gradients(model, trunk(TRL.part("reward/gradients/")))
+
+
+def test_so_they_are_where_each_chosen_answer_has_to_lead_by_a_margin() -> None:
+    model, language = TRL.scalar("reward/weights/"), TRL.language("dpo/weights/policy/")
+    pairs = [
+        replace(reward._encode(language, row), log_odds=margin / 2)
+        for row, margin in zip(comparisons(), TRL["reward/margins"].tolist(), strict=True)
+    ]
+    loss, _ = reward._loss(model, pairs, margin=2.0)
+    loss.backward()
+    assert close(loss, TRL["reward/loss_by_margins"])
+    assert equal_gradients(model, trunk(TRL.part("reward/gradients_by_margins/")))
 
 
 def test_the_dpo_loss_and_gradients_are_those_of_trl() -> None:

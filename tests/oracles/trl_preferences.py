@@ -16,6 +16,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference as DpoCollator
 from trl.trainer.reward_trainer import DataCollatorForPreference as RewardCollator
 
 PAIRS, BETA = 6, 0.3
+MARGINS = (0.0, 0.4, 1.1, 2.0, 0.1, 3.0)
 COMMON = {
     "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True,
     "save_strategy": "no",
@@ -40,7 +41,7 @@ def comparisons() -> list[dict[str, list[int]]]:
 
 
 def reward(rows: list[dict[str, list[int]]], folder: str) -> dict[str, Tensor]:
-    """Return the reward model's weights, loss and gradients."""
+    """Return the reward model's weights, loss and gradients, without margins and with."""
     model = tiny.scalar(1)
     found = tiny.weights(model, "reward/weights")
     whole = [{f"{side}_ids": row["prompt"] + row[side] for side in ("chosen", "rejected")} for row in rows]
@@ -52,8 +53,14 @@ def reward(rows: list[dict[str, list[int]]], folder: str) -> dict[str, Tensor]:
     )
     loss, outputs = trainer.compute_loss(model, RewardCollator(tiny.PAD)(whole), return_outputs=True)
     loss.backward()
-    scores = {"reward/loss": loss, "reward/scores": outputs.logits.squeeze(-1)}
-    return found | scores | tiny.gradients(model, "reward/gradients")
+    found |= {"reward/loss": loss, "reward/scores": outputs.logits.squeeze(-1)}
+    found |= tiny.gradients(model, "reward/gradients")
+    model.zero_grad()
+    led = [row | {"margin": margin} for row, margin in zip(whole, MARGINS, strict=True)]
+    loss = trainer.compute_loss(model, RewardCollator(tiny.PAD)(led))
+    loss.backward()
+    found |= {"reward/margins": torch.tensor(MARGINS), "reward/loss_by_margins": loss}
+    return found | tiny.gradients(model, "reward/gradients_by_margins")
 
 
 def dpo(rows: list[dict[str, list[int]]], folder: str) -> dict[str, Tensor]:
@@ -84,4 +91,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         vectors = tokens | reward(drawn, place) | dpo(drawn, place)
     tiny.write("trl_preferences.safetensors", vectors, {"pairs": PAIRS, "beta": BETA})
-    print({name: vectors[name].item() for name in ("reward/loss", "dpo/loss")})
+    print({name: vectors[name].item() for name in ("reward/loss", "reward/loss_by_margins", "dpo/loss")})

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.toys import PPO, PROMPTS, SHAPE, base, equal, given, labelled, small, tuned, weights
-from trainer import corpus, dpo, ppo, pretrain, raft, reward, run, sft
+from tests.toys import GRPO, PPO, PROMPTS, RLOO, SHAPE, base, equal, given, labelled, small, tuned, weights
+from trainer import corpus, dpo, grpo, ppo, pretrain, raft, reward, rloo, run, sft
 from trainer.checkpoint import Checkpoints, Keep, Parts
 from trainer.config import DpoConfig, PretrainConfig, RaftConfig, RewardConfig, SftConfig
 from trainer.errors import CheckpointError
@@ -38,6 +38,9 @@ def train_ppo(config: Any) -> Stage:
 STAGES: Mapping[str, tuple[Stage, int]] = {
     "pretrain": (lambda r, k: pretrain.train(PRETRAIN, SHAPE, corpus.documents(0, 60), 0, r, k), 4),
     "sft": (lambda r, k: sft.train(SFT, base(), corpus.demonstrations(0, 40), 1, r, k), 4),
+    "sft-packed": (
+        lambda r, k: sft.train(replace(SFT, packing=64), base(), corpus.demonstrations(0, 40), 1, r, k), 4,
+    ),
     "reward": (lambda r, k: reward.train(RewardConfig(epochs=2, batch=12), tuned(), ROWS, 0, r, k), 6),
     "judge": (
         lambda r, k: reward.judge(
@@ -60,6 +63,8 @@ STAGES: Mapping[str, tuple[Stage, int]] = {
     "reward-lora": (
         lambda r, k: reward.train(RewardConfig(epochs=1, batch=18, lora_rank=2), tuned(), ROWS, 0, r, k), 2,
     ),
+    "grpo": (lambda r, k: grpo.train(replace(GRPO, steps=3), given(), 3, r, k), 3),
+    "rloo-lora": (lambda r, k: rloo.train(replace(RLOO, lora_rank=2), given(), 3, r, k), 2),
     "raft": (
         lambda r, k: raft.train(RaftConfig(rounds=3, prompts=8, samples=2, steps=3), given(), 0, r, k),
         3,
@@ -84,6 +89,9 @@ class Ending(Keep):
 
     def load(self, parts: Parts, /, **values: Any) -> dict[str, Any]:
         return self._keep.load(parts, **values)
+
+    def due(self) -> bool:
+        return self._keep.due()
 
     def save(self, parts: Parts, step: int, of: int, **values: Any) -> None:
         self._keep.save(parts, step, of, **values)
@@ -123,6 +131,14 @@ def test_ended_after_any_step_a_stage_goes_on_to_the_same_bits(tmp_path: Path, n
     assert any(note.startswith("resumed at step ") for note in notes)
     steps = [progress for progress in log if not progress.note]
     assert steps == straight[len(straight) - len(steps) :]
+
+
+def test_what_trl_runs_goes_on_too_and_does_not_begin_anew(tmp_path: Path) -> None:
+    stage, log = STAGES["grpo"][0], []
+    with pytest.raises(Ended):
+        stage(silent, Ending(kept(tmp_path).stage("grpo"), [2]))
+    stage(log.append, kept(tmp_path).stage("grpo"))
+    assert [line.step for line in log] == [3]
 
 
 def test_ended_again_and_again_a_stage_comes_to_its_end(tmp_path: Path) -> None:
@@ -271,8 +287,8 @@ def test_prompts_come_in_the_same_order_whatever_is_taken_at_a_time() -> None:
     pending: list[int] = []
     singles = []
     for _ in range(3 * len(PROMPTS)):
-        drawn, pending = ppo._draw(pending, len(PROMPTS), 1, by_one)
+        drawn, pending = ppo.draw(pending, len(PROMPTS), 1, by_one)
         singles += drawn
-    many, _ = ppo._draw([], len(PROMPTS), 3 * len(PROMPTS), by_many)
+    many, _ = ppo.draw([], len(PROMPTS), 3 * len(PROMPTS), by_many)
     assert singles == many
     assert sorted(many[: len(PROMPTS)]) == list(range(len(PROMPTS)))

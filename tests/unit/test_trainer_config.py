@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.__main__ import main
-from trainer.config import Config
+from trainer.config import Config, Method
 from trainer.errors import ConfigError
 from trainer.overrides import described, docstrings, override, read_config
 
@@ -124,7 +125,7 @@ def test_a_damaged_yaml_file_is_named(tmp_path: Path) -> None:
         read_config(tmp_path / "bad.yaml")
 
 
-@given(st.integers(1, 10**9), st.floats(0, 1e300), st.text(), st.sampled_from(["ppo", "dpo", "raft"]))
+@given(st.integers(1, 10**9), st.floats(0, 1e300), st.text(), st.sampled_from(get_args(Method)))
 def test_what_is_printed_is_read_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, steps: int, clip: float, salt: str, method: str
 ) -> None:

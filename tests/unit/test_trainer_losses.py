@@ -70,6 +70,14 @@ def test_a_comparison_of_weight_zero_does_nothing() -> None:
     assert gradients[0][0] != 0.0
 
 
+def test_a_margin_is_a_lead_that_counts_for_nothing() -> None:
+    chosen, rejected, weights = torch.tensor([1.5, 0.2]), torch.tensor([0.0, 0.7]), torch.tensor([1.0, 2.0])
+    margins = torch.tensor([0.5, 2.0])
+    loss = losses.preference_loss(chosen, rejected, weights, margins)
+    assert loss.item() == pytest.approx(losses.preference_loss(chosen - margins, rejected, weights).item())
+    assert loss > losses.preference_loss(chosen, rejected, weights)
+
+
 def test_only_comparisons_of_weight_zero_give_loss_zero_and_no_gradient() -> None:
     chosen = torch.tensor([0.3], requires_grad=True)
     loss = losses.preference_loss(chosen, torch.tensor([0.1]), torch.tensor([0.0]))

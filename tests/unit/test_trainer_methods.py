@@ -12,6 +12,7 @@ import torch
 from tests.toys import PPO, PROMPTS, base, equal, given, judge, labelled, tuned, weights
 from trainer import corpus, dpo, losses, model, ppo, pretrain, raft, reward, run
 from trainer.best_of_n import best_of_n, kl_bound
+from trainer.compare import COLUMNS, Row, table
 from trainer.config import Config, DpoConfig, RaftConfig, RewardConfig
 from trainer.errors import ConfigError, RegistryError
 from trainer.method import Given
@@ -20,6 +21,7 @@ from trainer.overrides import VARIANTS, best_of, variant
 from trainer.preferences import Comparison
 from trainer.progress import Progress, silent
 from trainer.sequences import answer_logits, encode_answer, encode_prompt, pad
+from trainer.shares import share, wilson
 
 DPO = DpoConfig(epochs=2, learning_rate=5e-3)
 RAFT = RaftConfig(rounds=4, prompts=32, samples=8, steps=12, learning_rate=1e-2)
@@ -196,6 +198,19 @@ def test_an_embedding_that_is_not_the_head_is_frozen_with_the_blocks() -> None:
     model.freeze(language.network, 1)
     assert not language.network.model.embed_tokens.weight.requires_grad
     assert language.network.lm_head.weight.requires_grad
+
+
+# --- the table of a comparison -----------------------------------------------------------------------------------
+
+
+def test_the_table_gives_a_share_with_its_interval_and_orders_rows_by_method_and_seed() -> None:
+    metrics = dict.fromkeys(COLUMNS, 0.25) | share(480, 640, "win_rate_sft")
+    rows = [Row(name, seed, "", {}, "", metrics, 1.0, 0.0) for name, seed in (("b", 1), ("a", 0), ("b", 0))]
+    head, _, *lines = table(rows).splitlines()
+    assert head.startswith("| method | seed | won against SFT (95 %) | gold | gold of SFT |")
+    low, high = wilson(480, 640)
+    assert lines[0].startswith(f"| b | 0 | 0.750 ({low:.3f} to {high:.3f}) | 0.250 |")
+    assert [line[:8] for line in lines] == ["| b | 0 ", "| b | 1 ", "| a | 0 "]
 
 
 # --- what a comparison of methods can name ----------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -122,6 +123,14 @@ def test_a_nul_is_a_character_like_any_other_but_not_raw_in_json(tmp_path: Path)
     path, sha256 = snapshot(tmp_path, json.dumps(ROW).replace("lovely", "love\0ly"))
     with pytest.raises(SnapshotError, match="line 1 is not JSON"):
         read_snapshot(path, sha256)
+
+
+def test_log_odds_are_those_of_the_confidence_and_finite_where_it_is_certain() -> None:
+    coin, three_to_one, certain = (
+        comparison("p", confidence_ppm=c).log_odds for c in (500_000, 750_000, 1_000_000)
+    )
+    assert (coin, three_to_one) == (0.0, pytest.approx(math.log(3)))
+    assert certain == comparison("p", confidence_ppm=999_999).log_odds == pytest.approx(math.log(999_999))
 
 
 def test_weight_is_zero_for_a_coin_and_one_for_certainty() -> None:

@@ -16,15 +16,16 @@ from trainer.reward import _Pair
 from trainer.sequences import pad
 
 
-def pair(a: int, b: int, *, prompt: int = 5, weight: float = 1.0) -> _Pair:
+def pair(a: int, b: int, *, prompt: int = 5, weight: float = 1.0, log_odds: float = 0.0) -> _Pair:
     """Return a comparison of answers of a + 1 and b + 1 tokens to a prompt of 4."""
-    return _Pair([1, prompt, prompt, 2], [10 + a] * a + [3], [10 + b] * b + [3], weight)
+    return _Pair([1, prompt, prompt, 2], [10 + a] * a + [3], [10 + b] * b + [3], weight, log_odds)
 
 
 def ranking(k: int, prompt: int = 5) -> list[_Pair]:
-    """Return the pairs of a ranking of k answers, of different weights."""
+    """Return the pairs of a ranking of k answers, of different weights and log-odds."""
     return [
-        pair(a, b, prompt=prompt, weight=1 / (n + 1)) for n, (a, b) in enumerate(combinations(range(k), 2))
+        pair(a, b, prompt=prompt, weight=1 / (n + 1), log_odds=n / 2)
+        for n, (a, b) in enumerate(combinations(range(k), 2))
     ]
 
 
@@ -32,13 +33,16 @@ def gradients(model: Scorer) -> list[torch.Tensor]:
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
-def test_a_rankings_loss_and_gradient_are_the_weighted_mean_of_its_pairs_each_on_its_own() -> None:
+@pytest.mark.parametrize("margin", [0.0, 1.5])
+def test_a_rankings_loss_and_gradient_are_the_weighted_mean_of_its_pairs_each_on_its_own(
+    margin: float,
+) -> None:
     model, pairs = judge().double(), ranking(4)
-    together, accuracy = reward._loss(model, pairs)
+    together, accuracy = reward._loss(model, pairs, margin)
     together.backward()
     found = gradients(model)
     model.zero_grad()
-    alone = [reward._loss(model, [one]) for one in pairs]
+    alone = [reward._loss(model, [one], margin) for one in pairs]
     total = sum(one.weight for one in pairs)
     apart = sum(one.weight * loss for one, (loss, _) in zip(pairs, alone, strict=True)) / total
     apart.backward()
