@@ -173,7 +173,9 @@ VARIANTS: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "ppo-ptx": {"ppo": {"ptx_coefficient": 0.1}},
         "ppo-pessimistic": {"reward": {"members": 3, "pessimism": 1.0}},
         "ppo-no-kl-guarded": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 10.0}},
-        "ppo-no-kl": {"ppo": {"kl_coefficient": 0.0, "kl_budget": 1e9, "steps": 90, "epochs": 4, "learning_rate": 3e-3}},
+        "ppo-no-kl": {
+            "ppo": {"kl_coefficient": 0.0, "kl_budget": 1e9, "steps": 90, "epochs": 4, "learning_rate": 3e-3}
+        },
         "dpo": {"method": "dpo"},
         "raft": {"method": "raft"},
         "grpo": {"method": "grpo"},
