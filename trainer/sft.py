@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
-from trainer import losses
+from trainer import devices, losses, processes
 from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import SftConfig
 from trainer.corpus import Demonstration
 from trainer.model import LanguageModel, clone, merged
 from trainer.optimise import Stepper
 from trainer.progress import Progress, Report
-from trainer.sequences import answer_logits, encode_answer, encode_prompt, pad
+from trainer.sequences import Batch, answer_logits, encode_answer, encode_prompt, pad
 
 LOG_EVERY = 20
 """Steps between two progress lines."""
@@ -53,19 +55,28 @@ def fit(
     stage: str = "sft",
 ) -> float:
     """Teach a model in place to answer as encoded pairs of prompt and answer do, `batch` a step; return the last loss."""
-    stepper = Stepper(language.network.parameters(), learning_rate, steps)
-    language.network.train()
-    parts: Parts = {"model": language.network, "stepper": stepper, "generator": generator}
+    learner = replace(language, network=devices.trained(language.network))
+    stepper = Stepper(learner.network.parameters(), learning_rate, steps)
+    learner.network.train()
+    parts: Parts = {"model": learner.network, "stepper": stepper, "generator": generator}
     begun = keep.load(parts, step=0, loss=0.0)
     value: float = begun["loss"]
     for step in range(begun["step"] + 1, steps + 1):
         drawn = torch.randint(0, len(pairs), (batch,), generator=generator).tolist()
         rows = pad([pairs[row][0] for row in drawn], [pairs[row][1] for row in drawn])
-        loss = losses.next_token_loss(answer_logits(language, rows), rows.answers, rows.answer_mask)
-        stepper.step(loss)
-        value = loss.item()
+        value = stepper.step(_loss(learner, rows.to(language.device))).item()
         if step % LOG_EVERY == 0 or step == steps:
             report(Progress(stage, step, steps, {"loss": value}))
         keep.save(parts, step, steps, loss=value)
+    processes.collect(learner.network, language.network)
     language.network.train(mode=False)
     return value
+
+
+def _loss(language: LanguageModel, batch: Batch) -> Tensor:
+    """Return this process's part of the mean -log π of the answers' tokens."""
+    share, counts = processes.share(len(batch.tokens))
+    rows = batch.rows(share)
+    mask = rows.answer_mask * counts.to(rows.mask.device).unsqueeze(1)
+    loss = losses.next_token_loss(answer_logits(language, rows), rows.answers, mask)
+    return loss * processes.part(mask, batch.answer_mask)
