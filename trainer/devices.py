@@ -122,13 +122,24 @@ def trained(network: _Module) -> _Module:
     At the end `processes.collect` puts what was learned into the network.
     """
     used = _USED.get()
-    if used.parallel == "fsdp" and processes.count() > 1:
+    if _sharding():
         names = [name for name, module in network.named_modules() if module in set(blocks(network))]
-        network = processes.spread(network, names, device())  # type: ignore[assignment]
+        network = processes.spread(network, names, device(), getattr(torch, used.precision))  # type: ignore[assignment]
     if used.compile:
         for block in blocks(network):
             block.compile(dynamic=True)
     return network
+
+
+@contextmanager
+def aside(*networks: nn.Module) -> Iterator[None]:
+    """Let whole networks wait in the host's memory while a sharded one is trained: a GPU may hold no whole one beside."""
+    waiting = networks if _sharding() else ()
+    for network in waiting:
+        network.cpu()
+    yield
+    for network in waiting:
+        network.to(device())
 
 
 @contextmanager
@@ -137,7 +148,9 @@ def passing(network: nn.Module) -> Iterator[None]:
     used, learning = _USED.get(), torch.is_grad_enabled()
     with ExitStack() as stack:
         if used.precision != "float32":
-            stack.enter_context(torch.autocast(device().type, getattr(torch, used.precision)))
+            # A pass uses each weight once: to keep its copy for a second use would only fill the memory.
+            dtype = getattr(torch, used.precision)
+            stack.enter_context(torch.autocast(device().type, dtype, cache_enabled=False))
         if (
             used.compile and not learning
         ):  # a cache that grows with each token would be compiled again and again
@@ -150,6 +163,11 @@ def passing(network: nn.Module) -> Iterator[None]:
 def full(x: Tensor) -> Tensor:
     """Return what a pass gave, in float32 where it was of half precision: losses are sums of many small numbers."""
     return x.float() if x.dtype == torch.bfloat16 else x
+
+
+def _sharding() -> bool:
+    """Tell whether what is trained is sharded."""
+    return _USED.get().parallel == "fsdp" and processes.count() > 1
 
 
 @contextmanager

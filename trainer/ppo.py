@@ -9,9 +9,9 @@ Of those details these stand elsewhere: prompts padded on the left, positions co
 (`sequences`, `model.positions`), a reward at the last token of prompt and answer, its head's first weights (`model`),
 its scores normalised on the reference's answers (`reward`). These are left out: answers of fixed length (they end by
 themselves), a critic's head that starts at zero (it starts as a reward's), whitening by minibatch (advantages are
-whitened over the rollout, rewards never: the KL coefficient would mean something else each time), prompts that end
-with a period, and a seed for each process (there is one). Losses and gradients are those of trl 1.12 on the same
-batch; `tests/differential/test_trl_ppo.py` names the two conventions that differ.
+whitened over the rollout, rewards never: the KL coefficient would mean something else each time), and prompts that end
+with a period. Losses and gradients are those of trl 1.12 on the same batch; `tests/differential/test_trl_ppo.py` names
+the two conventions that differ.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import atexit
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils import _pytree as pytree
 
@@ -110,28 +110,42 @@ def add_up(parameters: Iterable[nn.Parameter]) -> None:
     """Put the sum over all processes into each parameter's gradient; sharded ones were added up when they were made."""
     if count() == 1:
         return
-    mine = [p for p in parameters if not isinstance(p, DTensor)]
-    flat = torch.cat(
-        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in mine] or [torch.empty(0)]
-    )
-    for bucket in torch.split(flat, BUCKET):
-        dist.all_reduce(bucket)
-    for parameter, summed in zip(mine, torch.split(flat, [p.numel() for p in mine]), strict=True):
-        parameter.grad = summed.view_as(parameter)
+    for bucket in _buckets([p for p in parameters if not isinstance(p, DTensor)]):
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket])
+        dist.all_reduce(flat)
+        for parameter, summed in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
+            parameter.grad = summed.view_as(parameter)
 
 
-def spread(network: nn.Module, blocks: Iterable[str], device: torch.device) -> nn.Module:
+def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Yield parameters some at a time, BUCKET numbers at most where one has no more, to spare a second gradient."""
+    bucket: list[nn.Parameter] = []
+    for parameter in parameters:
+        if bucket and sum(p.numel() for p in bucket) + parameter.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
+
+
+def spread(network: nn.Module, blocks: Iterable[str], device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Return a twin of a network of which each process holds a share of the weights (FSDP).
 
     Args:
         network: goes to the host's memory meanwhile; `collect` puts there what the twin has learned.
         blocks: names of the modules that are gathered at their turn.
         device: where the shares are.
+        dtype: what a block is gathered and computes in; shares, gradients and what is no block stay float32.
     """
     twin = copy.deepcopy(network.cpu())
     mesh = init_device_mesh(device.type, (count(),))
-    for block in [*(twin.get_submodule(name) for name in blocks), twin]:
-        sharded = fully_shard(block, mesh=mesh)
+    # A copy that autocast made of a gathered block would be kept for the way back, by each process the whole of it.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for name in blocks:
+        fully_shard(twin.get_submodule(name), mesh=mesh, mp_policy=policy)
+    fully_shard(twin, mesh=mesh)
+    for sharded in (module for module in twin.modules() if isinstance(module, FSDPModule)):
         sharded.set_gradient_divide_factor(1.0)  # a sum, as the losses' parts are of one whole
         sharded.set_force_sum_reduction_for_comms(enable=True)
     return twin

@@ -72,7 +72,7 @@ def train(
     done = keep.load(parts, step=0)["step"]
     for step, pairs in enumerate(order[done:], start=done + 1):
         with torch.autocast(
-            model.device.type, getattr(torch, config.precision), config.precision != "float32"
+            learner.device.type, getattr(torch, config.precision), config.precision != "float32"
         ):
             loss, right = _loss(learner, pairs)
         loss = stepper.step(loss)

@@ -82,7 +82,7 @@ def bootstrap(run: Run) -> Entry:
         config = run.config
         with kept.costing("pretrain") as keep:
             base = pretrain.train(config.pretrain, config.model, texts, run.seed, kept.report, keep)
-        with kept.costing("sft") as keep:
+        with kept.costing("sft") as keep, devices.aside(base.network):
             tuned = sft.train(config.sft, base, demonstrations, run.seed + 1, kept.report, keep)
 
         def leave(folder: Path) -> None:
@@ -162,7 +162,8 @@ def _retrain(
     sides = split(comparisons, held_out=config.reward.held_out, salt=config.reward.split_salt)
     prompts = prompts_of(sides.train)
     with kept.costing("reward") as keep:
-        judge = reward.judge(config.reward, reference, sides.train, run.seed, kept.report, keep)
+        with devices.aside(parent.network, reference.network):
+            judge = reward.judge(config.reward, reference, sides.train, run.seed, kept.report, keep)
         reward.normalise(judge, reference, prompts, config.reward.normalising_samples, run.seed + 1)
     given = Given(parent, reference, judge, prompts, sides.train, texts)
     with kept.costing(config.method) as keep:

@@ -64,7 +64,7 @@ def fit(
     for step in range(begun["step"] + 1, steps + 1):
         drawn = torch.randint(0, len(pairs), (batch,), generator=generator).tolist()
         rows = pad([pairs[row][0] for row in drawn], [pairs[row][1] for row in drawn])
-        value = stepper.step(_loss(learner, rows.to(language.device))).item()
+        value = stepper.step(_loss(learner, rows.to(learner.device))).item()
         if step % LOG_EVERY == 0 or step == steps:
             report(Progress(stage, step, steps, {"loss": value}))
         keep.save(parts, step, steps, loss=value)

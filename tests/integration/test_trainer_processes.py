@@ -90,6 +90,14 @@ def test_two_processes_see_the_losses_of_one_and_end_in_its_weights(
         assert distance(alone[stage]["weights"], together[stage]["weights"]) < 1e-3, stage
 
 
+def test_half_precision_and_checkpointed_activations_stay_near_by_two_processes_too(
+    alone: dict[str, Any], together: dict[str, Any]
+) -> None:
+    for found in (alone["half"], together["half"]):
+        assert found["log"] == pytest.approx(alone["sft"]["log"], rel=0.02)
+        assert 1e-5 < distance(alone["sft"]["weights"], found["weights"]) < 0.1
+
+
 def test_an_update_of_ppo_by_two_processes_moves_policy_and_critic_as_one_does(
     alone: dict[str, Any], together: dict[str, Any]
 ) -> None:
