@@ -99,12 +99,13 @@ bench-score: setup ## crowds that cheat against the score: labels, pay, attacks,
 	@$(BIN)/python -m tests.bench.score $(ARGS)
 bench-api: setup ## rankings accepted per second against their floor, latency, and kill -9 amid 50,000 (ARGS=--small for a look)
 	@$(BIN)/python -m tests.bench.api $(ARGS)
-bench-trainer: setup ## methods of making a policy, rounds behind the gate, labels of a crowd that cheats, the time beside trl, real pairs (an hour; ARGS="--seeds 0" for a look)
+bench-trainer: setup ## methods of making a policy, rounds behind the gate, labels of a crowd that cheats, the time beside trl, real pairs, what large models would take (an hour; ARGS="--seeds 0" for a look)
 	@$(BIN)/python -m tests.bench.trainer $(ARGS)
 	@$(BIN)/python -m tests.bench.rounds $(ARGS)
 	@$(BIN)/python -m tests.bench.labels $(ARGS)
 	@$(BIN)/python -m tests.bench.packing
 	@$(BIN)/python -W ignore -m tests.bench.trl
 	@$(BIN)/python -m tests.bench.reward
+	@$(BIN)/python -W ignore -m tests.bench.memory
 clean: ## remove what was installed and built
 	rm -rf $(VENV) .slither .trl contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -35,7 +35,7 @@ def best_of_n(
     scores = score(reward, samples.batch)
     ended = torch.where(samples.finished, scores, scores - 1e6)
     best = ended.view(len(prompts), n).argmax(dim=1)
-    return samples, best + n * torch.arange(len(prompts))
+    return samples, best + n * torch.arange(len(prompts), device=best.device)
 
 
 def kl_bound(n: int) -> float:

@@ -32,7 +32,7 @@ from trainer.errors import ConfigError, DivergenceError
 from trainer.method import Given, Outcome
 from trainer.model import LanguageModel, clone
 from trainer.ppo import draw
-from trainer.progress import Progress, Report
+from trainer.progress import Progress, Report, launched
 from trainer.reward import score
 from trainer.sequences import encode_prompt, pad
 
@@ -47,10 +47,17 @@ LOGGED = {
 
 
 def check(method: Method) -> None:
-    """Raise a ConfigError where a method needs trl and that is not installed."""
-    if method in {"grpo", "rloo"} and find_spec("trl") is None:
+    """Raise a ConfigError where a method needs trl and that is not installed, or several processes were launched."""
+    if method not in {"grpo", "rloo"}:
+        return
+    if find_spec("trl") is None:
         raise ConfigError(
             f"method {method} is run by trl, which is not installed: pip install 'haptic[trl]', or choose another method"
+        )
+    if launched() > 1:
+        raise ConfigError(
+            f"method {method} is run by trl, here in one process, and {launched()} were launched: launch one, or choose "
+            "another method"
         )
 
 
@@ -172,9 +179,10 @@ def _reward(config: GroupConfig, given: Given) -> Any:
         prompts: Sequence[str], completion_ids: Sequence[list[int]], log_metric: Any, **_: Any
     ) -> list[float]:
         batch = pad([encode_prompt(given.parent, prompt) for prompt in prompts], completion_ids)
+        batch = batch.to(given.parent.device)
         finished = torch.tensor([ids[-1] == end for ids in completion_ids])
         log_metric("finished", finished.float().mean().item())
-        scores = score(given.reward, batch)
+        scores = score(given.reward, batch).cpu()
         found: list[float] = torch.where(finished, scores, config.unfinished_reward).tolist()
         return found
 

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
+from trainer import processes
 from trainer.diary import Diary
 from trainer.errors import CheckpointError
 from trainer.limits import within_memory, writing
@@ -88,7 +90,7 @@ class Checkpoints:
         self.report = self.diary.report
         self._every_s, self._clock = every_s, clock
         self._due = clock() + every_s
-        for other in folder.iterdir() if folder.is_dir() else ():
+        for other in folder.iterdir() if folder.is_dir() and not processes.place() else ():
             if other != self.folder:
                 shutil.rmtree(other)
                 self.say("checkpoint", 0, 0, f"removed {other}: it was of other data, settings or code")
@@ -104,8 +106,8 @@ class Checkpoints:
         return _Stage(self, name)
 
     def due(self) -> bool:
-        """Tell whether the last checkpoint is long enough ago."""
-        return self._clock() >= self._due
+        """Tell whether the last checkpoint is long enough ago, by the first process's clock."""
+        return processes.told(self._clock() >= self._due)
 
     def kept(self) -> None:
         """Count the time from now on."""
@@ -127,15 +129,20 @@ class _Stage(Keep):
         return _Stage(self._run, f"{self._name}-{name}")
 
     def load(self, parts: Parts, /, **values: Any) -> dict[str, Any]:
-        for file in self._files:
-            state = self._read(file)
-            if state is not None:
-                self._restore(file, state, parts)
-                self._run.diary.go_on(state["diary"])
-                step, of = state["step"], state["of"]
-                self._run.say(self._name, step, of, f"resumed at step {step} of stage {self._name}")
-                return {"step": step, **state["values"]}
-        return values
+        file, state = (None, None) if processes.place() else self._last()
+        file = processes.told(file)
+        if file is None:
+            return values
+        state = self._read(file) if state is None else state
+        if state is None:
+            raise CheckpointError(
+                f"{file} cannot be read by all processes: the registry must be one folder to them"
+            )
+        self._restore(file, state, parts)
+        self._run.diary.go_on(state["diary"])
+        step, of = state["step"], state["of"]
+        self._run.say(self._name, step, of, f"resumed at step {step} of stage {self._name}")
+        return {"step": step, **state["values"]}
 
     def due(self) -> bool:
         return self._run.due()
@@ -144,7 +151,9 @@ class _Stage(Keep):
         if step < of and not self._run.due():
             return
         state = {"step": step, "of": of, "values": values, "chance": torch.get_rng_state()}
-        state["parts"] = {name: _state(part) for name, part in parts.items()}
+        state["parts"] = {name: processes.whole(_state(part)) for name, part in parts.items()}
+        if processes.place():
+            return
         state["diary"] = self._run.diary.state()
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -165,6 +174,14 @@ class _Stage(Keep):
             sync(self._run.folder)
         self._run.kept()
 
+    def _last(self) -> tuple[Path | None, dict[str, Any] | None]:
+        """Return the last file that can be read, and what it keeps."""
+        for file in self._files:
+            state = self._read(file)
+            if state is not None:
+                return file, state
+        return None, None
+
     def _read(self, file: Path) -> dict[str, Any] | None:
         """Return what a file keeps; None where it is not there or is damaged, of which is told."""
         if not file.exists():
@@ -175,7 +192,7 @@ class _Stage(Keep):
             self._run.say(self._name, 0, 0, f"{file} is damaged and removed: training goes on from earlier")
             return None
         try:
-            found: dict[str, Any] = torch.load(io.BytesIO(data[32:]), weights_only=True)
+            found: dict[str, Any] = torch.load(io.BytesIO(data[32:]), weights_only=True, map_location="cpu")
         except (RuntimeError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{file} is no checkpoint ({error}): delete it and start again") from error
         return found
@@ -200,5 +217,7 @@ def _state(part: Stateful | torch.Generator) -> Any:
 def _put_back(part: Stateful | torch.Generator, state: Any) -> None:
     if isinstance(part, torch.Generator):
         part.set_state(state)
+    elif isinstance(part, nn.Module | torch.optim.Optimizer):
+        processes.put_back(part, state)
     else:
         part.load_state_dict(state)

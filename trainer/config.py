@@ -17,6 +17,12 @@ RewardScale = Literal["group", "batch", "none"]
 """Over which answers a reward's deviation is taken that the reward is divided by."""
 Precision = Literal["float32", "bfloat16"]
 """What a forward pass computes in; weights, gradients and steps are float32 in any case."""
+Device = Literal["cpu", "cuda", "auto"]
+"""Where a model computes."""
+Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
+"""Which of transformers' implementations of attention a model uses."""
+Parallel = Literal["ddp", "fsdp"]
+"""How several processes hold what they train."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +283,26 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HardwareConfig:
+    """Where a training runs, and how. Each of these changes the last bits of a result, so an entry records them."""
+
+    device: Device = "cpu"
+    """The processor, a GPU, or a GPU where there is one. Each process that a launcher starts takes a GPU of its own."""
+    precision: Precision = "float32"
+    """Of every forward pass; bfloat16 where the device is made for it."""
+    attention: Attention = "auto"
+    """What transformers takes for the model, mostly sdpa; flash_attention_2 needs its package, a GPU and bfloat16."""
+    gradient_checkpointing: bool = False
+    """Whether a block's activations are computed again in the backward pass instead of kept: a third more computing, and
+    memory for the blocks' inputs only."""
+    compile: bool = False
+    """Whether the blocks of what is trained are compiled, which takes a minute and a C++ compiler (on a GPU, Triton)."""
+    parallel: Parallel = "ddp"
+    """Of several processes: ddp, each holds all that it trains; fsdp, each holds a share of weights, gradients and
+    optimizer states, and gathers a block when it is its turn. A process alone does not differ."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All stages together: what `--config` and `--set` override, and what a registry entry records."""
 
@@ -304,6 +330,8 @@ class Config:
     """Settings of the method of this name."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Last stage of a retraining."""
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    """Of all stages."""
     threads: int = 1
     """Threads of PyTorch, part of the configuration since a sum's last bits depend on them. One is right for the tiny
     model: two threads on two cores that others use wait for each other, which was measured thirty times slower."""

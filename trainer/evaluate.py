@@ -145,6 +145,7 @@ def mean_kl(
 ) -> float:
     """Return KL(policy, reference) in nats per answer, exact at each token along the policy's own answers."""
     batch = pad([encode_prompt(policy, p) for p in prompts], [encode_answer(policy, a) for a in answers])
+    batch = batch.to(policy.device)
     sums = [
         (losses.kl_exact(answer_logits(policy, part), answer_logits(reference, part)) * part.answer_mask).sum(
             dim=1

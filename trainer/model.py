@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from trainer import lora
+from trainer import devices, lora
 from trainer.config import ModelConfig, TrainedConfig
 from trainer.errors import ConfigError, DivergenceError, RegistryError
 from trainer.limits import writing
@@ -56,6 +56,11 @@ class LanguageModel:
     """How prompt and answer are laid out; the tiny model's where nothing is said."""
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.network.device
+
+    @property
     def trunk(self) -> PreTrainedModel:
         """The network below the language head."""
         return cast("PreTrainedModel", self.network.base_model)
@@ -82,6 +87,11 @@ class Scorer(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.scale.device
+
+    @property
     def scorers(self) -> list[Scorer]:
         """Itself, as an ensemble of one."""
         return [self]
@@ -90,7 +100,7 @@ class Scorer(nn.Module):
         """Return a scalar per position [B, T] for tokens [B, T] with attention mask [B, T]."""
         state = hidden(self.trunk, tokens, mask)
         # Where the trunk computes in half precision, small margins must not be.
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(state.device.type, enabled=False):
             raw: Tensor = self.head(state.to(self.head.weight.dtype)).squeeze(-1)
             scalars: Tensor = (raw - self.shift) / self.scale
         return scalars
@@ -107,6 +117,11 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
         self.pessimism = pessimism
+
+    @property
+    def device(self) -> torch.device:
+        """Where its members' weights are."""
+        return self.scorers[0].device
 
     @property
     def scorers(self) -> list[Scorer]:
@@ -134,13 +149,14 @@ def hidden(trunk: PreTrainedModel, tokens: Tensor, mask: Tensor) -> Tensor:
     Each row of the mask is zeros, ones, zeros. Where all begin with 1, no token sees what the mask hides, as none
     sees what follows it, and attention without a mask is faster.
     """
-    if mask[:, 0].all():
-        bare: Tensor = trunk(input_ids=tokens, use_cache=False).last_hidden_state
-        return bare
-    state: Tensor = trunk(
-        input_ids=tokens, attention_mask=mask, position_ids=positions(mask), use_cache=False
-    ).last_hidden_state
-    return state
+    with devices.passing(trunk):
+        if mask[:, 0].all():
+            bare: Tensor = trunk(input_ids=tokens, use_cache=False).last_hidden_state
+            return bare
+        state: Tensor = trunk(
+            input_ids=tokens, attention_mask=mask, position_ids=positions(mask), use_cache=False
+        ).last_hidden_state
+        return state
 
 
 def train_tokenizer(texts: list[str], size: int) -> Tokenizer:
@@ -183,12 +199,12 @@ def build(config: ModelConfig, tokenizer: Tokenizer) -> LanguageModel:
             tie_word_embeddings=True,
         )
     )
-    return LanguageModel(network, tokenizer, config)
+    return LanguageModel(devices.placed(network), tokenizer, config)
 
 
 def scorer(language: LanguageModel, config: TrainedConfig = WHOLE) -> Scorer:
     """Return a scorer on a copy of a language model's trunk; its head follows from PyTorch's seed."""
-    return Scorer(trainable(language.trunk, config))
+    return Scorer(trainable(language.trunk, config)).to(language.device)
 
 
 def clone(language: LanguageModel, config: TrainedConfig = WHOLE) -> LanguageModel:
@@ -215,10 +231,7 @@ def freeze(network: PreTrainedModel, layers: int) -> None:
     """
     if not layers:
         return
-    trunk = network.base_model
-    count = network.config.num_hidden_layers
-    blocks = next(m for m in trunk.children() if isinstance(m, nn.ModuleList) and len(m) == count)
-    kept: list[nn.Module] = list(blocks[:layers])
+    kept = devices.blocks(network)[:layers]
     head = network.get_output_embeddings()  # type: ignore[no-untyped-call]
     embedding = network.get_input_embeddings()
     if head is None or head.weight is not embedding.weight:
@@ -273,7 +286,7 @@ def load(folder: Path) -> LanguageModel:
     if missing:
         raise RegistryError(f"{folder} lacks the weights {', '.join(missing)}")
     tokenizer.encode_special_tokens = True
-    return LanguageModel(network, tokenizer, limits, template)
+    return LanguageModel(devices.placed(network), tokenizer, limits, template)
 
 
 def read_network(folder: Path, **options: Any) -> tuple[PreTrainedModel, list[str]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from trainer import processes
 from trainer.errors import DivergenceError
 
 WARM_UP = 0.1
@@ -28,18 +29,20 @@ class Stepper:
         )
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: _share(step, steps))
 
-    def step(self, loss: Tensor) -> None:
-        """Take one step down a scalar loss.
+    def step(self, loss: Tensor) -> Tensor:
+        """Take one step down a scalar loss, of which each process has its part, and return the whole.
 
         Raises:
             DivergenceError: the loss or its gradient is no longer a number; no weight has been changed.
         """
-        finite(loss)
+        whole = processes.total(loss.detach())
+        finite(whole)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        finite(torch.nn.utils.clip_grad_norm_(self._parameters, 1.0), "norm of the gradient")
+        clip(self._parameters, 1.0)
         self._optimizer.step()
         self._schedule.step()
+        return whole
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next step follows from, beside the weights."""
@@ -47,7 +50,7 @@ class Stepper:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
-        self._optimizer.load_state_dict(state_dict["optimizer"])
+        processes.put_back(self._optimizer, state_dict["optimizer"])
         self._schedule.load_state_dict(state_dict["schedule"])
 
 
@@ -66,6 +69,17 @@ def batches(rows: int, batch: int, epochs: int, generator: torch.Generator) -> l
 def learnable(module: nn.Module) -> list[Parameter]:
     """Return the parameters that are to be trained."""
     return [p for p in module.parameters() if p.requires_grad]
+
+
+def clip(parameters: Sequence[Parameter], norm: float) -> None:
+    """Add up the gradients of all processes and scale them down to a norm.
+
+    Raises:
+        DivergenceError: they are no numbers.
+    """
+    processes.add_up(parameters)
+    found = torch.nn.utils.clip_grad_norm_(parameters, norm)
+    finite(processes.whole(found), "norm of the gradient")
 
 
 def finite(value: Tensor, what: str = "loss") -> None:

@@ -16,7 +16,18 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 
-from trainer.config import Config, KlAnchor, KlControl, Layout, Method, Precision, RewardScale
+from trainer.config import (
+    Attention,
+    Config,
+    Device,
+    KlAnchor,
+    KlControl,
+    Layout,
+    Method,
+    Parallel,
+    Precision,
+    RewardScale,
+)
 from trainer.errors import ConfigError
 
 
@@ -24,9 +35,16 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML in which 1e-3 is a number, as in YAML 1.2 and everywhere else; to PyYAML it is a text."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+\Z"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """The same YAML as it is written: a text such as "0e1" stands in quotes."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+\Z"),
+        list("-+0123456789"),
+    )
 
 
 def read_config(path: Path | None, settings: Sequence[str] = ()) -> Config:
@@ -84,7 +102,7 @@ def _lines(section: object) -> Iterator[str]:
             yield f"{entry.name}:"
             yield from (f"  {line}" for line in _lines(value))
         else:
-            yield yaml.safe_dump({entry.name: value}).rstrip()
+            yield yaml.dump({entry.name: value}, Dumper=_Dumper).rstrip()
 
 
 def docstrings(section: type) -> dict[str, str]:
@@ -130,7 +148,7 @@ def _value(default: object, value: object, path: str) -> object:
     if type(value) is not type(default):
         raise ConfigError(f"{path} must be of type {type(default).__name__}, not {value!r}")
     low, high = _RANGES.get(path, (1, math.inf) if isinstance(value, int) else (0.0, math.inf))
-    if isinstance(value, int | float) and not low <= value <= high:
+    if isinstance(value, int | float) and not isinstance(value, bool) and not low <= value <= high:
         raise ConfigError(f"{path} must be between {low} and {high}, not {value}")
     if isinstance(value, str) and path in _CHOICES and value not in _CHOICES[path]:
         raise ConfigError(f"{path} must be one of {', '.join(_CHOICES[path])}, not {value!r}")
@@ -162,6 +180,10 @@ _CHOICES = {
     "ppo.kl_control": get_args(KlControl),
     "ppo.kl_anchor": get_args(KlAnchor),
     "grpo.reward_scale": get_args(RewardScale),
+    "hardware.device": get_args(Device),
+    "hardware.precision": get_args(Precision),
+    "hardware.attention": get_args(Attention),
+    "hardware.parallel": get_args(Parallel),
 }
 """Settings that are one of a few words."""
 

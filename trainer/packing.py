@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer import losses
+from trainer import devices, losses
 from trainer.model import PAD, LanguageModel
 
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -32,6 +32,20 @@ class Packed:
     def visible(self) -> Tensor:
         """Return whether token t may look at token s [B, T, T]: s is of the same sequence, and no later."""
         return (self.sequence.unsqueeze(2) == self.sequence.unsqueeze(1)).tril()
+
+    def rows(self, index: Tensor, counts: Tensor) -> Packed:
+        """Return some of the rows, of whose answers only those count that `counts` [rows] says."""
+        before = self.before_answers[index] & counts.bool().to(self.tokens.device).unsqueeze(1)
+        return Packed(self.tokens[index], self.positions[index], self.sequence[index], before)
+
+    def to(self, device: torch.device) -> Packed:
+        """Return the same on a device."""
+        return Packed(
+            self.tokens.to(device),
+            self.positions.to(device),
+            self.sequence.to(device),
+            self.before_answers.to(device),
+        )
 
 
 def arrange(lengths: Sequence[int], width: int) -> list[list[int]]:
@@ -72,13 +86,14 @@ def pack(pairs: Sequence[Pair], width: int) -> Packed:
 def packed_loss(language: LanguageModel, packed: Packed) -> Tensor:
     """Return the mean -log π of the answers' tokens: what `losses.next_token_loss` is of the same pairs, padded."""
     network = language.network
-    mask = torch.zeros(packed.visible.shape, dtype=network.dtype)
+    mask = torch.zeros(packed.visible.shape, dtype=network.dtype, device=packed.tokens.device)
     mask = mask.masked_fill(~packed.visible, torch.finfo(network.dtype).min).unsqueeze(1)
     at = packed.before_answers
     # The head computes what is asked for only: of most tokens, a prompt's and padding's, nothing is.
-    with network.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0][at],)):  # type: ignore[no-untyped-call]
+    hook = network.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0][at],))  # type: ignore[no-untyped-call]
+    with hook, devices.passing(network):
         logits: Tensor = network(
             input_ids=packed.tokens, attention_mask=mask, position_ids=packed.positions, use_cache=False
         ).logits
-    wanted = packed.tokens.roll(-1, dims=1)[at]
+    logits, wanted = devices.full(logits), packed.tokens.roll(-1, dims=1)[at]
     return losses.next_token_loss(logits, wanted, torch.ones_like(wanted, dtype=logits.dtype))

@@ -9,31 +9,32 @@ Of those details these stand elsewhere: prompts padded on the left, positions co
 (`sequences`, `model.positions`), a reward at the last token of prompt and answer, its head's first weights (`model`),
 its scores normalised on the reference's answers (`reward`). These are left out: answers of fixed length (they end by
 themselves), a critic's head that starts at zero (it starts as a reward's), whitening by minibatch (advantages are
-whitened over the rollout, rewards never: the KL coefficient would mean something else each time), prompts that end
-with a period, and a seed for each process (there is one). Losses and gradients are those of trl 1.12 on the same
-batch; `tests/differential/test_trl_ppo.py` names the two conventions that differ.
+whitened over the rollout, rewards never: the KL coefficient would mean something else each time), and prompts that end
+with a period. Losses and gradients are those of trl 1.12 on the same batch; `tests/differential/test_trl_ppo.py` names
+the two conventions that differ.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from trainer import losses, pretrain
+from trainer import devices, losses, pretrain, processes
 from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import PpoConfig
 from trainer.errors import ConfigError, ParityError
 from trainer.method import Given, Outcome
 from trainer.model import LanguageModel, Scorer, clone, scorer
-from trainer.optimise import finite, learnable
+from trainer.optimise import clip, finite, learnable
 from trainer.progress import Progress, Report
 from trainer.reward import score
 from trainer.sampler import sample
-from trainer.sequences import Batch, answer_logprobs, encode_prompt
+from trainer.sequences import Batch, answer_logprobs, beside, encode_prompt, join
 
-PARITY = 1e-3
+PARITY = MappingProxyType({"float32": 1e-3, "bfloat16": 0.25})
 """Largest difference in a log-probability between sampling (with a cache) and a training pass, in nats."""
 
 
@@ -60,11 +61,18 @@ class Learner:
     """What training changes."""
 
     policy: LanguageModel
-    """The model that answers."""
+    """What is trained, each process with a share of its weights where they are sharded."""
+    copy: LanguageModel
+    """The policy as one piece; the same network where nothing is sharded."""
     critic: Scorer
     """Its estimate of the reward to come, a network of its own."""
     optimizer: torch.optim.Optimizer
     """Of both."""
+
+    def answering(self) -> LanguageModel:
+        """Return the policy in one piece, as it is now: to answer a token at a time would gather each block each time."""
+        processes.collect(self.policy.network, self.copy.network)
+        return self.copy
 
     @property
     def parts(self) -> Parts:
@@ -87,7 +95,7 @@ def train(config: PpoConfig, given: Given, seed: int, report: Report, keep: Keep
     learner = _learner(config, given)
     text = _text(config, given)
     encoded = [encode_prompt(given.parent, prompt) for prompt in given.prompts]
-    best, measured = clone(learner.policy), {"steps": 0.0, "stopped_by_kl": 0.0}
+    best, measured = clone(learner.answering()), {"steps": 0.0, "stopped_by_kl": 0.0}
     parts: Parts = {**learner.parts, "best": best.network, "generator": generator}
     begun = keep.load(parts, step=0, pending=[], coefficient=config.kl_coefficient, measured=measured)
     pending, coefficient = begun["pending"], begun["coefficient"]
@@ -100,7 +108,7 @@ def train(config: PpoConfig, given: Given, seed: int, report: Report, keep: Keep
         if rollout.metrics["kl"] > config.kl_budget:
             return Outcome(outcome.policy, outcome.metrics | {"stopped_by_kl": 1.0})
         outcome = Outcome(
-            clone(learner.policy), {**rollout.metrics, "steps": float(step), "stopped_by_kl": 0.0}
+            clone(learner.copy), {**rollout.metrics, "steps": float(step), "stopped_by_kl": 0.0}
         )
         if step == config.steps:
             break
@@ -120,7 +128,8 @@ def train(config: PpoConfig, given: Given, seed: int, report: Report, keep: Keep
 
 def _learner(config: PpoConfig, given: Given) -> Learner:
     """Start the policy at its parent, and the critic at the reference's trunk with a head of its own."""
-    policy, critic = clone(given.parent, config), scorer(given.reference, config)
+    copy, critic = clone(given.parent, config), devices.trained(scorer(given.reference, config))
+    policy = replace(copy, network=devices.trained(copy.network))
     optimizer = torch.optim.Adam(
         [
             {"params": learnable(policy.network), "lr": config.learning_rate},
@@ -129,7 +138,7 @@ def _learner(config: PpoConfig, given: Given) -> Learner:
         eps=config.adam_epsilon,  # detail: 1e-5 as in the original TensorFlow code, not PyTorch's 1e-8
         fused=True,  # one kernel for all weights, where most are small
     )
-    return Learner(policy, critic, optimizer)
+    return Learner(policy, copy, critic, optimizer)
 
 
 def _text(config: PpoConfig, given: Given) -> Tensor | None:
@@ -156,12 +165,18 @@ def draw(pending: list[int], of: int, count: int, generator: torch.Generator) ->
 def _rollout(
     config: PpoConfig, given: Given, learner: Learner, prompts: list[list[int]], generator: torch.Generator
 ) -> Rollout:
-    """Sample one answer to each prompt and measure it."""
-    samples = sample(learner.policy, prompts, temperature=config.temperature, generator=generator)
+    """Sample one answer to each prompt and measure it, each process those of its share, which all have afterwards."""
+    policy, (share, counts) = learner.answering(), processes.share(len(prompts))
+    samples = sample(
+        policy,
+        [prompts[row] for row in share.tolist()],
+        temperature=config.temperature,
+        generator=processes.own(generator),
+    )
     batch, mask = samples.batch, samples.batch.answer_mask
     # Detail: the ratio's denominator comes from the same kind of pass as its numerator, and must equal what
     # the sampler drew from; a difference here is a bug in padding, positions or temperature.
-    logprobs = answer_logprobs(learner.policy, batch, config.temperature)
+    logprobs = answer_logprobs(policy, batch, config.temperature)
     check_parity(logprobs, samples.logprobs, mask)
     drift = losses.kl_k1(logprobs, answer_logprobs(given.reference, batch, config.temperature)) * mask
     kl = drift
@@ -171,12 +186,21 @@ def _rollout(
     scores = score(given.reward, batch)
     scores = torch.where(samples.finished, scores, torch.full_like(scores, config.unfinished_reward))
     values = batch.before_answers(learner.critic(batch.tokens, batch.mask)) * mask
+    mine = counts.bool().to(mask.device)
+    rows = [x[mine] for x in (batch.tokens, batch.mask, logprobs, drift, kl, values)]
+    found = processes.gathered((batch.width, rows, scores[mine], samples.finished[mine]))
+    batch = join([Batch(tokens, shown, width) for width, (tokens, shown, *_), _, _ in found])
+    logprobs, drift, kl, values = (beside([rows[n] for _, rows, _, _ in found]) for n in range(2, 6))
+    scores, finished = (
+        torch.cat([scores for *_, scores, _ in found]),
+        torch.cat([ended for *_, ended in found]),
+    )
     metrics = {
         "reward": scores.mean().item(),
         "kl": drift.sum(dim=1).mean().item(),
         "kl_anchor": kl.sum(dim=1).mean().item(),
-        "length": mask.sum(dim=1).mean().item(),
-        "finished": samples.finished.float().mean().item(),
+        "length": batch.answer_mask.sum(dim=1).mean().item(),
+        "finished": finished.float().mean().item(),
     }
     return Rollout(batch, logprobs, kl, values, scores, metrics)
 
@@ -223,31 +247,41 @@ def _minibatch(
     text: Tensor | None,
 ) -> Tensor:
     """Take one optimizer step on some episodes, and on some text; return its losses, the share clipped, the KL moved."""
-    batch, old, mask = rollout.batch.rows(rows), rollout.logprobs[rows], rollout.batch.answer_mask[rows]
+    share, counts = processes.share(len(rows))
+    whole, rows, advantages, returns = (
+        rollout.batch.answer_mask[rows],
+        rows[share],
+        advantages[share],
+        returns[share],
+    )
+    batch, old = rollout.batch.rows(rows), rollout.logprobs[rows]
+    mask = batch.answer_mask * counts.to(whole.device).unsqueeze(1)
+    part = processes.part(mask, whole)
     logprobs = answer_logprobs(learner.policy, batch, config.temperature)
     policy_loss, clipped = losses.policy_loss(logprobs, old, advantages, mask, config.clip)
     values = batch.before_answers(learner.critic(batch.tokens, batch.mask))
     value_loss = losses.value_loss(values, rollout.values[rows], returns, mask, config.value_clip)
     # PPO-ptx: people's reward must not cost what pretraining taught.
-    text_loss = torch.zeros(()) if text is None else pretrain.text_loss(learner.policy, text)
-    loss = policy_loss + config.value_weight * value_loss + config.ptx_coefficient * text_loss
-    finite(loss)
+    text_loss = (
+        policy_loss.new_zeros(()) if text is None else pretrain.part_of_text_loss(learner.policy, text)
+    )
+    loss = (policy_loss + config.value_weight * value_loss) * part + config.ptx_coefficient * text_loss
+    finite(processes.total(loss.detach()))
     learner.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     for group in learner.optimizer.param_groups:  # policy and critic share no weights: a norm for each
-        finite(torch.nn.utils.clip_grad_norm_(group["params"], config.gradient_norm), "norm of the gradient")
+        clip(group["params"], config.gradient_norm)
     learner.optimizer.step()
     step_kl = losses.masked_mean(losses.kl_k3(old, logprobs.detach()), mask)
-    return torch.stack([policy_loss.detach(), value_loss.detach(), clipped, step_kl, text_loss.detach()])
+    means = torch.stack([policy_loss.detach(), value_loss.detach(), clipped, step_kl]) * part
+    return processes.total(torch.cat([means, text_loss.detach().view(1)]))
 
 
 def check_parity(training: Tensor, sampling: Tensor, mask: Tensor) -> None:
     """Refuse to go on when the two kinds of pass give different log-probabilities."""
     worst = ((training - sampling) * mask).abs().max().item()
-    if not worst <= PARITY:
-        raise ParityError(
-            f"sampling and training log-probabilities differ by {worst:.2e} nats, over {PARITY}"
-        )
+    if not worst <= (bound := PARITY[devices.precision()]):
+        raise ParityError(f"sampling and training log-probabilities differ by {worst:.2e} nats, over {bound}")
 
 
 def _decay(config: PpoConfig, learner: Learner, step: int) -> None:

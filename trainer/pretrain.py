@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from trainer import losses
+from trainer import devices, losses, processes
 from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import ModelConfig, PretrainConfig
 from trainer.errors import ConfigError
@@ -42,15 +43,16 @@ def train(
             f"pretrain.block is {config.block}, but the text has {len(stream)} tokens: lower it, or raise "
             f"pretrain.documents"
         )
-    stepper = Stepper(list(language.network.parameters()), config.learning_rate, config.steps)
-    parts: Parts = {"model": language.network, "stepper": stepper, "generator": generator}
+    learner = replace(language, network=devices.trained(language.network))
+    stepper = Stepper(list(learner.network.parameters()), config.learning_rate, config.steps)
+    parts: Parts = {"model": learner.network, "stepper": stepper, "generator": generator}
     done = keep.load(parts, step=0)["step"]
     for step in range(done + 1, config.steps + 1):
-        loss = text_loss(language, blocks(stream, config.batch, config.block, generator))
-        stepper.step(loss)
+        loss = stepper.step(part_of_text_loss(learner, blocks(stream, config.batch, config.block, generator)))
         if step % LOG_EVERY == 0 or step == config.steps:
             report(Progress("pretrain", step, config.steps, {"loss": loss.item()}))
         keep.save(parts, step, config.steps)
+    processes.collect(learner.network, language.network)
     language.network.train(mode=False)
     return language
 
@@ -67,7 +69,18 @@ def blocks(stream: Tensor, count: int, block: int, generator: torch.Generator) -
     return stream[starts + torch.arange(block + 1)]
 
 
-def text_loss(language: LanguageModel, blocks: Tensor) -> Tensor:
-    """Return the mean -log π of each block's tokens [B, block + 1] but its first."""
-    logits = language.network(input_ids=blocks[:, :-1], use_cache=False).logits
-    return losses.next_token_loss(logits, blocks[:, 1:], torch.ones(blocks[:, 1:].shape))
+def text_loss(language: LanguageModel, blocks: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Return the mean -log π of each block's tokens [B, block + 1] but its first, of the blocks that count [B] or all."""
+    blocks = blocks.to(language.device)
+    with devices.passing(language.network):
+        logits = devices.full(language.network(input_ids=blocks[:, :-1], use_cache=False).logits)
+    mask = torch.ones(blocks[:, 1:].shape, device=blocks.device)
+    if counts is not None:
+        mask = mask * counts.to(mask.device).unsqueeze(1)
+    return losses.next_token_loss(logits, blocks[:, 1:], mask)
+
+
+def part_of_text_loss(language: LanguageModel, blocks: Tensor) -> Tensor:
+    """Return this process's part of the text loss of some blocks [B, block + 1]."""
+    rows, counts = processes.share(len(blocks))
+    return text_loss(language, blocks[rows], counts) * (counts.sum() / len(blocks)).item()

@@ -1,8 +1,12 @@
-"""Progress of a run: one JSON object per line on stdout, for the process that started it."""
+"""Progress of a run: one JSON object per line on stdout, for the process that started it.
+
+Of several processes that train together the first speaks for all.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -38,9 +42,21 @@ def to_stdout(progress: Progress) -> None:
 
 def emit(record: Mapping[str, object]) -> None:
     """Print one JSON object on a line of its own and flush it, since a pipe would hold it back."""
+    if rank():
+        return
     sys.stdout.write(json.dumps(record) + "\n")
     sys.stdout.flush()
 
 
 def silent(_progress: Progress) -> None:
     """Report to nobody."""
+
+
+def launched() -> int:
+    """Return how many processes a launcher (torchrun, accelerate) started together with this one, itself included."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Return this process's place among them, from 0."""
+    return int(os.environ.get("RANK", "0")) if launched() > 1 else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainer import sft
+from trainer import processes, sft
 from trainer.best_of_n import best_of_n
 from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import RaftConfig
@@ -30,25 +30,29 @@ def train(config: RaftConfig, given: Given, seed: int, report: Report, keep: Kee
     metrics: dict[str, float] = begun["metrics"]
     for done in range(begun["step"] + 1, config.rounds + 1):
         drawn = torch.randperm(len(encoded), generator=generator)[: config.prompts].tolist()
-        prompts = [encoded[row] for row in drawn]
+        share, counts = processes.share(len(drawn))
+        prompts = [encoded[drawn[row]] for row in share.tolist()]
         samples, best = best_of_n(
-            policy, given.reward, prompts, config.samples, temperature=config.temperature, generator=generator
-        )
-        kept = samples.batch.rows(best)
+            policy, given.reward, prompts, config.samples,
+            temperature=config.temperature, generator=processes.own(generator),
+        )  # fmt: skip
+        kept, mine = samples.batch.rows(best), int(counts.sum())
         pairs = [
             (prompt, row[: int(length)])
             for prompt, row, length in zip(
                 prompts, kept.answers.tolist(), kept.answer_mask.sum(dim=1).tolist(), strict=True
             )
         ]
+        scores = score(given.reward, samples.batch).view(len(prompts), -1)
+        found = processes.gathered((pairs[:mine], scores[:mine], score(given.reward, kept)[:mine]))
+        pairs = [pair for pairs, _, _ in found for pair in pairs]
         loss = sft.fit(
             policy, pairs, config.steps, config.batch, config.learning_rate, generator, silent, stage="raft"
         )
-        drawn_score = score(given.reward, samples.batch).mean().item()
         metrics = {
             "loss": loss,
-            "reward": drawn_score,
-            "reward_kept": score(given.reward, kept).mean().item(),
+            "reward": torch.cat([scores for _, scores, _ in found]).mean().item(),
+            "reward_kept": torch.cat([scores for _, _, scores in found]).mean().item(),
         }
         report(Progress("raft", done, config.rounds, metrics))
         keep.save(parts, done, config.rounds, metrics=metrics)

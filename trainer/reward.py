@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer import losses
+from trainer import devices, losses, processes
 from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import RewardConfig
 from trainer.model import Ensemble, Judge, LanguageModel, Scorer, scorer
@@ -67,16 +67,21 @@ def train(
     groups = _rankings([_encode(sft, row) for row in comparisons])
     # All passes are drawn at the beginning, so that a step's number alone says where a run goes on.
     order = [pairs for _ in range(config.epochs) for pairs in _batches(groups, config.batch, generator)]
-    stepper = Stepper(model.parameters(), config.learning_rate, len(order), config.weight_decay)
-    parts: Parts = {"model": model, "stepper": stepper}
+    learner = devices.trained(model)
+    stepper = Stepper(learner.parameters(), config.learning_rate, len(order), config.weight_decay)
+    parts: Parts = {"model": learner, "stepper": stepper}
     done = keep.load(parts, step=0)["step"]
     for step, pairs in enumerate(order[done:], start=done + 1):
-        with torch.autocast("cpu", getattr(torch, config.precision), config.precision != "float32"):
-            loss, accuracy = _loss(model, pairs, config.margin)
-        stepper.step(loss)
+        with torch.autocast(
+            learner.device.type, getattr(torch, config.precision), config.precision != "float32"
+        ):
+            loss, right = _loss(learner, pairs, config.margin)
+        loss = stepper.step(loss)
         if step % LOG_EVERY == 0 or step == len(order):
+            accuracy = (processes.total(right) / len(pairs)).item()
             report(Progress("reward", step, len(order), {"loss": loss.item(), "accuracy": accuracy}))
         keep.save(parts, step, len(order))
+    processes.collect(learner, model)
     return model
 
 
@@ -115,6 +120,7 @@ def normalise(
 @torch.no_grad()
 def score(model: Judge, batch: Batch) -> Tensor:
     """Return the reward of each answer [B], read at its last token; AT_ONCE tokens at a time, for memory's sake."""
+    batch = batch.to(model.device)
     rows = torch.split(torch.arange(len(batch.tokens)), max(1, AT_ONCE // batch.tokens.shape[1]))
     return torch.cat([part.last(model(part.tokens, part.mask)) for part in map(batch.rows, rows)])
 
@@ -175,13 +181,20 @@ def _length(rows: Sequence[_Pair]) -> int:
     return max(len(row.prompt) + max(len(row.chosen), len(row.rejected)) for row in rows)
 
 
-def _loss(model: Scorer, pairs: Sequence[_Pair], margin: float = 0.0) -> tuple[Tensor, float]:
-    """Return the weighted loss and the plain share of pairs ordered as labelled; each different answer in one pass."""
-    whole = [pair.sequence(answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+def _loss(model: Scorer, pairs: Sequence[_Pair], margin: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Return this process's part of the weighted loss, and how many pairs of its share are ordered as labelled.
+
+    Each different answer goes through in one pass.
+    """
+    share, counts = processes.share(len(pairs))
+    mine = [pairs[row] for row in share.tolist()]
+    whole = [pair.sequence(answer) for pair in mine for answer in (pair.chosen, pair.rejected)]
     place = {sequence: row for row, sequence in enumerate(dict.fromkeys(whole))}
-    batch = pad([[]] * len(place), list(place))
+    batch = pad([[]] * len(place), list(place)).to(model.device)
     scores = batch.last(model(batch.tokens, batch.mask))
     chosen, rejected = scores[torch.tensor([place[sequence] for sequence in whole])].view(-1, 2).unbind(1)
-    weights, margins = torch.tensor([(pair.weight, margin * pair.log_odds) for pair in pairs]).unbind(1)
-    loss = losses.preference_loss(chosen, rejected, weights, margins)
-    return loss, (chosen > rejected).float().mean().item()
+    weights = torch.tensor([pair.weight for pair in mine]) * counts
+    margins = torch.tensor([margin * pair.log_odds for pair in mine])
+    loss = losses.preference_loss(chosen, rejected, weights.to(model.device), margins.to(model.device))
+    part = processes.part(weights, torch.tensor([pair.weight for pair in pairs]))
+    return loss * part.to(model.device), ((chosen > rejected).float() * counts.to(model.device)).sum()

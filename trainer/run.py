@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from trainer import (
     by_trl,
     card,
     corpus,
+    devices,
     dpo,
     grpo,
     imported,
@@ -24,6 +26,7 @@ from trainer import (
     overoptimisation,
     ppo,
     pretrain,
+    processes,
     raft,
     reward,
     rloo,
@@ -31,10 +34,11 @@ from trainer import (
 )
 from trainer.checkpoint import NOTHING, Checkpoints, Keep
 from trainer.config import Config
+from trainer.errors import ConfigError
 from trainer.evaluate import Models, evaluate
 from trainer.method import Given, Outcome
 from trainer.preferences import Comparison, prompts_of, read_snapshot, repeated, split
-from trainer.progress import Report
+from trainer.progress import Report, launched
 from trainer.registry import WEIGHTS, Entry, Kind, Registry, code_version, file_sha256, same
 from trainer.sequences import truncated
 
@@ -57,9 +61,19 @@ class Run:
     """Where progress goes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a run comes to, before it is an entry."""
+
+    metrics: dict[str, float]
+    """What was measured."""
+    leave: Callable[[Path], None]
+    """Writes the models into a folder."""
+
+
 def bootstrap(run: Run) -> Entry:
     """Make the devnet's text, pretrain a model on it from scratch, fine-tune it on demonstrations."""
-    prepare(run.config)
+    prepare(run.config, several=True)
     texts = corpus.documents(run.seed, run.config.pretrain.documents)
     demonstrations = corpus.demonstrations(run.seed, run.config.sft.demonstrations)
     data = corpus.text_sha256(
@@ -67,15 +81,18 @@ def bootstrap(run: Run) -> Entry:
     )
     wanted = _wanted(run, "sft", None, data, _settings(run.config, "model", "pretrain", "sft"))
 
-    def make(folder: Path, kept: Checkpoints) -> dict[str, float]:
+    def make(kept: Checkpoints) -> Made:
         config = run.config
         with kept.costing("pretrain") as keep:
             base = pretrain.train(config.pretrain, config.model, texts, run.seed, kept.report, keep)
-        with kept.costing("sft") as keep:
+        with kept.costing("sft") as keep, devices.aside(base.network):
             tuned = sft.train(config.sft, base, demonstrations, run.seed + 1, kept.report, keep)
-        model.save(base, folder / "base")
-        model.save(tuned, folder / "model")
-        return {}
+
+        def leave(folder: Path) -> None:
+            model.save(base, folder / "base")
+            model.save(tuned, folder / "model")
+
+        return Made({}, leave)
 
     return _made(run, wanted, make)
 
@@ -95,9 +112,9 @@ def take(run: Run, source: str) -> Entry:
     found = imported.find(source)
     wanted = _wanted(run, "sft", None, found.sha256(), _settings(run.config, "imported") | {"source": source})
 
-    def make(folder: Path, _kept: Checkpoints) -> dict[str, float]:
-        model.save(imported.read(found, run.config.imported), folder / "model")
-        return {}
+    def make(_kept: Checkpoints) -> Made:
+        language = imported.read(found, run.config.imported)
+        return Made({}, lambda folder: model.save(language, folder / "model"))
 
     return _made(run, wanted, make)
 
@@ -117,7 +134,7 @@ def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha
         SnapshotError: the snapshot is not what the hash says, or malformed.
         RegistryError: an entry is missing, the name is taken by another run, or parent and reference make other tokens.
     """
-    prepare(run.config)
+    prepare(run.config, several=True)
     comparisons = read_snapshot(snapshot, sha256)
     reference = reference or _root(run.registry, parent)
     method = run.config.method
@@ -126,11 +143,11 @@ def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha
     folders = {name: run.registry.path(name) / "model" for name in (parent, reference)}
     text = run.registry.get(reference)
 
-    def make(folder: Path, kept: Checkpoints) -> dict[str, float]:
+    def make(kept: Checkpoints) -> Made:
         loaded = {name: model.load(path) for name, path in folders.items()}  # once, where both are the same
         model.check_alike(loaded[parent], loaded[text.name], f"{parent} and {text.name}")
         texts = pretraining_texts(text) if run.config.ppo.ptx_coefficient else []
-        return _retrain(run, loaded[parent], loaded[text.name], comparisons, texts, folder, kept)
+        return _retrain(run, loaded[parent], loaded[text.name], comparisons, texts, kept)
 
     return _made(run, wanted, make, bases=(parent, reference))
 
@@ -141,15 +158,15 @@ def _retrain(
     reference: model.LanguageModel,
     comparisons: list[Comparison],
     texts: list[str],
-    folder: Path,
     kept: Checkpoints,
-) -> dict[str, float]:
-    """Run the three stages, leave the models in the folder, and return the metrics."""
+) -> Made:
+    """Run the three stages."""
     config = run.config
     sides = split(comparisons, held_out=config.reward.held_out, salt=config.reward.split_salt)
     prompts = prompts_of(sides.train)
     with kept.costing("reward") as keep:
-        judge = reward.judge(config.reward, reference, sides.train, run.seed, kept.report, keep)
+        with devices.aside(parent.network, reference.network):
+            judge = reward.judge(config.reward, reference, sides.train, run.seed, kept.report, keep)
         reward.normalise(judge, reference, prompts, config.reward.normalising_samples, run.seed + 1)
     given = Given(parent, reference, judge, prompts, sides.train, texts)
     with kept.costing(config.method) as keep:
@@ -158,16 +175,20 @@ def _retrain(
         models = Models(outcome.policy, parent, reference, judge)
         found = evaluate(config.evaluate, models, sides.held_out, prompts, run.seed + 3, kept.report)
         points = overoptimisation.curve(config.evaluate, reference, judge, found.prompts, run.seed + 4)
-    model.save(outcome.policy, folder / "model")
-    model.save_judge(judge, folder / "reward")
-    measured.write(folder, found.reliability, [asdict(point) for point in points])
+
+    def leave(folder: Path) -> None:
+        model.save(outcome.policy, folder / "model")
+        model.save_judge(judge, folder / "reward")
+        measured.write(folder, found.reliability, [asdict(point) for point in points])
+
     answers = [text for row in comparisons for text in (row.chosen, row.rejected)]
-    return found.metrics | {
+    metrics = {
         "comparisons": float(len(comparisons)),
         "repeated": repeated(comparisons),
         "truncated": truncated(reference, answers),
         **{f"{config.method}_{name}": value for name, value in outcome.metrics.items()},
     }
+    return Made(found.metrics | metrics, leave)
 
 
 def improve(config: Config, given: Given, seed: int, report: Report, keep: Keep = NOTHING) -> Outcome:
@@ -193,17 +214,27 @@ def pretraining_texts(reference: Entry) -> list[str]:
     return corpus.documents(reference.seed, int(reference.config["pretrain"]["documents"]))
 
 
-def prepare(config: Config) -> None:
-    """Make PyTorch repeat itself: a fixed number of threads, deterministic kernels only; refuse what cannot be run."""
+def prepare(config: Config, *, several: bool = False) -> None:
+    """Settle where and how is computed, and make PyTorch repeat itself: a fixed number of threads, one kernel for each.
+
+    Raises:
+        ConfigError: the hardware or trl is not here, or several processes were launched for what runs in one.
+    """
+    if launched() > 1 and not several:
+        raise ConfigError(
+            f"{launched()} processes were launched for a command that runs in one: call it without them"
+        )
     by_trl.check(config.method)
     torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(mode=True)
+    devices.use(config.hardware)
+    # On a GPU some kernels have no deterministic twin.
+    torch.use_deterministic_algorithms(mode=True, warn_only=devices.device().type == "cuda")
 
 
 def _settings(config: Config, *stages: str) -> dict[str, Any]:
-    """Return the settings of some stages as plain JSON, with the threads that all share."""
-    everything = asdict(config)
-    return {name: everything[name] for name in (*stages, "threads")}
+    """Return the settings of some stages as plain JSON, with the threads and the hardware that all share."""
+    everything = asdict(config) | {"hardware": devices.recorded()}
+    return {name: everything[name] for name in (*stages, "hardware", "threads")}
 
 
 def _wanted(run: Run, kind: Kind, parent: str | None, data: str, settings: Mapping[str, Any]) -> Entry:
@@ -222,24 +253,31 @@ def _wanted(run: Run, kind: Kind, parent: str | None, data: str, settings: Mappi
     )
 
 
-def _made(
-    run: Run, wanted: Entry, make: Callable[[Path, Checkpoints], dict[str, float]], bases: Sequence[str] = ()
-) -> Entry:
+def _made(run: Run, wanted: Entry, make: Callable[[Checkpoints], Made], bases: Sequence[str] = ()) -> Entry:
     """Return the wanted entry: the one there is, or else what is made now, on from where a killed run was.
 
-    `bases` are the entries that it is made from: one of the same name may be another by then.
+    `bases` are the entries that it is made from: one of the same name may be another by then. Of several processes
+    the first alone writes; the others take part in what is made.
     """
     folder = run.registry.checkpoints(run.name)
     weights = [run.registry.get(name).weights_sha256 for name in bases]
+    kept = partial(Checkpoints, folder, _identity(wanted, weights), run.config.checkpoint_s, run.report)
+    if processes.place():
+        heard = processes.hear()
+        if heard is None:
+            make(kept())
+            heard = processes.hear()
+        return same(heard, wanted)
     with run.registry.staging(run.name) as staged:
-        found = run.registry.find(run.name)
+        found = processes.told(run.registry.find(run.name))
         if found is None:
-            kept = Checkpoints(folder, _identity(wanted, weights), run.config.checkpoint_s, run.report)
-            metrics = make(staged, kept)
-            kept.diary.write(staged)
-            entry = replace(wanted, metrics=metrics, weights_sha256=file_sha256(staged / WEIGHTS))
+            checkpoints = kept()
+            made = make(checkpoints)
+            made.leave(staged)
+            checkpoints.diary.write(staged)
+            entry = replace(wanted, metrics=made.metrics, weights_sha256=file_sha256(staged / WEIGHTS))
             card.write(staged, entry)
-            found = run.registry.add(entry, staged)
+            found = processes.told(run.registry.add(entry, staged))
         found = same(found, wanted)
         shutil.rmtree(folder, ignore_errors=True)
         return found

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from trainer import devices
 from trainer.errors import DivergenceError
 from trainer.losses import token_logprobs
 from trainer.model import PAD, LanguageModel, positions
@@ -51,20 +52,22 @@ def sample(
     Raises:
         DivergenceError: training has spoilt the model.
     """
-    start = pad(prompts, [[]] * len(prompts))
+    device, start = language.device, pad(prompts, [[]] * len(prompts)).to(language.device)
     limit = language.limits.answer_tokens
-    drawn = torch.full((len(prompts), limit), PAD)
-    logprobs, written = torch.zeros(drawn.shape), torch.zeros_like(drawn)
-    rows, unfinished = torch.arange(len(prompts)), torch.ones(len(prompts), dtype=torch.bool)
+    drawn = torch.full((len(prompts), limit), PAD, device=device)
+    logprobs, written = torch.zeros(drawn.shape, device=device), torch.zeros_like(drawn)
+    rows = torch.arange(len(prompts), device=device)
+    unfinished = torch.ones(len(prompts), dtype=torch.bool, device=device)
     tokens, mask, cache = start.tokens, start.mask, DynamicCache(config=language.network.config)
     for step in range(limit):
         logits = _next_logits(language, tokens, mask, cache)
         if step == 0 and first is not None:
-            logits = logits + first
+            logits = logits + first.to(device)
         if logits.isnan().any():
             raise DivergenceError("the model's logits are no numbers: lower the learning rate of this stage")
         if temperature:
-            token = torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator)
+            chances = (logits / temperature).softmax(dim=-1).to(generator.device)
+            token = torch.multinomial(chances, 1, generator=generator).to(device)
         else:
             token = logits.argmax(dim=-1, keepdim=True)
         drawn[rows[unfinished], step] = token[unfinished, 0]
@@ -85,15 +88,16 @@ def sample(
 
 def _next_logits(language: LanguageModel, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
     """Run the new tokens [B, T] and return logits [B, V] after the last; mask [B, all so far]."""
-    logits: Tensor = language.network(
-        input_ids=tokens,
-        attention_mask=mask,
-        position_ids=positions(mask)[:, -tokens.shape[1] :],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits
-    return logits[:, -1]
+    with devices.passing(language.network):
+        logits: Tensor = language.network(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions(mask)[:, -tokens.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+    return devices.full(logits[:, -1])
 
 
 def _collect(start: Batch, drawn: Tensor, written: Tensor, logprobs: Tensor, end: int) -> Samples:

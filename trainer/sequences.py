@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from trainer import losses
+from trainer import devices, losses
 from trainer.model import PAD, LanguageModel, positions
 
 LOGITS = 2**26
@@ -49,18 +50,23 @@ class Batch:
         """Return some of the sequences."""
         return Batch(self.tokens[index], self.mask[index], self.width)
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the same on a device."""
+        return Batch(self.tokens.to(device), self.mask.to(device), self.width)
+
 
 def answer_logits(language: LanguageModel, batch: Batch) -> Tensor:
     """Return logits [B, R, V] of the answers' tokens."""
     kept = batch.answers.shape[1] + 1
-    logits: Tensor = language.network(
-        input_ids=batch.tokens,
-        attention_mask=batch.mask,
-        position_ids=positions(batch.mask),
-        use_cache=False,
-        logits_to_keep=kept,
-    ).logits
-    return logits[:, -kept:-1]  # some networks keep them all
+    with devices.passing(language.network):
+        logits: Tensor = language.network(
+            input_ids=batch.tokens,
+            attention_mask=batch.mask,
+            position_ids=positions(batch.mask),
+            use_cache=False,
+            logits_to_keep=kept,
+        ).logits
+    return devices.full(logits[:, -kept:-1])  # some networks keep them all
 
 
 def answer_logprobs(language: LanguageModel, batch: Batch, temperature: float = 1.0) -> Tensor:
@@ -124,6 +130,22 @@ def pad(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> B
         tokens[row, begin:end] = torch.tensor([*prompt, *answer])
         mask[row, begin:end] = 1
     return Batch(tokens, mask, width)
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Return several batches as one, their prompts ending and their answers beginning at one column again."""
+    width = max(batch.width for batch in batches)
+    tokens, mask = (
+        beside([functional.pad(x, (width - batch.width, 0)) for batch, x in zip(batches, of, strict=True)])
+        for of in ([batch.tokens for batch in batches], [batch.mask for batch in batches])
+    )
+    return Batch(tokens, mask, width)
+
+
+def beside(rows: Sequence[Tensor]) -> Tensor:
+    """Return several tensors [B, R] as one [ΣB, max R], zeros after the shorter ones."""
+    longest = max(x.shape[1] for x in rows)
+    return torch.cat([functional.pad(x, (0, longest - x.shape[1])) for x in rows])
 
 
 def truncated(language: LanguageModel, answers: Sequence[str]) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from trainer import losses
+from trainer import devices, losses, processes
 from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import SftConfig
 from trainer.corpus import Demonstration
@@ -59,19 +60,19 @@ def fit(
     packing: int = 0,
 ) -> float:
     """Teach a model in place to answer as encoded pairs of prompt and answer do, `batch` a step; return the last loss."""
-    stepper = Stepper(language.network.parameters(), learning_rate, steps)
-    language.network.train()
-    parts: Parts = {"model": language.network, "stepper": stepper, "generator": generator}
+    learner = replace(language, network=devices.trained(language.network))
+    stepper = Stepper(learner.network.parameters(), learning_rate, steps)
+    learner.network.train()
+    parts: Parts = {"model": learner.network, "stepper": stepper, "generator": generator}
     begun = keep.load(parts, step=0, loss=0.0)
     value: float = begun["loss"]
     for step in range(begun["step"] + 1, steps + 1):
         drawn = torch.randint(0, len(pairs), (batch,), generator=generator).tolist()
-        loss = answer_loss(language, [pairs[row] for row in drawn], packing)
-        stepper.step(loss)
-        value = loss.item()
+        value = stepper.step(answer_loss(learner, [pairs[row] for row in drawn], packing)).item()
         if step % LOG_EVERY == 0 or step == steps:
             report(Progress(stage, step, steps, {"loss": value}))
         keep.save(parts, step, steps, loss=value)
+    processes.collect(learner.network, language.network)
     language.network.train(mode=False)
     return value
 
@@ -79,8 +80,17 @@ def fit(
 def answer_loss(
     language: LanguageModel, pairs: Sequence[tuple[list[int], list[int]]], packing: int
 ) -> Tensor:
-    """Return the mean -log π of the answers' tokens; with `packing`, of pairs that share rows of so many tokens."""
+    """Return this process's part of the mean -log π of the answers' tokens.
+
+    With `packing` the pairs share rows of so many tokens, and the processes share those rows.
+    """
     if packing:
-        return packed_loss(language, pack(pairs, packing))
-    rows = pad([prompt for prompt, _ in pairs], [answer for _, answer in pairs])
-    return losses.next_token_loss(answer_logits(language, rows), rows.answers, rows.answer_mask)
+        packed = pack(pairs, packing).to(language.device)
+        mine = packed.rows(*processes.share(len(packed.tokens)))
+        return packed_loss(language, mine) * processes.part(mine.before_answers, packed.before_answers)
+    batch = pad([prompt for prompt, _ in pairs], [answer for _, answer in pairs]).to(language.device)
+    share, counts = processes.share(len(pairs))
+    rows = batch.rows(share)
+    mask = rows.answer_mask * counts.to(rows.mask.device).unsqueeze(1)
+    loss = losses.next_token_loss(answer_logits(language, rows), rows.answers, mask)
+    return loss * processes.part(mask, batch.answer_mask)

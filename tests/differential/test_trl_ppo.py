@@ -54,7 +54,7 @@ def learner() -> ppo.Learner:
     policy, critic = TRL.language("weights/policy/"), TRL.scalar("weights/critic/")
     both = [*policy.network.parameters(), *critic.parameters()]
     adam = torch.optim.Adam(both, lr=SETTINGS["learning_rate"], eps=SETTINGS["adam_epsilon"])
-    return ppo.Learner(policy, critic, adam)
+    return ppo.Learner(policy, policy, critic, adam)
 
 
 def batch(case: str) -> Batch:
@@ -73,7 +73,7 @@ def rollout(case: str, mine: ppo.Learner, monkeypatch: pytest.MonkeyPatch) -> pp
         reference=TRL.language("weights/reference/"),
         reward=TRL.scalar("weights/reward/"),
     )
-    return ppo._rollout(CONFIG, about, mine, [], torch.Generator())
+    return ppo._rollout(CONFIG, about, mine, [[]] * len(drawn.tokens), torch.Generator())
 
 
 def bessel(mask: Tensor) -> Tensor:

@@ -39,11 +39,11 @@ def test_the_comparisons_are_trls_token_by_token() -> None:
 
 def test_the_reward_models_loss_and_gradients_are_those_of_trl() -> None:
     model, language = TRL.scalar("reward/weights/"), TRL.language("dpo/weights/policy/")
-    loss, accuracy = reward._loss(model, [reward._encode(language, row) for row in comparisons()])
+    loss, right = reward._loss(model, [reward._encode(language, row) for row in comparisons()])
     loss.backward()
     assert close(loss, TRL["reward/loss"])
     chosen, rejected = TRL["reward/scores"].chunk(2)
-    assert accuracy == (chosen > rejected).float().mean().item()
+    assert right == (chosen > rejected).sum()
     assert equal_gradients(model, trunk(TRL.part("reward/gradients/")))
 
 
@@ -61,7 +61,7 @@ def test_so_they_are_where_each_chosen_answer_has_to_lead_by_a_margin() -> None:
 
 def test_the_dpo_loss_and_gradients_are_those_of_trl() -> None:
     policy, anchor = TRL.language("dpo/weights/policy/"), TRL.language("dpo/weights/reference/")
-    loss, _ = dpo._loss(DpoConfig(beta=TRL.settings["beta"]), policy, anchor, comparisons())
+    loss, _, _ = dpo._loss(DpoConfig(beta=TRL.settings["beta"]), policy, anchor, comparisons())
     loss.backward()
     assert close(loss, TRL["dpo/loss"])
     assert equal_gradients(policy.network, TRL.part("dpo/gradients/"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainer.__main__ import main
@@ -125,6 +125,7 @@ def test_a_damaged_yaml_file_is_named(tmp_path: Path) -> None:
         read_config(tmp_path / "bad.yaml")
 
 
+@example(1, 0.0, "0e1", "ppo")
 @given(st.integers(1, 10**9), st.floats(0, 1e300), st.text(), st.sampled_from(get_args(Method)))
 def test_what_is_printed_is_read_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, steps: int, clip: float, salt: str, method: str
