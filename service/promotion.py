@@ -151,7 +151,7 @@ def judge(candidate: Candidate, gate: Gate) -> Verdict:
 
 
 def publish(root: str, candidates: Iterable[Candidate], gate: Gate) -> Standing:
-    """Return what is published: the root, then each promoted candidate, as they were made.
+    """Return what is published: the root, then each promoted candidate, in the order in which they are given.
 
     A candidate takes the place of the very model that it was compared with. While one waits, none after it is decided
     about.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
@@ -37,8 +38,9 @@ def registry(settings: Settings) -> Registry:
 def standing(db: Db, settings: Settings) -> Standing | None:
     """Return which model is published and what people said of each retrained one; None where there is no model.
 
-    The first is the newest that has no parent, then come the runs' by number. With the arena off nobody compares them
-    here, and the newest is published.
+    The first is the newest that has no parent, then come the runs' in the order in which people were first asked about
+    them: one that comes late, by a failed run that was tried again, takes nothing back. With the arena off nobody
+    compares them here, and the newest is published.
     """
     entries = {e.name: e for e in registry(settings).entries()}
     if not entries:
@@ -62,8 +64,9 @@ def standing(db: Db, settings: Settings) -> Standing | None:
         )
 
     made = (entries[r.model] for r in work.runs(db) if r.model in entries)
+    by_turn = sorted(made, key=lambda e: min(asked.get(e.name, ()), default=math.inf))
     gate = Gate(settings.gate_comparisons, settings.gate_epochs)
-    return publish(roots[-1], (candidate(e.name, e.parent or "") for e in made), gate)
+    return publish(roots[-1], (candidate(e.name, e.parent or "") for e in by_turn), gate)
 
 
 def contenders(db: Db, settings: Settings) -> list[str]:

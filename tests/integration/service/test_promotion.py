@@ -21,7 +21,7 @@ from service import corrections, jobs, training
 from service.client import Contributor
 from service.errors import ConfigError
 from service.ledger import queries, work
-from service.ledger.tables import LabelRow
+from service.ledger.tables import LabelRow, RunRow
 from service.promotion import Standing
 from service.worker import Worker
 from tests.integration.service.conftest import quality
@@ -265,6 +265,21 @@ def test_without_an_arena_the_newest_is_published_and_nothing_waits(story: Story
         assert training.undecided(db, settings) == ""
     assert found is not None
     assert (found.published, found.before, found.verdicts) == (newest.name, newest.parent, {})
+
+
+def test_a_model_that_comes_late_takes_nothing_back(story: Story) -> None:
+    """As by a failed run that is tried again after a later one's model was promoted."""
+    settings, nothing = story.net.ctx.settings, dict.fromkeys(("sha256", "snapshot"), "")
+    late = {"name": "policy-0", "parent": "sft-0", "seed": 0}
+    train(argparse.Namespace(registry=str(training.registry_path(settings)), **late, **nothing))
+    before = story.standing()
+    with story.net.ctx.db.write() as db:
+        queries.add(db, RunRow(run=0, first=0, last=0, snapshot="", model="policy-0", job=0))
+        now = training.standing(db, settings)
+        db.rollback()
+    assert now is not None
+    assert (now.published, now.waits) == (before.published, before.waits) == ("policy-2", None)
+    assert now.verdicts["policy-0"].decision == "set aside"
 
 
 def test_models_without_the_first_of_them_are_refused_and_the_status_says_so(
