@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -107,13 +107,18 @@ def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
     return found
 
 
-def requeue(db: Db, name: str) -> None:
-    """Put a job that failed for good into the queue again, with all its attempts; the caller commits."""
+def requeue(db: Db, name: str, left: Collection[str] = ()) -> None:
+    """Put a job that failed for good into the queue again, with all its attempts; the caller commits.
+
+    Those that are `left` to a cluster which is gone are forgotten there, whether they failed or not.
+    """
     found = work.job(db, name, lock=True)
-    if found is None or found.state != "failed":
+    if found is None or (found.state != "failed" and name not in left):
         state = "there is none of that name" if found is None else f"it is {found.state}"
         raise ConflictError(f"job {name!r} cannot be tried again: {state}; /v1/jobs lists the jobs")
     found.state, found.attempts, found.error = "queued", 0, ""
+    if name in left:
+        found.worker = ""
 
 
 def ask_bootstrap(db: Db, settings: Settings) -> JobRow:
