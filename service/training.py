@@ -75,6 +75,15 @@ def contenders(db: Db, settings: Settings) -> list[str]:
     return found.contenders if found else []
 
 
+def published(db: Db, settings: Settings) -> str | None:
+    """Return which model is published; None where there is none, or where that cannot be told (`said` says why)."""
+    try:
+        found = standing(db, settings)
+    except (ConfigError, RegistryError):
+        return None
+    return found.published if found else None
+
+
 def said(db: Db, settings: Settings) -> str:
     """Return which model is published and who waits, in words; where that cannot be told, why."""
     try:

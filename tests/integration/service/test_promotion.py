@@ -257,6 +257,20 @@ def test_the_published_model_is_named_by_the_service_and_by_the_arena(story: Sto
     }  # fmt: skip
 
 
+def test_what_people_said_of_the_models_is_shown_though_an_entry_of_the_registry_is_damaged(
+    story: Story,
+) -> None:
+    entry = training.registry_path(story.net.ctx.settings) / "policy-1" / "entry.json"
+    whole = entry.read_text()
+    shown = story.net.api.get("/models")
+    entry.write_text(whole[:9])
+    try:
+        assert story.net.api.get("/models") == [m | {"published": False} for m in shown]
+        assert "policy-1" in story.net.api.get("/status")["models"]
+    finally:
+        entry.write_text(whole)
+
+
 def test_without_an_arena_the_newest_is_published_and_nothing_waits(story: Story) -> None:
     settings = story.net.ctx.settings.model_copy(update={"arena": False})
     newest = training.registry(settings).entries()[-1]
