@@ -63,7 +63,10 @@ def standing(db: Db, settings: Settings) -> Standing | None:
             model, parent, tuple(Meeting(e, *(votes.get((e, *s), 0) for s in sides)) for e in epochs)
         )
 
-    made = (entries[r.model] for r in work.runs(db) if r.model in entries)
+    # Beside a database that was begun anew, a model of that name may have learned from something else.
+    learned = {(e.name, e.data_sha256) for e in entries.values()}
+    runs = (r for r in work.runs(db) if (r.model, r.snapshot.removeprefix("0x")) in learned)
+    made = (entries[r.model] for r in runs)
     by_turn = sorted(made, key=lambda e: min(asked.get(e.name, ()), default=math.inf))
     gate = Gate(settings.gate_comparisons, settings.gate_epochs)
     return publish(roots[-1], (candidate(e.name, e.parent or "") for e in by_turn), gate)

@@ -290,7 +290,12 @@ def test_a_model_that_comes_late_takes_nothing_back(story: Story) -> None:
     with story.net.ctx.db.write() as db:
         queries.add(db, RunRow(run=0, first=0, last=0, snapshot="", model="policy-0", job=0))
         now = training.standing(db, settings)
+        queries.add(db, RunRow(run=5, first=0, last=0, snapshot="0xother", model="policy-0", job=0))
+        work.runs(db)[0].model = "policy-5"
+        db.flush()
+        other = training.standing(db, settings)
         db.rollback()
+    assert other == before, "it did not learn from what the run gave it"
     assert now is not None
     assert (now.published, now.waits) == (before.published, before.waits) == ("policy-2", None)
     assert now.verdicts["policy-0"].decision == "set aside"
