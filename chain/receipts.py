@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from chain.assignment import display_order
 from chain.bundle import Evidence
 from chain.canonical import text_hash
 from chain.errors import HapticError, SignatureError
@@ -104,6 +105,8 @@ class _Log(NamedTuple):
     handouts: Mapping[int, tuple[Address, Hash32, int]]
     """By number: wallet, task and time."""
     tasks: Mapping[Hash32, Task]
+    seed: bytes
+    """Draws the order on each screen."""
     signer: Address
     """Whose promises the operator says are its own."""
 
@@ -117,6 +120,7 @@ def check_promises(
         {digest: position for position, digest in digests.items()},
         {h.number: (h.wallet, h.task, h.at) for h in evidence.handouts},
         evidence.tasks,
+        bytes.fromhex(evidence.header.seed[2:]),
         evidence.header.receipt_signer,
     )
     return tuple(Finding(k, _fault(k, log, domain)) for k in kept if k.epoch == evidence.header.epoch)
@@ -184,4 +188,6 @@ def _fault_of_texts(promise: Handout, log: _Log) -> str:
         return f"was SHOWN with another prompt: its hash is {promise.prompt}, the task's is {prompt}"
     if sorted(promise.shown) != list(task.hashes):
         return "was SHOWN with other responses than the task has"
+    if promise.shown != display_order(log.seed, promise.wallet, promise.task, task.hashes):
+        return "was SHOWN with its responses in another order than the seed draws for this wallet"
     return ""

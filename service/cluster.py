@@ -34,6 +34,7 @@ STOP_S = 15.0
 """What a submission has to end in when it is told to: Ray kills what is left of it after 3 s."""
 NOT_SHARED = 78
 """Exit status where the node does not see the worker's files (EX_CONFIG)."""
+STOPPED = "was stopped on the cluster"
 FORGOTTEN = "is unknown to the cluster, whose head was started anew"
 
 
@@ -210,7 +211,7 @@ def _outcome(info: Any) -> str:
     if info.status.value == "SUCCEEDED":
         return ""
     if info.status.value == "STOPPED":
-        return "was stopped on the cluster"
+        return STOPPED
     if info.driver_exit_code is not None:
         return cause(info.driver_exit_code)
     return f"failed on the cluster ({info.error_type})"

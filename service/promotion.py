@@ -16,10 +16,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 from trainer.gate import ALPHA, decide, luck
 
+_decide, _luck = lru_cache(maxsize=4096)(decide), lru_cache(maxsize=4096)(luck)
+"""Exact, and so 60 ms for 25,000 votes: the pages that anybody may ask for would take that for every run."""
 Decision: TypeAlias = Literal["waiting", "promoted", "rolled back", "set aside"]
 """What became of a candidate; it is set aside where the model that it came from is not the one that is published."""
 
@@ -67,7 +70,7 @@ class Verdict:
     @property
     def chance(self) -> float:
         """How probable so many votes for it, or more, would be if each were a coin."""
-        return luck(self.won, self.lost)
+        return _luck(self.won, self.lost)
 
     @property
     def said(self) -> str:
@@ -142,7 +145,7 @@ def judge(candidate: Candidate, gate: Gate) -> Verdict:
     for meeting in sorted(candidate.meetings):
         met.append(meeting)
         won, lost = won + meeting.won, lost + meeting.lost
-        decision = decide(won, lost, gate.needed)
+        decision = _decide(won, lost, gate.needed)
         if decision == "waiting" and len(met) >= gate.epochs:
             decision = "rolled back"
         if decision != "waiting":
@@ -151,7 +154,7 @@ def judge(candidate: Candidate, gate: Gate) -> Verdict:
 
 
 def publish(root: str, candidates: Iterable[Candidate], gate: Gate) -> Standing:
-    """Return what is published: the root, then each promoted candidate, as they were made.
+    """Return what is published: the root, then each promoted candidate, in the order in which they are given.
 
     A candidate takes the place of the very model that it was compared with. While one waits, none after it is decided
     about.

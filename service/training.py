@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -37,8 +38,9 @@ def registry(settings: Settings) -> Registry:
 def standing(db: Db, settings: Settings) -> Standing | None:
     """Return which model is published and what people said of each retrained one; None where there is no model.
 
-    The first is the newest that has no parent, then come the runs' by number. With the arena off nobody compares them
-    here, and the newest is published.
+    The first is the newest that has no parent, then come the runs' in the order in which people were first asked about
+    them: one that comes late, by a failed run that was tried again, takes nothing back. With the arena off nobody
+    compares them here, and the newest is published.
     """
     entries = {e.name: e for e in registry(settings).entries()}
     if not entries:
@@ -61,15 +63,28 @@ def standing(db: Db, settings: Settings) -> Standing | None:
             model, parent, tuple(Meeting(e, *(votes.get((e, *s), 0) for s in sides)) for e in epochs)
         )
 
-    made = (entries[r.model] for r in work.runs(db) if r.model in entries)
+    # Beside a database that was begun anew, a model of that name may have learned from something else.
+    learned = {(e.name, e.data_sha256) for e in entries.values()}
+    runs = (r for r in work.runs(db) if (r.model, r.snapshot.removeprefix("0x")) in learned)
+    made = (entries[r.model] for r in runs)
+    by_turn = sorted(made, key=lambda e: min(asked.get(e.name, ()), default=math.inf))
     gate = Gate(settings.gate_comparisons, settings.gate_epochs)
-    return publish(roots[-1], (candidate(e.name, e.parent or "") for e in made), gate)
+    return publish(roots[-1], (candidate(e.name, e.parent or "") for e in by_turn), gate)
 
 
 def contenders(db: Db, settings: Settings) -> list[str]:
     """Return the models of the next arena, oldest first; none where there is no model."""
     found = standing(db, settings)
     return found.contenders if found else []
+
+
+def published(db: Db, settings: Settings) -> str | None:
+    """Return which model is published; None where there is none, or where that cannot be told (`said` says why)."""
+    try:
+        found = standing(db, settings)
+    except (ConfigError, RegistryError):
+        return None
+    return found.published if found else None
 
 
 def said(db: Db, settings: Settings) -> str:
@@ -104,13 +119,18 @@ def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
     return found
 
 
-def requeue(db: Db, name: str) -> None:
-    """Put a job that failed for good into the queue again, with all its attempts; the caller commits."""
+def requeue(db: Db, name: str, left: Collection[str] = ()) -> None:
+    """Put a job that failed for good into the queue again, with all its attempts; the caller commits.
+
+    Those that are `left` to a cluster which is gone are forgotten there, whether they failed or not.
+    """
     found = work.job(db, name, lock=True)
-    if found is None or found.state != "failed":
+    if found is None or (found.state != "failed" and name not in left):
         state = "there is none of that name" if found is None else f"it is {found.state}"
         raise ConflictError(f"job {name!r} cannot be tried again: {state}; /v1/jobs lists the jobs")
     found.state, found.attempts, found.error = "queued", 0, ""
+    if name in left:
+        found.worker = ""
 
 
 def ask_bootstrap(db: Db, settings: Settings) -> JobRow:

@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.child import Child, Run
-from service.cluster import Cluster
+from service.cluster import STOPPED, Cluster
 from service.database import Database
 from service.errors import ClusterError
 from service.ledger import work
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 STALE_S = 30.0
 """A worker that has been silent for so long is taken for dead."""
 BEATS = 15
+HELD = "put back by its worker, and the cluster has not said that it ended there"
+"""What is said of a job meanwhile: it may wait for room there, where it can be told to stop and does so only later."""
 """Signs of life in that time."""
 
 
@@ -69,6 +71,9 @@ class Worker:
             self._update(job, lambda row: _give_back(row, seen))
             raise
         if outcome is None:
+            return True
+        if outcome == STOPPED and job.error == HELD:
+            self._update(job, lambda row: _give_back(row, seen))
             return True
         self._finish(job, outcome, seen)
         if not outcome:
@@ -178,6 +183,9 @@ def _give_back(row: JobRow, seen: _Seen) -> None:
     """Put a job back as if it had not been tried: its worker was stopped, the job did nothing wrong."""
     if seen.over:
         row.worker = ""
+        row.error = "" if row.error == HELD else row.error
+    elif work.submission(row.worker):
+        row.error = HELD
     row.state, row.attempts, row.heartbeat_at = "queued", row.attempts - 1, 0.0
 
 

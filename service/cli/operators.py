@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -29,11 +30,13 @@ from service.cluster import from_settings
 from service.context import build
 from service.database import open_database
 from service.hostile import plain
+from service.ledger.work import left_to_cluster
 from service.settings import load
 from service.terminal import out, show_date, show_span, show_wait, show_when
 from service.training import ask_bootstrap, requeue
-from service.worker import Worker
+from service.worker import STALE_S, Worker
 
+log = logging.getLogger(__name__)
 NOTHING_CHECKED = 2
 """Exit status of a verification that had nothing to verify; a script must not take it for OK."""
 MAX_LEAD_S = 366 * 86_400
@@ -169,7 +172,11 @@ def worker(
     ] = False,
     once: Annotated[bool, typer.Option("--once", help="Stop when no job waits")] = False,
     retry: Annotated[
-        str, typer.Option(help="First put a failed job in the queue again, such as retrain/1; see /v1/jobs")
+        str,
+        typer.Option(
+            help="First put a failed job in the queue again, such as retrain/1 (see /v1/jobs), or without "
+            "HAPTIC_RAY_ADDRESS one that a cluster had and has no more"
+        ),
     ] = "",
 ) -> None:
     """Run training jobs as they come; start as many workers as you have machines for."""
@@ -177,17 +184,24 @@ def worker(
     logs.configure(settings.log)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     db = open_database(settings.database)
-    with db.write() as session:
-        if bootstrap and ask_bootstrap(session, settings).state == "failed":
-            requeue(session, "bootstrap")
-        if retry:
-            requeue(session, retry)
-        session.commit()
     cluster = from_settings(settings)
+    with db.write() as session:
+        left = [] if cluster else left_to_cluster(session, time.time(), STALE_S)
+        if bootstrap and ask_bootstrap(session, settings).state == "failed":
+            requeue(session, "bootstrap", left)
+        if retry:
+            requeue(session, retry, left)
+        session.commit()
+    for name in left:
+        if name != retry:
+            log.warning(
+                "job %s may be running on a Ray cluster, and only a worker with HAPTIC_RAY_ADDRESS takes it; if the "
+                "cluster is gone for good: haptic worker --retry %s", name, name,
+            )  # fmt: skip
     if cluster:
         cluster.check()
     found = Worker(db, settings.folder("logs"), settings.max_attempts, cluster=cluster)
-    logging.getLogger(__name__).info("the worker waits for jobs; the progress of each is in %s", found.logs)
+    log.info("the worker waits for jobs; the progress of each is in %s", found.logs)
     if once:
         while found.run_one():
             pass

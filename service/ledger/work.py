@@ -73,6 +73,12 @@ def submission(worker: str) -> str:
     return worker.partition(" ")[0] if worker.startswith(CLUSTER) else ""
 
 
+def left_to_cluster(session: Session, now: float, stale_s: float) -> list[str]:
+    """Return the jobs, by name, that only a worker with a cluster takes, and none of those has at the moment."""
+    idle = or_(col(JobRow.state).in_(("queued", "failed")), _silent(now, stale_s))
+    return list(session.exec(select(JobRow.name).where(_on_cluster(), idle).order_by(col(JobRow.id))))
+
+
 def bury_jobs(session: Session, now: float, stale_s: float, max_attempts: int) -> None:
     """Let jobs fail for good whose worker has been silent for `stale_s` and that were tried often enough.
 

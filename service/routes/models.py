@@ -99,11 +99,11 @@ def models(ctx: Ctx, db: Reading) -> list[ModelAnswer]:
     counts: dict[tuple[str, str], int] = {}
     for m in results.matches(db):
         counts[m.winner, m.loser] = counts.get((m.winner, m.loser), 0) + m.count
-    now = training.standing(db, ctx.settings)
+    published = training.published(db, ctx.settings)
     rated = rate(Result(w, x, float(n)) for (w, x), n in sorted(counts.items()))
     return [
         ModelAnswer(
-            model=r.name, published=now is not None and now.published == r.name,
+            model=r.name, published=r.name == published,
             rating=_elo(r.strength), low=_elo(r.low), high=_elo(r.high),
             wins=sum(n for (w, _), n in counts.items() if w == r.name),
             losses=sum(n for (_, x), n in counts.items() if x == r.name),

@@ -23,7 +23,7 @@ from service.database import Database, open_database
 from service.errors import ClusterError, ConfigError
 from service.ledger import queries, work
 from service.ledger.tables import JobRow
-from service.worker import Worker
+from service.worker import HELD, Worker
 from tests.ray_head import Head, running
 from trainer.registry import Registry
 
@@ -233,6 +233,28 @@ def test_what_is_stopped_on_the_cluster_has_failed_and_is_tried_anew(
     assert (_job(db).state, waiting.ran.read_text()) == ("done", "xx")
 
 
+def test_what_its_own_worker_told_to_stop_was_not_tried_though_it_stopped_later(
+    db: Database, worker: Any, waiting: Waiting, cluster: Cluster
+) -> None:
+    """As what waits for room on the cluster does: it stops when it has room, long after its worker is gone."""
+    waiting.worker.kill()
+    waiting.worker.wait()
+    with db.write() as session:
+        row = work.jobs(session)[0]
+        row.state, row.attempts, row.error = "queued", 0, HELD
+        session.commit()
+    client, name = cluster.client(), work.submission(_job(db).worker)
+    client.stop_job(name)
+    _until(lambda: client.get_job_status(name).is_terminal())
+    last = worker(*waiting.command, max_attempts=1)
+    assert last.run_one()
+    job = _job(db)
+    assert (job.state, job.attempts, job.error, job.worker) == ("queued", 0, "", "")
+    waiting.go()
+    assert last.run_one()
+    assert (_job(db).state, waiting.ran.read_text()) == ("done", "xx")
+
+
 def test_a_job_that_crashes_is_seen_tried_again_and_given_up(db: Database, worker: Any) -> None:
     crashing = worker("-c", "import os; print('before'); os.kill(os.getpid(), 9)", max_attempts=2)
     for attempt, state in ((1, "queued"), (2, "failed")):
@@ -286,7 +308,7 @@ def test_a_token_that_is_not_the_heads_is_refused_and_nothing_is_lost(
         stop.set()
         trying.join(WAIT_S)
     job = _job(db)
-    assert (job.state, job.attempts) == ("queued", 0)
+    assert (job.state, job.attempts, job.error) == ("queued", 0, HELD)
     assert not token or token not in caplog.text + repr(wrong)
     assert worker("-c", "").run_one()
     assert _job(db).state == "done"

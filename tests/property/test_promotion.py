@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from service import promotion
 from service.promotion import Candidate, Gate, Meeting, Standing, ahead, judge, publish
 from service.settings import Settings
 from trainer.gate import ALPHA
@@ -62,6 +63,15 @@ def test_once_decided_later_epochs_change_nothing(
     verdict = judge(of(found), gate)
     assume(verdict.decision != "waiting")
     assert judge(of(found + later), gate) == verdict
+
+
+def test_a_count_is_computed_once_however_often_it_is_looked_at() -> None:
+    def look() -> tuple[int, int]:
+        verdict = judge(of([(1013, 1007), (1001, 999)]), Gate(4020, 2))
+        assert verdict.chance > ALPHA
+        return promotion._decide.cache_info().misses, promotion._luck.cache_info().misses
+
+    assert look() == look()
 
 
 @given(votes, gates, st.randoms(use_true_random=False))

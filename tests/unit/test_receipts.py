@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from chain.assignment import display_order
 from chain.bundle import Evidence
 from chain.canonical import text_hash
 from chain.messages import Handout, Receipt, checksum, sign
@@ -16,6 +17,7 @@ from chain.receipts import Kept, Unread, check_promises, read_promises
 from tests.worlds import DOMAIN, PEOPLE, RECEIPTS, evidence_of, first_standing
 
 GOOD = evidence_of(Random(7), first_standing())
+SEED = bytes.fromhex(GOOD.header.seed[2:])
 DIGESTS = {r.position: r.ranking.digest(DOMAIN) for r in GOOD.rankings}
 KEPT = [
     Kept(receipt, sign(receipt, DOMAIN, RECEIPTS), n + 1)
@@ -27,9 +29,8 @@ HANDED = [
     Kept(promise, sign(promise, DOMAIN, RECEIPTS), n + 1)
     for n, h in enumerate(GOOD.handouts)
     for task in [GOOD.tasks[h.task]]
-    for promise in [
-        Handout(h.wallet, 0, h.task, text_hash(task.prompt), tuple(reversed(task.hashes)), h.number, h.at)
-    ]
+    for shown in [display_order(SEED, h.wallet, h.task, task.hashes)]
+    for promise in [Handout(h.wallet, 0, h.task, text_hash(task.prompt), shown, h.number, h.at)]
 ]
 
 
@@ -92,6 +93,9 @@ def test_whoever_was_shown_other_texts_than_the_task_has_can_prove_it() -> None:
     for responses in ((other, *shown[1:]), shown[1:], (*shown, other)):
         (fault,) = _faults([_shown(shown=responses)])
         assert "was SHOWN with other responses" in fault
+    # Who could choose the order could choose who comes out ahead, for people like what stands first.
+    (order,) = _faults([_shown(shown=tuple(reversed(shown)))])
+    assert "in another order than the seed draws" in order
     # Texts are a part of what is signed: who says to have been shown others than were promised is found out.
     (fault,) = _faults([replace(_shown(prompt=other), signature=HANDED[0].signature)])
     assert "a promise signed by" in fault

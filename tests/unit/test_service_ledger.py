@@ -13,6 +13,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel, create_engine
 
 from chain.types import Address, WalletState
+from service import training
+from service.errors import ConflictError
 from service.ledger import intake, queries, results, work
 from service.ledger.tables import (
     EpochRow,
@@ -267,3 +269,20 @@ def test_a_job_on_a_cluster_keeps_its_submission_is_not_given_up_and_goes_to_no_
     again = work.claim_job(db, "d", 400.0, 30.0, cluster=True)
     assert again is not None
     assert work.submission(again.worker) == "haptic-d"
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "failed"])
+def test_what_a_cluster_that_is_gone_had_is_named_and_can_be_had_back(db: Session, state: str) -> None:
+    for name, worker in (("one", "haptic-a a"), ("two", "b")):
+        row = JobRow(name=name, arguments=[], state=state, worker=worker, heartbeat_at=100.0, attempts=3)
+        queries.add(db, row)
+    assert work.left_to_cluster(db, 120.0, 30.0) == ([] if state == "running" else ["one"])
+    left = work.left_to_cluster(db, 200.0, 30.0)
+    assert left == ["one"]
+    if state != "failed":
+        with pytest.raises(ConflictError, match=f"it is {state}"):
+            training.requeue(db, "one")
+    training.requeue(db, "one", left)
+    found = work.claim_job(db, "child", 120.0, 30.0)
+    assert found is not None
+    assert (found.name, found.worker, found.attempts) == ("one", "child", 1)

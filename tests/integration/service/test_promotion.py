@@ -21,7 +21,7 @@ from service import corrections, jobs, training
 from service.client import Contributor
 from service.errors import ConfigError
 from service.ledger import queries, work
-from service.ledger.tables import LabelRow
+from service.ledger.tables import LabelRow, RunRow
 from service.promotion import Standing
 from service.worker import Worker
 from tests.integration.service.conftest import quality
@@ -257,6 +257,20 @@ def test_the_published_model_is_named_by_the_service_and_by_the_arena(story: Sto
     }  # fmt: skip
 
 
+def test_what_people_said_of_the_models_is_shown_though_an_entry_of_the_registry_is_damaged(
+    story: Story,
+) -> None:
+    entry = training.registry_path(story.net.ctx.settings) / "policy-1" / "entry.json"
+    whole = entry.read_text()
+    shown = story.net.api.get("/models")
+    entry.write_text(whole[:9])
+    try:
+        assert story.net.api.get("/models") == [m | {"published": False} for m in shown]
+        assert "policy-1" in story.net.api.get("/status")["models"]
+    finally:
+        entry.write_text(whole)
+
+
 def test_without_an_arena_the_newest_is_published_and_nothing_waits(story: Story) -> None:
     settings = story.net.ctx.settings.model_copy(update={"arena": False})
     newest = training.registry(settings).entries()[-1]
@@ -265,6 +279,26 @@ def test_without_an_arena_the_newest_is_published_and_nothing_waits(story: Story
         assert training.undecided(db, settings) == ""
     assert found is not None
     assert (found.published, found.before, found.verdicts) == (newest.name, newest.parent, {})
+
+
+def test_a_model_that_comes_late_takes_nothing_back(story: Story) -> None:
+    """As by a failed run that is tried again after a later one's model was promoted."""
+    settings, nothing = story.net.ctx.settings, dict.fromkeys(("sha256", "snapshot"), "")
+    late = {"name": "policy-0", "parent": "sft-0", "seed": 0}
+    train(argparse.Namespace(registry=str(training.registry_path(settings)), **late, **nothing))
+    before = story.standing()
+    with story.net.ctx.db.write() as db:
+        queries.add(db, RunRow(run=0, first=0, last=0, snapshot="", model="policy-0", job=0))
+        now = training.standing(db, settings)
+        queries.add(db, RunRow(run=5, first=0, last=0, snapshot="0xother", model="policy-0", job=0))
+        work.runs(db)[0].model = "policy-5"
+        db.flush()
+        other = training.standing(db, settings)
+        db.rollback()
+    assert other == before, "it did not learn from what the run gave it"
+    assert now is not None
+    assert (now.published, now.waits) == (before.published, before.waits) == ("policy-2", None)
+    assert now.verdicts["policy-0"].decision == "set aside"
 
 
 def test_models_without_the_first_of_them_are_refused_and_the_status_says_so(
