@@ -31,11 +31,11 @@ from sklearn.linear_model import LogisticRegression
 
 from trainer import imported, reward
 from trainer.config import ImportConfig, ModelConfig, RewardConfig
-from trainer.evaluate import wilson
 from trainer.model import LanguageModel, build, train_tokenizer
 from trainer.preferences import ONE_PPM, Comparison
 from trainer.progress import Progress
 from trainer.sequences import encode_answer, encode_prompt, pad
+from trainer.shares import wilson
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("HAPTIC_DATA") or ROOT.parent / "shared" / "data")

@@ -19,10 +19,9 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Final
 
-from trainer import corpus, gold, model, rounds, run, simulate
+from trainer import corpus, duel, model, rounds, run, simulate
 from trainer.answer import answer
 from trainer.config import Config
-from trainer.evaluate import win_rate
 from trainer.progress import silent
 from trainer.rating import Rating, Result, rate
 from trainer.registry import Registry
@@ -71,8 +70,7 @@ def steps_of(seed: int, folder: Path) -> list[Step]:
     if not results:
         raise SystemExit(f"seed {seed}: no candidate was promoted, so that there is nothing to rate")
     ratings = {rating.name: rating for rating in rate(results)}
-    golds = {n: [gold.score(p, t) for p, t in zip(prompts, texts[n], strict=True)] for n in names}
-    found = {n: win_rate(golds[n], golds["sft-0"], "won") for n in names}
+    found = {n: duel.win_rate(duel.by_gold, prompts, texts[n], texts["sft-0"], "won") for n in names}
     return [
         Step(n, ratings[n], *(found[n][key] for key in ("won", "won_low", "won_high"))) for n in published
     ]
