@@ -1,4 +1,4 @@
-"""Methods that trl runs on our policy, prompts and reward model; trl is an extra, `pip install 'haptic[trl]'`.
+"""Methods that trl runs on our policy, prompts and reward model; trl is an extra, `pip install -e '.[trl]'`.
 
 trl's trainer samples, computes its loss and steps. What it is given is ours: prompts as our template lays them out, the
 reward of an answer's tokens by our reward model, an unfinished one's as in PPO. Nothing is fetched or sent, which trl
@@ -56,7 +56,8 @@ def check(config: Config) -> None:
         return
     if find_spec("trl") is None:
         raise ConfigError(
-            f"method {method} is run by trl, which is not installed: pip install 'haptic[trl]', or choose another method"
+            f"method {method} is run by trl, which is not installed: pip install -e '.[trl]' in the repository, "
+            "or choose another method"
         )
     if launched() > 1:
         raise ConfigError(

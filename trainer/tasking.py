@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> dict[str, object]:
     """Put the tasks to the model, print the table to stderr, and return what was reached."""
     if importlib.util.find_spec("lm_eval") is None:
-        raise TaskError("lm-evaluation-harness is not installed: pip install 'haptic[eval]'")
+        raise TaskError("lm-evaluation-harness is not installed: pip install -e '.[eval]' in the repository")
     from trainer import harness, model
     from trainer.run import prepare
 

@@ -136,7 +136,7 @@ def test_without_trl_it_is_said_how_to_get_it_before_anything_is_trained(
     method: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(by_trl, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=rf"method {method} is run by trl.*pip install 'haptic\[trl\]'"):
+    with pytest.raises(ConfigError, match=rf"method {method} is run by trl.*pip install -e '\.\[trl\]'"):
         run.prepare(replace(Config(), method=method))
     run.prepare(Config())
 
