@@ -1,4 +1,4 @@
-"""Training as jobs on a Ray cluster (`pip install haptic[ray]`): submitted, followed, stopped, and found again.
+"""Training as jobs on a Ray cluster (`pip install -e '.[ray]'`): submitted, followed, stopped, and found again.
 
 A submission goes on when its worker dies. Its name stands in the job's row, so that whoever takes the job over follows
 it instead of starting it twice; it stays there until the cluster has said that the submission ended.
@@ -263,7 +263,7 @@ def _client_type() -> Any:
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise ConfigError(
-            "HAPTIC_RAY_ADDRESS needs Ray, which is an extra: pip install 'haptic[ray]'"
+            "HAPTIC_RAY_ADDRESS needs Ray, which is an extra: pip install -e '.[ray]' in the repository"
         ) from error
 
     class Client(JobSubmissionClient):  # type: ignore[misc]  # untyped where it is not installed

@@ -19,6 +19,8 @@ from chain.providers import split_urls
 from chain.rules import Rules
 from service.errors import ConfigError
 from service.stall import DEVNET, PATIENT, Patience
+from trainer.errors import TrainerError
+from trainer.overrides import read_config
 
 DEVNET_CHAIN_ID = 31337
 PYDANTIC = "Value error, "
@@ -216,6 +218,13 @@ class Settings(BaseSettings):
                 )
             if path is not None and not path.is_file():
                 raise ConfigError(f"HAPTIC_{name}_FILE names {path}, which is no file")
+
+    def check_trainer(self) -> None:
+        """Refuse settings of the trainer that it would refuse itself, in each attempt and with its reason in a log."""
+        try:
+            read_config(self.trainer_config)
+        except TrainerError as error:
+            raise ConfigError(f"HAPTIC_TRAINER_CONFIG: {error}") from error
 
     @property
     def master(self) -> bytes:

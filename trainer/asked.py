@@ -1,6 +1,6 @@
 """A language model of ours as lm-evaluation-harness asks one: by our own tokens, template, network and sampler.
 
-lm_eval is an extra (`pip install 'haptic[eval]'`); only this file and `harness` import it.
+lm_eval is an extra (`pip install -e '.[eval]'`); only this file and `harness` import it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Methods that trl runs on our policy, prompts and reward model; trl is an extra, `pip install 'haptic[trl]'`.
+"""Methods that trl runs on our policy, prompts and reward model; trl is an extra, `pip install -e '.[trl]'`.
 
 trl's trainer samples, computes its loss and steps. What it is given is ours: prompts as our template lays them out, the
 reward of an answer's tokens by our reward model, an unfinished one's as in PPO. Nothing is fetched or sent, which trl
@@ -27,7 +27,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, TrainerCallb
 from transformers.trainer_callback import PrinterCallback
 
 from trainer.checkpoint import Keep
-from trainer.config import GroupConfig, Method
+from trainer.config import Config, GroupConfig, Method
 from trainer.errors import ConfigError, DivergenceError
 from trainer.method import Given, Outcome
 from trainer.model import LanguageModel, clone
@@ -46,19 +46,30 @@ LOGGED = {
 """What is reported of a rollout, by trl's names for it."""
 
 
-def check(method: Method) -> None:
-    """Raise a ConfigError where a method needs trl and that is not installed, or several processes were launched."""
+def check(config: Config) -> None:
+    """Raise a ConfigError where the method is trl's and could not run to its end.
+
+    trl is not installed, several processes were launched, or rollouts cannot be cut into minibatches and groups.
+    """
+    method = config.method
     if method not in {"grpo", "rloo"}:
         return
     if find_spec("trl") is None:
         raise ConfigError(
-            f"method {method} is run by trl, which is not installed: pip install 'haptic[trl]', or choose another method"
+            f"method {method} is run by trl, which is not installed: pip install -e '.[trl]' in the repository, "
+            "or choose another method"
         )
     if launched() > 1:
         raise ConfigError(
             f"method {method} is run by trl, here in one process, and {launched()} were launched: launch one, or choose "
             "another method"
         )
+    settings: GroupConfig = getattr(config, method)
+    for name in ("minibatch", "group"):
+        if settings.episodes % (size := getattr(settings, name)):
+            raise ConfigError(
+                f"{method}.episodes is {settings.episodes}: it must be a multiple of {method}.{name}, {size}"
+            )
 
 
 def train(
@@ -82,15 +93,8 @@ def train(
         keep: where trl's checkpoints are kept, and in the end the policy.
 
     Raises:
-        ConfigError: trl is not installed, or rollouts cannot be cut into minibatches and groups.
         DivergenceError: a gradient is no longer a number.
     """
-    check(method)
-    for name in ("minibatch", "group"):
-        if config.episodes % (size := getattr(config, name)):
-            raise ConfigError(
-                f"{method}.episodes is {config.episodes}: it must be a multiple of {method}.{name}, {size}"
-            )
     torch.manual_seed(seed)
     policy = clone(given.parent, config)
     begun = keep.load({}, step=0, metrics={}, files={}, policy={})

@@ -1,6 +1,6 @@
 """Tasks of lm-evaluation-harness put to our models: the devnet's own, safety, honesty, a folder's, or published ones.
 
-lm_eval is an extra (`pip install 'haptic[eval]'`); only this file and `asked` import it.
+lm_eval is an extra (`pip install -e '.[eval]'`); only this file and `asked` import it.
 """
 
 from __future__ import annotations

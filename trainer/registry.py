@@ -149,11 +149,21 @@ def same(existing: Entry, wanted: Entry) -> Entry:
     Raises:
         RegistryError: it does not; the message names what differs.
     """
-    causes = [name for name in _CAUSES if getattr(existing, name) != getattr(wanted, name)]
-    if causes:
-        differences = "; ".join(f"{n} {getattr(existing, n)!r}, not {getattr(wanted, n)!r}" for n in causes)
+    causes = [_differences(name, getattr(existing, name), getattr(wanted, name)) for name in _CAUSES]
+    if differences := "; ".join(said for cause in causes for said in cause):
         raise RegistryError(f"{existing.name} exists with {differences}: choose another name")
     return existing
+
+
+def _differences(name: str, old: object, new: object) -> list[str]:
+    """Return what differs, setting by setting: a whole configuration is too long to be read."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            said
+            for key in sorted({*old, *new})
+            for said in _differences(f"{name}.{key}", old.get(key, "unknown"), new.get(key, "unknown"))
+        ]
+    return [] if old == new else [f"{name} {old!r}, not {new!r}"]
 
 
 def file_sha256(path: Path) -> str:

@@ -218,13 +218,14 @@ def prepare(config: Config, *, several: bool = False) -> None:
     """Settle where and how is computed, and make PyTorch repeat itself: a fixed number of threads, one kernel for each.
 
     Raises:
-        ConfigError: the hardware or trl is not here, or several processes were launched for what runs in one.
+        ConfigError: the hardware or trl is not here, trl could not cut a rollout, or several processes were launched for
+            what runs in one.
     """
     if launched() > 1 and not several:
         raise ConfigError(
             f"{launched()} processes were launched for a command that runs in one: call it without them"
         )
-    by_trl.check(config.method)
+    by_trl.check(config)
     torch.set_num_threads(config.threads)
     devices.use(config.hardware)
     # On a GPU some kernels have no deterministic twin.

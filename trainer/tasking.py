@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> dict[str, object]:
     """Put the tasks to the model, print the table to stderr, and return what was reached."""
     if importlib.util.find_spec("lm_eval") is None:
-        raise TaskError("lm-evaluation-harness is not installed: pip install 'haptic[eval]'")
+        raise TaskError("lm-evaluation-harness is not installed: pip install -e '.[eval]' in the repository")
     from trainer import harness, model
     from trainer.run import prepare
 
@@ -75,7 +75,6 @@ def run(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    if not text.isdecimal() or (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return number

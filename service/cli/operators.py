@@ -181,6 +181,7 @@ def worker(
 ) -> None:
     """Run training jobs as they come; start as many workers as you have machines for."""
     settings = load()
+    settings.check_trainer()
     logs.configure(settings.log)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     db = open_database(settings.database)
@@ -201,7 +202,8 @@ def worker(
     if cluster:
         cluster.check()
     found = Worker(db, settings.folder("logs"), settings.max_attempts, cluster=cluster)
-    log.info("the worker waits for jobs; the progress of each is in %s", found.logs)
+    where = f"the Ray cluster at {cluster.address}" if cluster else "this machine"
+    log.info("the worker waits for jobs, and trains on %s; the progress of each is in %s", where, found.logs)
     if once:
         while found.run_one():
             pass

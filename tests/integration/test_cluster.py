@@ -357,7 +357,9 @@ def test_without_ray_a_worker_trains_by_children_and_says_what_a_cluster_needs(
         env=environ, capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stderr
-    wanted = "error: HAPTIC_RAY_ADDRESS needs Ray, which is an extra: pip install 'haptic[ray]'\n"
+    wanted = (
+        "error: HAPTIC_RAY_ADDRESS needs Ray, which is an extra: pip install -e '.[ray]' in the repository\n"
+    )
     assert done.stderr == wanted if address else "the worker waits for jobs" in done.stderr
 
 

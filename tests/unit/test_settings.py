@@ -229,3 +229,19 @@ def test_a_cluster_is_there_where_its_address_is_set_and_asked_for_what_a_job_ne
         load(ray_address="http://head:8265/", ray_token="hunter2", ray_cpus=8, ray_gpus=0.5)
     )
     assert found == Cluster("http://head:8265", "hunter2", cpus=8, gpus=0.5)
+
+
+def test_settings_that_the_trainer_would_refuse_are_refused_before_a_job_begins(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    with pytest.raises(
+        ConfigError, match=r"^HAPTIC_TRAINER_CONFIG: cannot read the configuration .*tiny\.yaml"
+    ):
+        load(trainer_config=path).check_trainer()
+    path.write_text("sft: {stpes: 3}")
+    with pytest.raises(
+        ConfigError, match=r"^HAPTIC_TRAINER_CONFIG: there is no setting sft\.stpes; known are "
+    ):
+        load(trainer_config=path).check_trainer()
+    path.write_text("sft: {steps: 3}")
+    load(trainer_config=path).check_trainer()
+    load().check_trainer()

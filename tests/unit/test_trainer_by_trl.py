@@ -117,13 +117,18 @@ def test_nothing_is_sent_printed_or_left_behind(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"minibatch": 7}, r"grpo.episodes is 16: it must be a multiple of grpo.minibatch, 7"),
-        ({"group": 3}, r"grpo.episodes is 16: it must be a multiple of grpo.group, 3"),
+        ({"minibatch": 7}, r"episodes is 16: it must be a multiple of {}.minibatch, 7"),
+        ({"group": 3}, r"episodes is 16: it must be a multiple of {}.group, 3"),
     ],
 )
-def test_a_rollout_that_cannot_be_cut_is_refused(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        trained("grpo", **changes)
+@both
+def test_a_rollout_that_cannot_be_cut_is_refused_before_anything_is_trained(
+    method: Any, changes: dict[str, Any], said: str
+) -> None:
+    settings: Any = {method: replace(METHODS[method][1], **changes)}
+    with pytest.raises(ConfigError, match=method + "." + said.format(method)):
+        run.prepare(replace(Config(), method=method, **settings))
+    run.prepare(replace(Config(), **settings))  # of a method that is not asked for nothing is wanted
 
 
 @both
@@ -131,7 +136,7 @@ def test_without_trl_it_is_said_how_to_get_it_before_anything_is_trained(
     method: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(by_trl, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=rf"method {method} is run by trl.*pip install 'haptic\[trl\]'"):
+    with pytest.raises(ConfigError, match=rf"method {method} is run by trl.*pip install -e '\.\[trl\]'"):
         run.prepare(replace(Config(), method=method))
     run.prepare(Config())
 

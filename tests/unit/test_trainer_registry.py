@@ -94,6 +94,16 @@ def test_another_entry_of_the_same_name_is_refused_and_the_difference_named(
         same(ENTRY, replace(ENTRY, **change))  # type: ignore[arg-type]
 
 
+def test_of_two_configurations_only_the_settings_that_differ_are_named() -> None:
+    old = replace(ENTRY, config={"ppo": {"steps": 2, "clip": 0.2}, "threads": 1})
+    new = replace(ENTRY, config={"ppo": {"steps": 3, "clip": 0.2}, "threads": 1, "method": None})
+    with pytest.raises(RegistryError) as caught:
+        same(old, new)
+    assert str(caught.value) == (
+        "sft-0 exists with config.method 'unknown', not None; config.ppo.steps 2, not 3: choose another name"
+    )
+
+
 def test_weights_that_differ_from_the_record_are_refused(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     with registry.staging("sft-0") as folder, pytest.raises(RegistryError, match="weights have sha256"):

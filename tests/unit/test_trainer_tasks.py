@@ -399,7 +399,7 @@ def test_without_the_extra_the_command_says_how_to_have_it(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    assert "pip install 'haptic[eval]'" in told(home, capsys, "town")
+    assert "pip install -e '.[eval]'" in told(home, capsys, "town")
 
 
 @pytest.mark.slow
