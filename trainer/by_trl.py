@@ -26,8 +26,9 @@ from huggingface_hub import constants
 from transformers import GenerationConfig, PreTrainedTokenizerFast, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
+from trainer import devices
 from trainer.checkpoint import Keep
-from trainer.config import GroupConfig, Method
+from trainer.config import GroupConfig, HardwareConfig, Method
 from trainer.errors import ConfigError, DivergenceError
 from trainer.method import Given, Outcome
 from trainer.model import LanguageModel, clone
@@ -46,8 +47,8 @@ LOGGED = {
 """What is reported of a rollout, by trl's names for it."""
 
 
-def check(method: Method) -> None:
-    """Raise a ConfigError where a method needs trl and that is not installed, or several processes were launched."""
+def check(method: Method, hardware: HardwareConfig) -> None:
+    """Raise a ConfigError where a method is trl's, and trl is not installed or cannot do what is asked of it."""
     if method not in {"grpo", "rloo"}:
         return
     if find_spec("trl") is None:
@@ -58,6 +59,11 @@ def check(method: Method) -> None:
         raise ConfigError(
             f"method {method} is run by trl, here in one process, and {launched()} were launched: launch one, or choose "
             "another method"
+        )
+    if hardware.compile:
+        raise ConfigError(
+            f"hardware.compile is set, but method {method} is run by trl, which compiles nothing here: unset it, or "
+            "choose another method"
         )
 
 
@@ -85,7 +91,7 @@ def train(
         ConfigError: trl is not installed, or rollouts cannot be cut into minibatches and groups.
         DivergenceError: a gradient is no longer a number.
     """
-    check(method)
+    check(method, devices.used())
     for name in ("minibatch", "group"):
         if config.episodes % (size := getattr(config, name)):
             raise ConfigError(
@@ -128,6 +134,7 @@ def _trainer(
     from datasets import Dataset
 
     trl: Any = import_module("trl")
+    hardware = devices.used()
     trainer, arguments = {
         "grpo": (trl.GRPOTrainer, trl.GRPOConfig),
         "rloo": (trl.RLOOTrainer, trl.RLOOConfig),
@@ -135,7 +142,7 @@ def _trainer(
     # As PPO's, prompts come for ever in a new order each time round.
     source, groups = torch.Generator().manual_seed(seed), config.steps * config.episodes // config.group
     rows, _ = draw([], len(given.prompts), groups, source)
-    return trainer(
+    made = trainer(
         model=learner.network,
         reward_funcs=_reward(config, given),
         processing_class=_Prompts.of(given.parent),
@@ -158,8 +165,9 @@ def _trainer(
             max_grad_norm=config.gradient_norm,
             shuffle_dataset=False,
             disable_dropout=True,
-            bf16=False,
-            activation_checkpointing=False,
+            bf16=hardware.precision == "bfloat16",
+            activation_checkpointing=hardware.gradient_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False},
             use_cpu=given.parent.network.device.type == "cpu",
             dataloader_pin_memory=False,
             logging_steps=teller.updates,
@@ -169,6 +177,10 @@ def _trainer(
             **settings,
         ),
     )  # fmt: skip
+    made.args._n_gpu = min(1, made.args.n_gpu)  # noqa: SLF001 - of several GPUs it would take all, and twice the rows
+    if made.ref_model is not None:
+        devices.placed(made.ref_model)
+    return made
 
 
 def _reward(config: GroupConfig, given: Given) -> Any:

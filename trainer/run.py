@@ -224,7 +224,7 @@ def prepare(config: Config, *, several: bool = False) -> None:
         raise ConfigError(
             f"{launched()} processes were launched for a command that runs in one: call it without them"
         )
-    by_trl.check(config.method)
+    by_trl.check(config.method, config.hardware)
     torch.set_num_threads(config.threads)
     devices.use(config.hardware)
     # On a GPU some kernels have no deterministic twin.
