@@ -2,7 +2,7 @@
 
 trl's trainer samples, computes its loss and steps. What it is given is ours: prompts as our template lays them out, the
 reward of an answer's tokens by our reward model, an unfinished one's as in PPO. Nothing is fetched or sent, which trl
-would do of its own accord when it starts, and nothing is left on disk.
+would do of its own accord when it starts. Its files lie beside the run's checkpoints, and are gone at the end.
 
 A killed stage goes on from trl's own checkpoint of its last rollout, in the same bits. On models whose positions are
 absolute (GPT-2's) trl counts a prompt's padding in training but not in sampling: rotary ones do not care.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from trainer import devices
 from trainer.checkpoint import Keep
 from trainer.config import GroupConfig, HardwareConfig, Method
 from trainer.errors import ConfigError, DivergenceError
+from trainer.limits import writing
 from trainer.method import Given, Outcome
 from trainer.model import LanguageModel, clone
 from trainer.ppo import draw
@@ -105,12 +105,14 @@ def train(
         return Outcome(policy, begun["metrics"])
     learner = clone(policy)  # trl changes how the network it trains computes, and what it says of itself
     teller = _Teller(method, config, report, keep)
-    with tempfile.TemporaryDirectory(prefix="haptic-trl-") as folder, _alone():
+    with keep.scratch() as folder, _alone():
         if settings["beta"]:  # the anchor is read from disk: trl makes none of a network that it is given
-            given.parent.network.save_pretrained(folder)
-            learner.network.config.name_or_path = folder
+            size = sum(weights.nbytes for weights in given.parent.network.parameters())
+            with writing(folder / "model.safetensors", size):
+                given.parent.network.save_pretrained(folder)
+            learner.network.config.name_or_path = str(folder)
         learner.network.generation_config = GenerationConfig(eos_token_id=given.parent.template.end)  # type: ignore[no-untyped-call]
-        trainer = _trainer(method, config, settings, given, learner, seed, Path(folder), teller)
+        trainer = _trainer(method, config, settings, given, learner, seed, folder, teller)
         trainer.remove_callback(PrinterCallback)  # standard output is the run's own
         kept = _checkpoint(folder, begun["step"] * teller.updates)
         trainer.train(resume_from_checkpoint=_written(begun["files"], kept))
@@ -249,7 +251,7 @@ class _Teller(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
         """Keep the checkpoint's files, which then go away."""
-        folder = _checkpoint(args.output_dir, state.global_step)
+        folder = _checkpoint(Path(args.output_dir), state.global_step)
         files = {
             file.name: torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
             for file in folder.iterdir()
@@ -259,9 +261,9 @@ class _Teller(TrainerCallback):
         self._keep.save({}, step, self._of, metrics=self.metrics, files=files, policy={})
 
 
-def _checkpoint(folder: str, step: int) -> Path:
+def _checkpoint(folder: Path, step: int) -> Path:
     """Return where trl has its checkpoint of an optimizer step."""
-    return Path(folder) / f"checkpoint-{step}"
+    return folder / f"checkpoint-{step}"
 
 
 def _written(files: Mapping[str, torch.Tensor], folder: Path) -> str | None:
