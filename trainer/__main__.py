@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import showing, tasking
-from trainer.errors import TrainerError
+from trainer.errors import ConfigError, TrainerError
 from trainer.overrides import VARIANTS, described, read_config
-from trainer.progress import emit, to_stdout
+from trainer.progress import emit, launched, to_stdout
 from trainer.registry import Registry
 
 if TYPE_CHECKING:
@@ -65,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
     warnings.simplefilter("ignore")
     try:
+        if launched() > 1 and options.command not in {_bootstrap, _retrain}:
+            raise ConfigError(
+                f"{launched()} processes were launched for a command that runs in one: call it without them"
+            )
         done = options.command(options)
         if done is not None:
             emit({"stage": "done", **done})

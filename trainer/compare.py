@@ -92,7 +92,7 @@ def compare(
     """
     configs = {name: variant(name, config) for name in variants}
     for settings in configs.values():
-        run.prepare(settings)
+        run.prepare(settings, improving=True)
     comparisons = read_snapshot(snapshot, sha256)
     data = file_sha256(snapshot)
     sides = split(comparisons, held_out=config.reward.held_out, salt=config.reward.split_salt)

@@ -158,7 +158,7 @@ def test_the_anchor_has_the_attention_that_is_asked_for(
 @both
 def test_what_trl_would_leave_out_is_refused(method: Any) -> None:
     with pytest.raises(ConfigError, match=f"hardware.compile is set, but method {method} is run by trl"):
-        run.prepare(replace(Config(), method=method, hardware=HardwareConfig(compile=True)))
+        run.prepare(replace(Config(), method=method, hardware=HardwareConfig(compile=True)), improving=True)
 
 
 @both
@@ -192,8 +192,9 @@ def test_without_trl_it_is_said_how_to_get_it_before_anything_is_trained(
 ) -> None:
     monkeypatch.setattr(by_trl, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=rf"method {method} is run by trl.*pip install 'haptic\[trl\]'"):
-        run.prepare(replace(Config(), method=method))
-    run.prepare(Config())
+        run.prepare(replace(Config(), method=method), improving=True)
+    run.prepare(Config(), improving=True)
+    run.prepare(replace(Config(), method=method))  # of what needs no method
 
 
 def test_a_training_that_diverges_is_an_error() -> None:
