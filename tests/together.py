@@ -43,7 +43,7 @@ ROWS = labelled(900_000) + labelled(700_000, turned=True)[:18]
 
 def main(out: Path, parallel: str) -> None:
     """Train each stage and write what came of it."""
-    run.prepare(_config(parallel), several=True)
+    run.prepare(_config(parallel))
     found: dict[str, object] = {}
 
     def noted(stage: str, train: Callable[[Callable[[Progress], None]], nn.Module]) -> nn.Module:
@@ -67,9 +67,9 @@ def main(out: Path, parallel: str) -> None:
     reward.normalise(judge, tuned, PROMPTS, 16, 5)
     given = Given(tuned, tuned, judge, PROMPTS, ROWS, texts)
     noted("dpo", lambda report: dpo.train(DPO, given, 3, report).policy.network)
-    run.prepare(_config(parallel, precision="bfloat16", gradient_checkpointing=True), several=True)
+    run.prepare(_config(parallel, precision="bfloat16", gradient_checkpointing=True))
     noted("half", lambda report: sft.train(SFT, base, shown, 1, report).network)
-    run.prepare(_config(parallel), several=True)
+    run.prepare(_config(parallel))
     noted("ppo-update", lambda _report: _update(texts))
     noted("ppo", lambda report: ppo.train(replace(PPO, episodes=15), given, 4, report).policy.network)
     noted("raft", lambda report: raft.train(RAFT, given, 5, report).policy.network)

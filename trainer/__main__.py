@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import showing, tasking
-from trainer.errors import TrainerError
-from trainer.overrides import VARIANTS, described, read_config
-from trainer.progress import emit, to_stdout
+from trainer.errors import ConfigError, TrainerError
+from trainer.overrides import VARIANTS, add_flags, described, read_config
+from trainer.progress import emit, launched, to_stdout
 from trainer.registry import Registry
 
 if TYPE_CHECKING:
@@ -65,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
     warnings.simplefilter("ignore")
     try:
+        if launched() > 1 and options.command not in {_bootstrap, _retrain}:
+            raise ConfigError(
+                f"{launched()} processes were launched for a command that runs in one: call it without them"
+            )
         done = options.command(options)
         if done is not None:
             emit({"stage": "done", **done})
@@ -307,21 +311,13 @@ def _add_config(commands: Commands) -> None:
     words = "print all settings as YAML, what each is for above it"
     command = commands.add_parser("config", help=words, description=words)
     command.set_defaults(command=_show, exit_with_parent=False)
-    _add_settings(command)
-
-
-def _add_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", type=Path, help="YAML or JSON file of overrides; `config` prints one")
-    command.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="SETTING=VALUE",
-        help="overrides, such as ppo.steps=10 reward.members=3; they come after --config",
-    )  # fmt: skip
+    add_flags(command)
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--registry", required=True, type=Path, help="folder of the models")
     command.add_argument("--seed", type=int, default=0, help="of all randomness (default 0)")
-    _add_settings(command)
+    add_flags(command)
     command.add_argument(
         "--exit-with-parent", action="store_true", help="exit with status 75 when stdin ends (give it a pipe)"
     )

@@ -156,7 +156,7 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
                 self._check(room, len(tokens))
             contexts = [requests[n][1][-room:] for n, room in zip(rows, rooms, strict=True)]
             sums, greedy = [], []
-            for part in parts(self._language, pad(contexts, said)):
+            for part in parts(self._language, pad(contexts, said).to(self._language.device)):
                 logits, mask = answer_logits(self._language, part), part.answer_mask
                 sums += (token_logprobs(logits, part.answers) * mask).sum(dim=1).tolist()
                 greedy += ((logits.argmax(dim=-1) == part.answers) | (mask == 0)).all(dim=1).tolist()

@@ -2,7 +2,7 @@
 
 trl's trainer samples, computes its loss and steps. What it is given is ours: prompts as our template lays them out, the
 reward of an answer's tokens by our reward model, an unfinished one's as in PPO. Nothing is fetched or sent, which trl
-would do of its own accord when it starts, and nothing is left on disk.
+would do of its own accord when it starts. Its files lie beside the run's checkpoints, and are gone at the end.
 
 A killed stage goes on from trl's own checkpoint of its last rollout, in the same bits. On models whose positions are
 absolute (GPT-2's) trl counts a prompt's padding in training but not in sampling: rotary ones do not care.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,9 +25,11 @@ from huggingface_hub import constants
 from transformers import GenerationConfig, PreTrainedTokenizerFast, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
+from trainer import devices
 from trainer.checkpoint import Keep
 from trainer.config import Config, GroupConfig, Method
 from trainer.errors import ConfigError, DivergenceError
+from trainer.limits import writing
 from trainer.method import Given, Outcome
 from trainer.model import LanguageModel, clone
 from trainer.ppo import draw
@@ -49,7 +50,8 @@ LOGGED = {
 def check(config: Config) -> None:
     """Raise a ConfigError where the method is trl's and could not run to its end.
 
-    trl is not installed, several processes were launched, or rollouts cannot be cut into minibatches and groups.
+    trl is not installed or cannot do what is asked of it, several processes were launched, or rollouts cannot be cut into
+    minibatches and groups.
     """
     method = config.method
     if method not in {"grpo", "rloo"}:
@@ -63,6 +65,11 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"method {method} is run by trl, here in one process, and {launched()} were launched: launch one, or choose "
             "another method"
+        )
+    if config.hardware.compile:
+        raise ConfigError(
+            f"hardware.compile is set, but method {method} is run by trl, which compiles nothing here: unset it, or "
+            "choose another method"
         )
     settings: GroupConfig = getattr(config, method)
     for name in ("minibatch", "group"):
@@ -103,12 +110,14 @@ def train(
         return Outcome(policy, begun["metrics"])
     learner = clone(policy)  # trl changes how the network it trains computes, and what it says of itself
     teller = _Teller(method, config, report, keep)
-    with tempfile.TemporaryDirectory(prefix="haptic-trl-") as folder, _alone():
+    with keep.scratch() as folder, _alone():
         if settings["beta"]:  # the anchor is read from disk: trl makes none of a network that it is given
-            given.parent.network.save_pretrained(folder)
-            learner.network.config.name_or_path = folder
+            size = sum(weights.nbytes for weights in given.parent.network.parameters())
+            with writing(folder / "model.safetensors", size):
+                given.parent.network.save_pretrained(folder)
+            learner.network.config.name_or_path = str(folder)
         learner.network.generation_config = GenerationConfig(eos_token_id=given.parent.template.end)  # type: ignore[no-untyped-call]
-        trainer = _trainer(method, config, settings, given, learner, seed, Path(folder), teller)
+        trainer = _trainer(method, config, settings, given, learner, seed, folder, teller)
         trainer.remove_callback(PrinterCallback)  # standard output is the run's own
         kept = _checkpoint(folder, begun["step"] * teller.updates)
         trainer.train(resume_from_checkpoint=_written(begun["files"], kept))
@@ -132,6 +141,7 @@ def _trainer(
     from datasets import Dataset
 
     trl: Any = import_module("trl")
+    hardware = devices.used()
     trainer, arguments = {
         "grpo": (trl.GRPOTrainer, trl.GRPOConfig),
         "rloo": (trl.RLOOTrainer, trl.RLOOConfig),
@@ -139,7 +149,7 @@ def _trainer(
     # As PPO's, prompts come for ever in a new order each time round.
     source, groups = torch.Generator().manual_seed(seed), config.steps * config.episodes // config.group
     rows, _ = draw([], len(given.prompts), groups, source)
-    return trainer(
+    made = trainer(
         model=learner.network,
         reward_funcs=_reward(config, given),
         processing_class=_Prompts.of(given.parent),
@@ -162,8 +172,9 @@ def _trainer(
             max_grad_norm=config.gradient_norm,
             shuffle_dataset=False,
             disable_dropout=True,
-            bf16=False,
-            activation_checkpointing=False,
+            bf16=hardware.precision == "bfloat16",
+            activation_checkpointing=hardware.gradient_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False},
             use_cpu=given.parent.network.device.type == "cpu",
             dataloader_pin_memory=False,
             logging_steps=teller.updates,
@@ -173,6 +184,10 @@ def _trainer(
             **settings,
         ),
     )  # fmt: skip
+    made.args._n_gpu = min(1, made.args.n_gpu)  # noqa: SLF001 - of several GPUs it would take all, and twice the rows
+    if made.ref_model is not None:
+        devices.placed(made.ref_model)
+    return made
 
 
 def _reward(config: GroupConfig, given: Given) -> Any:
@@ -241,7 +256,7 @@ class _Teller(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
         """Keep the checkpoint's files, which then go away."""
-        folder = _checkpoint(args.output_dir, state.global_step)
+        folder = _checkpoint(Path(args.output_dir), state.global_step)
         files = {
             file.name: torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
             for file in folder.iterdir()
@@ -251,9 +266,9 @@ class _Teller(TrainerCallback):
         self._keep.save({}, step, self._of, metrics=self.metrics, files=files, policy={})
 
 
-def _checkpoint(folder: str, step: int) -> Path:
+def _checkpoint(folder: Path, step: int) -> Path:
     """Return where trl has its checkpoint of an optimizer step."""
-    return Path(folder) / f"checkpoint-{step}"
+    return folder / f"checkpoint-{step}"
 
 
 def _written(files: Mapping[str, torch.Tensor], folder: Path) -> str | None:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import pickle
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,6 +62,12 @@ class Keep:
 
         The step is reported before, so that a run that goes on from here has told of all steps until here.
         """
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Lend an empty folder for files that nobody needs afterwards; here one of the system's."""
+        with tempfile.TemporaryDirectory(prefix="haptic-") as folder:
+            yield Path(folder)
 
 
 NOTHING = Keep()
@@ -173,6 +180,16 @@ class _Stage(Keep):
             partial.replace(last)
             sync(self._run.folder)
         self._run.kept()
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        folder = self._run.folder / f"{self._name}.scratch"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
 
     def _last(self) -> tuple[Path | None, dict[str, Any] | None]:
         """Return the last file that can be read, and what it keeps."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from trainer import model, reward, run
+from trainer import devices, model, reward, run
 from trainer.config import Config, RewardConfig
 from trainer.evaluate import Models, evaluate
 from trainer.method import Given, Outcome
@@ -90,9 +90,10 @@ def compare(
         SnapshotError: the snapshot is not what the hash says, or malformed.
         RegistryError: there is no such parent.
     """
+    config = replace(config, hardware=devices.resolved(config.hardware))  # a row says what it ran on
     configs = {name: variant(name, config) for name in variants}
     for settings in configs.values():
-        run.prepare(settings)
+        run.prepare(settings, improving=True)
     comparisons = read_snapshot(snapshot, sha256)
     data = file_sha256(snapshot)
     sides = split(comparisons, held_out=config.reward.held_out, salt=config.reward.split_salt)

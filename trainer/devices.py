@@ -82,6 +82,11 @@ def resolved(config: HardwareConfig) -> HardwareConfig:
     return replace(config, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
+def used() -> HardwareConfig:
+    """Return the settings of this process."""
+    return _USED.get()
+
+
 def recorded() -> dict[str, Any]:
     """Return what an entry says of it, the number of processes included."""
     return asdict(_USED.get()) | {"processes": processes.count()}

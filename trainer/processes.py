@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils import _pytree as pytree
 
+from trainer.errors import ConfigError
 from trainer.progress import launched
 
 BUCKET = 1 << 24
@@ -33,8 +35,17 @@ _Any = TypeVar("_Any")
 
 
 def join(device: torch.device) -> None:
-    """Meet the processes that were launched together with this one, if any; a second time changes nothing."""
+    """Meet the processes that were launched together with this one, if any; a second time changes nothing.
+
+    Raises:
+        ConfigError: it is not said where to meet.
+    """
     if launched() > 1 and not dist.is_initialized():
+        if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+            raise ConfigError(
+                f"WORLD_SIZE is {launched()}, but there is no {', '.join(missing)}: launch by torchrun or accelerate, or "
+                "unset WORLD_SIZE"
+            )
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
 

@@ -54,7 +54,7 @@ def silent(_progress: Progress) -> None:
 
 def launched() -> int:
     """Return how many processes a launcher (torchrun, accelerate) started together with this one, itself included."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def rank() -> int:

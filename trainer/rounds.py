@@ -97,7 +97,7 @@ def rounds(run: Run, plan: Plan) -> list[Verdict]:
         ConfigError: too many comparisons to learn from.
         RegistryError: an entry is missing, or a candidate's name is taken by another run.
     """
-    prepare(run.config)
+    prepare(run.config, improving=True)
     plan.folder.mkdir(parents=True, exist_ok=True)
     verdicts: list[Verdict] = []
     for number in range(1, plan.rounds + 1):

@@ -34,11 +34,10 @@ from trainer import (
 )
 from trainer.checkpoint import NOTHING, Checkpoints, Keep
 from trainer.config import Config
-from trainer.errors import ConfigError
 from trainer.evaluate import Models, evaluate
 from trainer.method import Given, Outcome
 from trainer.preferences import Comparison, prompts_of, read_snapshot, repeated, split
-from trainer.progress import Report, launched
+from trainer.progress import Report
 from trainer.registry import WEIGHTS, Entry, Kind, Registry, code_version, file_sha256, same
 from trainer.sequences import truncated
 
@@ -72,8 +71,13 @@ class Made:
 
 
 def bootstrap(run: Run) -> Entry:
-    """Make the devnet's text, pretrain a model on it from scratch, fine-tune it on demonstrations."""
-    prepare(run.config, several=True)
+    """Make the devnet's text, pretrain a model on it from scratch, fine-tune it on demonstrations.
+
+    Raises:
+        ConfigError: what is asked for is not here, or cannot be together.
+    """
+    sft.check(run.config.sft, run.config.hardware)
+    prepare(run.config)
     texts = corpus.documents(run.seed, run.config.pretrain.documents)
     demonstrations = corpus.demonstrations(run.seed, run.config.sft.demonstrations)
     data = corpus.text_sha256(
@@ -134,7 +138,7 @@ def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha
         SnapshotError: the snapshot is not what the hash says, or malformed.
         RegistryError: an entry is missing, the name is taken by another run, or parent and reference make other tokens.
     """
-    prepare(run.config, several=True)
+    prepare(run.config, improving=True)
     comparisons = read_snapshot(snapshot, sha256)
     reference = reference or _root(run.registry, parent)
     method = run.config.method
@@ -214,18 +218,15 @@ def pretraining_texts(reference: Entry) -> list[str]:
     return corpus.documents(reference.seed, int(reference.config["pretrain"]["documents"]))
 
 
-def prepare(config: Config, *, several: bool = False) -> None:
+def prepare(config: Config, *, improving: bool = False) -> None:
     """Settle where and how is computed, and make PyTorch repeat itself: a fixed number of threads, one kernel for each.
 
     Raises:
-        ConfigError: the hardware or trl is not here, trl could not cut a rollout, or several processes were launched for
-            what runs in one.
+        ConfigError: the hardware is not here, or, where a policy is to be improved, the method's trl is not or could not
+            cut a rollout.
     """
-    if launched() > 1 and not several:
-        raise ConfigError(
-            f"{launched()} processes were launched for a command that runs in one: call it without them"
-        )
-    by_trl.check(config)
+    if improving:
+        by_trl.check(config)
     torch.set_num_threads(config.threads)
     devices.use(config.hardware)
     # On a GPU some kernels have no deterministic twin.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from trainer.errors import TaskError
 from trainer.limits import writing
@@ -51,6 +51,8 @@ class Scores:
     """Version of lm_eval."""
     scores: Sequence[Score]
     """Task by task."""
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+    """Where and how it computed, which changes the last bits."""
 
 
 def write(path: Path, scores: Scores) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from trainer import devices, losses, processes
 from trainer.checkpoint import NOTHING, Keep, Parts
-from trainer.config import SftConfig
+from trainer.config import HardwareConfig, SftConfig
 from trainer.corpus import Demonstration
+from trainer.errors import ConfigError
 from trainer.model import LanguageModel, clone, merged
 from trainer.optimise import Stepper
 from trainer.packing import pack, packed_loss
@@ -20,6 +21,15 @@ from trainer.sequences import answer_logits, encode_answer, encode_prompt, pad
 
 LOG_EVERY = 20
 """Steps between two progress lines."""
+
+
+def check(config: SftConfig, hardware: HardwareConfig) -> None:
+    """Raise a ConfigError where rows are shared, and the attention does not know which token may see which."""
+    if config.packing and hardware.attention == "flash_attention_2":
+        raise ConfigError(
+            f"sft.packing is {config.packing}, and hardware.attention flash_attention_2, which cannot keep the prompts "
+            "of a row apart: set sft.packing=0, or hardware.attention=sdpa"
+        )
 
 
 def train(

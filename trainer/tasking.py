@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from trainer import scores
 from trainer.errors import TaskError
 from trainer.limits import writing
-from trainer.overrides import read_config
+from trainer.overrides import add_flags, read_config
 from trainer.progress import to_stdout
 from trainer.registry import Registry
 
@@ -43,6 +43,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     command.add_argument("--limit", type=_positive, help="the most items of each task (default: all)")
     command.add_argument("--seed", type=int, default=0, help="of what a task draws (default 0)")
+    add_flags(command)
     command.add_argument("--out", type=Path, help="scores as JSON, for `report --tasks`")
     command.add_argument("--items", type=Path, help="JSON lines: each item, what came back, what it counted")
 
@@ -51,12 +52,12 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     """Put the tasks to the model, print the table to stderr, and return what was reached."""
     if importlib.util.find_spec("lm_eval") is None:
         raise TaskError("lm-evaluation-harness is not installed: pip install -e '.[eval]' in the repository")
-    from trainer import harness, model
+    from trainer import devices, harness, model
     from trainer.run import prepare
 
     registry = Registry(options.registry)
     entry = registry.get(options.model)
-    prepare(read_config(None, []))
+    prepare(read_config(options.config, options.set))
     found, items = harness.measure(
         model.load(registry.path(entry.name) / "model"), options.tasks,
         layout=options.layout, limit=options.limit, seed=options.seed, report=to_stdout,
@@ -64,7 +65,9 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     if options.out:
         scores.write(
             options.out,
-            scores.Scores(entry.name, entry.weights_sha256, options.layout, harness.VERSION, found),
+            scores.Scores(
+                entry.name, entry.weights_sha256, options.layout, harness.VERSION, found, devices.recorded()
+            ),
         )
     if options.items:
         text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub.utils import _telemetry
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from tests.toys import GRPO, PROMPTS, RLOO, equal, given, judge, tuned, weights
-from trainer import by_trl, grpo, reward, rloo, run
-from trainer.config import Config, GroupConfig
+from trainer import by_trl, devices, grpo, reward, rloo, run
+from trainer.config import Config, GroupConfig, HardwareConfig
 from trainer.errors import ConfigError, DivergenceError
 from trainer.method import Outcome
 from trainer.model import END
@@ -101,6 +103,64 @@ def test_the_anchor_is_the_parent_and_without_a_penalty_there_is_none() -> None:
     assert "kl_anchor" not in trained("rloo", beta=0.0).metrics
 
 
+@pytest.fixture
+def hardware() -> Iterator[Callable[[HardwareConfig], None]]:
+    tuned()  # made on plain hardware, whatever a test asks for
+    yield devices.use
+    devices.use(HardwareConfig())
+
+
+@both
+def test_trl_trains_in_half_precision_where_that_is_asked_for(
+    method: str, hardware: Callable[[HardwareConfig], None]
+) -> None:
+    hardware(HardwareConfig(precision="bfloat16"))
+    found = set()
+
+    def note(module: nn.Module, _given: Any, result: Any) -> None:
+        if isinstance(module, nn.Linear) and module.out_features != 1:  # a reward model's head is whole
+            found.add(result.dtype)
+
+    with register_module_forward_hook(note):
+        policy = trained(method).policy
+    assert found == {torch.bfloat16}
+    assert {x.dtype for x in weights(policy.network)} == {torch.float32}
+
+
+@both
+def test_trl_computes_activations_again_where_that_is_asked_for_and_ends_in_the_same_weights(
+    method: str, hardware: Callable[[HardwareConfig], None]
+) -> None:
+    ends, kept = [], [0, 0]
+    for run_, checkpointed in enumerate((False, True)):
+        hardware(HardwareConfig(gradient_checkpointing=checkpointed))
+
+        def keep(x: Tensor, run_: int = run_) -> Tensor:
+            kept[run_] += x.numel()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            ends.append(weights(trained(method).policy.network))
+    assert equal(*ends)
+    assert kept[1] < 0.9 * kept[0]
+
+
+def test_the_anchor_has_the_attention_that_is_asked_for(
+    hardware: Callable[[HardwareConfig], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hardware(HardwareConfig(attention="eager"))
+    made, found = by_trl._trainer, []
+    monkeypatch.setattr(by_trl, "_trainer", lambda *given: found.append(made(*given)) or found[-1])
+    trained("grpo", steps=1)
+    assert found[0].ref_model.config._attn_implementation == "eager"
+
+
+@both
+def test_what_trl_would_leave_out_is_refused(method: Any) -> None:
+    with pytest.raises(ConfigError, match=f"hardware.compile is set, but method {method} is run by trl"):
+        run.prepare(replace(Config(), method=method, hardware=HardwareConfig(compile=True)), improving=True)
+
+
 @both
 def test_nothing_is_sent_printed_or_left_behind(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -137,8 +197,9 @@ def test_without_trl_it_is_said_how_to_get_it_before_anything_is_trained(
 ) -> None:
     monkeypatch.setattr(by_trl, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=rf"method {method} is run by trl.*pip install -e '\.\[trl\]'"):
-        run.prepare(replace(Config(), method=method))
-    run.prepare(Config())
+        run.prepare(replace(Config(), method=method), improving=True)
+    run.prepare(Config(), improving=True)
+    run.prepare(replace(Config(), method=method))  # of what needs no method
 
 
 def test_a_training_that_diverges_is_an_error() -> None:

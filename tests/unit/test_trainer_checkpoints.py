@@ -141,6 +141,21 @@ def test_what_trl_runs_goes_on_too_and_does_not_begin_anew(tmp_path: Path) -> No
     assert [line.step for line in log] == [3]
 
 
+def test_files_of_trl_lie_beside_the_checkpoints_and_what_a_kill_left_of_them_the_next_try_removes(
+    tmp_path: Path,
+) -> None:
+    run, seen = kept(tmp_path), []
+    left = run.folder / "grpo.scratch" / "left"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    grpo.train(
+        GRPO, given(), 3, lambda _: seen.append({p.name for p in left.parent.iterdir()}), run.stage("grpo")
+    )
+    assert seen
+    assert all("model.safetensors" in names and left.name not in names for names in seen)
+    assert not left.parent.exists()
+
+
 def test_ended_again_and_again_a_stage_comes_to_its_end(tmp_path: Path) -> None:
     stage, steps = STAGES["ppo"]
     for _ in range(steps):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.toys import PPO, PROMPTS, SHAPE, base, equal, given, labelled, small, tuned, weights
 from trainer import corpus, devices, dpo, ppo, pretrain, processes, reward, run, sft
+from trainer.__main__ import main
 from trainer.config import Config, DpoConfig, HardwareConfig, PretrainConfig, RewardConfig, SftConfig
 from trainer.errors import ConfigError
 from trainer.model import LanguageModel, clone
@@ -138,6 +139,43 @@ def test_what_is_not_here_is_refused_before_any_work(
     with pytest.raises(ConfigError, match=said):
         run.prepare(Config(hardware=hardware))
     assert not (tmp_path / "models").exists()
+
+
+def test_shared_rows_are_refused_where_attention_cannot_keep_them_apart(tmp_path: Path) -> None:
+    run_ = small(tmp_path, sft={"packing": 64}, hardware={"attention": "flash_attention_2"})
+    with pytest.raises(ConfigError, match=r"sft.packing is 64, and hardware.attention flash_attention_2"):
+        run.bootstrap(run_)
+
+
+def test_processes_that_are_not_told_where_to_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    for name in ("RANK", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 2, but there is no RANK, MASTER_PORT: launch by"):
+        run.prepare(Config())
+    monkeypatch.setenv("WORLD_SIZE", "")  # said by who says nothing
+    run.prepare(Config())
+
+
+@pytest.mark.parametrize("command", ["config", "card", "report", "tensorboard", "tasks", "answer"])
+def test_a_command_for_one_process_refuses_several(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {
+        "config": [],
+        "card": ["--name", "x"],
+        "report": ["--out", "page"],
+        "tensorboard": ["--name", "x", "--out", "runs"],
+        "tasks": ["--model", "x"],
+        "answer": ["--model", "x", "--prompts", "p", "--out", "a"],
+    }[command]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    registry = [] if command == "config" else ["--registry", "models"]
+    assert main([command, *registry, *more]) == 1
+    assert "2 processes were launched for a command that runs in one" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_attention_that_is_asked_for_is_used_and_gives_the_same(tmp_path: Path) -> None:

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.toys import PPO, PROMPTS, base, equal, given, judge, labelled, tuned, weights
+from tests.toys import PPO, PROMPTS, base, equal, given, judge, labelled, small, tuned, weights
 from trainer import corpus, dpo, losses, model, ppo, pretrain, raft, reward, run
 from trainer.best_of_n import best_of_n, kl_bound
-from trainer.compare import COLUMNS, Row, table
+from trainer.compare import COLUMNS, Row, compare, table
 from trainer.config import Config, DpoConfig, RaftConfig, RewardConfig
 from trainer.errors import ConfigError, RegistryError
 from trainer.method import Given
 from trainer.model import Ensemble, LanguageModel, clone
 from trainer.overrides import VARIANTS, best_of, variant
-from trainer.preferences import Comparison
+from trainer.preferences import Comparison, write_snapshot
 from trainer.progress import Progress, silent
 from trainer.sequences import answer_logits, encode_answer, encode_prompt, pad
 from trainer.shares import share, wilson
@@ -211,6 +211,18 @@ def test_the_table_gives_a_share_with_its_interval_and_orders_rows_by_method_and
     low, high = wilson(480, 640)
     assert lines[0].startswith(f"| b | 0 | 0.750 ({low:.3f} to {high:.3f}) | 0.250 |")
     assert [line[:8] for line in lines] == ["| b | 0 ", "| b | 1 ", "| a | 0 "]
+
+
+def test_a_row_says_which_device_auto_stood_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = small(tmp_path, hardware={"device": "auto"})
+    run.bootstrap(asked)
+    sha256 = write_snapshot(tmp_path / "s.jsonl", labelled(900_000))
+    (row,) = compare(
+        asked.registry, asked.config, ["best-of-2"], parent="sft-0", snapshot=tmp_path / "s.jsonl",
+        sha256=sha256, seed=0, out=tmp_path / "rows.jsonl", report=silent,
+    )  # fmt: skip
+    assert row.settings["hardware"]["device"] == "cpu"
 
 
 # --- what a comparison of methods can name ----------------------------------------------------------------------

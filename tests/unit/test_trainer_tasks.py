@@ -15,9 +15,10 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from tests.toys import small, tuned
-from trainer import asked, corpus, harness, lexical, losses, report, run, scores
+from trainer import asked, corpus, devices, harness, lexical, losses, report, run, scores
 from trainer.__main__ import main
 from trainer.asked import HarnessLM
+from trainer.config import HardwareConfig
 from trainer.errors import TaskError
 from trainer.model import LanguageModel
 from trainer.progress import silent
@@ -376,6 +377,17 @@ def test_the_command_writes_what_it_prints_and_the_page_shows_it(
     assert "town_choice" in (home / "r.html").read_text()
     assert main([*page, str(home / "none.json")]) == 1
     assert "none.json is no file of scores" in capsys.readouterr().err
+
+
+def test_tasks_are_put_to_a_model_where_and_how_it_is_asked_to_compute(home: Path) -> None:
+    put = ["--tasks", "town", "--limit", 5, "--out"]
+    try:
+        assert tasks(home, *put, home / "half.json", "--set", "hardware.precision=bfloat16") == 0
+    finally:
+        devices.use(HardwareConfig())
+    found = scores.read(home / "half.json")
+    assert (found.hardware["precision"], found.hardware["device"]) == ("bfloat16", "cpu")
+    assert found.scores
 
 
 def told(home: Path, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
