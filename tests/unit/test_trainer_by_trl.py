@@ -187,8 +187,10 @@ def test_a_rollout_that_cannot_be_cut_is_refused_before_anything_is_trained(
 ) -> None:
     settings: Any = {method: replace(METHODS[method][1], **changes)}
     with pytest.raises(ConfigError, match=method + "." + said.format(method)):
-        run.prepare(replace(Config(), method=method, **settings))
-    run.prepare(replace(Config(), **settings))  # of a method that is not asked for nothing is wanted
+        run.prepare(replace(Config(), method=method, **settings), improving=True)
+    run.prepare(
+        replace(Config(), **settings), improving=True
+    )  # of a method that is not asked for nothing is wanted
 
 
 @both
