@@ -14,7 +14,7 @@ from sqlmodel import Session as Db
 from chain.served import parts_of
 from service.arena import Answer
 from service.database import alone
-from service.epochs import Place
+from service.epochs import EPOCHS, Place
 from service.errors import ConfigError, ConflictError
 from service.files import write_file
 from service.ledger import queries, results, work
@@ -190,6 +190,7 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
     The data file is the preference lines of those epochs, one after the other; its sha256 goes into the next
     bundle, so that a stranger can make the same file.
     """
+    alone(db.connection(), EPOCHS)  # or one that is taken back meanwhile would be learned from all the same
     alone(db.connection(), JOBS)
     fresh = due(db, place, settings)
     if fresh is None:

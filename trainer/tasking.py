@@ -58,6 +58,8 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     registry = Registry(options.registry)
     entry = registry.get(options.model)
     prepare(read_config(options.config, options.set))
+    if options.items:  # before the work, which may take hours
+        options.items.parent.mkdir(parents=True, exist_ok=True)
     found, items = harness.measure(
         model.load(registry.path(entry.name) / "model"), options.tasks,
         layout=options.layout, limit=options.limit, seed=options.seed, report=to_stdout,

@@ -359,7 +359,7 @@ def tasks(home: Path, *arguments: object) -> int:
 def test_the_command_writes_what_it_prints_and_the_page_shows_it(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = ["--out", home / "s.json", "--items", home / "i.jsonl"]
+    files = ["--out", home / "s.json", "--items", home / "new" / "i.jsonl"]
     assert tasks(home, "--tasks", "town", "safety_helps", "--limit", 5, *files) == 0
     printed = capsys.readouterr()
     lines = [json.loads(line) for line in printed.out.splitlines()]
@@ -370,7 +370,7 @@ def test_the_command_writes_what_it_prints_and_the_page_shows_it(
     assert [(s.task, s.metric, s.n) for s in found.scores] == [
         ("town_choice", "acc", 5), ("town_choice", "acc_norm", 5), ("safety_helps", "helps", 5),
     ]  # fmt: skip
-    items = [json.loads(line) for line in (home / "i.jsonl").read_text().splitlines()]
+    items = [json.loads(line) for line in (home / "new" / "i.jsonl").read_text().splitlines()]
     assert [sum(item["task"] == s.task for item in items) for s in found.scores] == [5, 5, 5]
     page = ["report", "--registry", str(home / "models"), "--out", str(home / "r.html"), "--tasks"]
     assert main([*page, str(home / "s.json")]) == 0

@@ -14,13 +14,14 @@ from eth_account import Account
 from sqlmodel import Session as Db
 
 from chain import ledger
+from chain.assignment import seed_commitment
 from chain.bundle import SignedSession
 from chain.continuity import Last
 from chain.errors import ChainError
 from chain.messages import Domain, Session, sign
 from chain.rules import Rules
 from chain.types import Address, BlockRef, Hash32
-from service import auth, epochs, training
+from service import auth, corrections, epochs, training
 from service.database import Database, open_database
 from service.epochs import Place
 from service.errors import ConflictError
@@ -127,6 +128,18 @@ def test_a_failed_job_is_put_back_once(db: Database) -> None:
 # --- epochs and runs --------------------------------------------------------------------------------------
 
 
+def _base(folder: Path) -> dict[str, Any]:
+    """Return what makes a first model."""
+    return {
+        "registry": str(folder / "models"),
+        "name": "sft-0",
+        "parent": "",
+        "seed": 0,
+        "sha256": "",
+        "snapshot": "",
+    }
+
+
 def _closed(epoch: int, place: Place) -> EpochRow:
     place.preferences_path(epoch).write_text(f'{{"epoch": {epoch}}}\n')
     return EpochRow(
@@ -140,15 +153,7 @@ def test_a_run_is_made_once_and_its_file_is_what_its_row_says(
 ) -> None:
     # Without an arena: where there is one, no run is made while the last is in training.
     settings = Settings(data_dir=tmp_path, retrain_after=1, arena=False)
-    base = {
-        "registry": str(tmp_path / "models"),
-        "name": "sft-0",
-        "parent": "",
-        "seed": 0,
-        "sha256": "",
-        "snapshot": "",
-    }
-    train(argparse.Namespace(**base))
+    train(argparse.Namespace(**_base(tmp_path)))
     doing(db, lambda s: queries.add(s, _closed(0, place)))()
 
     def second() -> None:
@@ -162,6 +167,20 @@ def test_a_run_is_made_once_and_its_file_is_what_its_row_says(
     for run in runs:
         data = (tmp_path / "snapshots" / f"run-{run.run}.jsonl").read_bytes()
         assert run.snapshot == "0x" + hashlib.sha256(data).hexdigest()
+
+
+def test_no_run_learns_from_an_epoch_that_is_taken_back_at_the_same_time(
+    db: Database, place: Place, tmp_path: Path
+) -> None:
+    settings = Settings(data_dir=tmp_path, retrain_after=1, arena=False)
+    train(argparse.Namespace(**_base(tmp_path)))
+    row = _closed(0, place)
+    row.seed_hash = seed_commitment(place.seed(0))
+    doing(db, lambda s: queries.add(s, row))()
+    reopened = doing(db, lambda s: corrections.reopen(s, place, 0))
+    assert at_once(db, lambda s: training.due_run(s, place, settings), reopened) is None
+    with db.read() as reader:
+        assert work.runs(reader) == []
 
 
 def _open(place: Place, epoch: int) -> Callable[[Db], Any]:
