@@ -51,7 +51,7 @@ test: test-contracts test-python ## every test
 test-contracts: $(JS_STAMP) ## forge: unit and fuzz tests of the contracts
 	@cd contracts && npm run --silent test
 test-python: setup ## pytest: laws, differential tests, integration on a real chain and a real model
-	@$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	@$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test-deep: $(JS_STAMP) ## forge with 10,000 fuzz runs
 	@cd contracts && FOUNDRY_PROFILE=deep node_modules/.bin/forge test --offline
 
