@@ -28,7 +28,7 @@ from trainer.config import (
 from trainer.losses import kl_k1
 from trainer.method import Given
 from trainer.model import build, scorer, train_tokenizer
-from trainer.progress import Progress, silent
+from trainer.progress import Progress, leave, silent
 from trainer.sampler import sample
 from trainer.sequences import answer_logprobs, encode_prompt
 
@@ -114,3 +114,4 @@ def _same(left: list[Tensor], right: list[Tensor]) -> bool:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2])
+    leave(0)

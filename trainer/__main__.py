@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from trainer import showing, tasking
 from trainer.errors import ConfigError, TrainerError
 from trainer.overrides import VARIANTS, add_flags, described, read_config
-from trainer.progress import emit, launched, to_stdout
+from trainer.progress import emit, launched, leave, to_stdout
 from trainer.registry import Registry
 
 if TYPE_CHECKING:
@@ -341,4 +341,4 @@ def _above_zero(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
