@@ -120,8 +120,8 @@ class Server(uvicorn.Server):
 def run(app: Any, host: str, port: int) -> None:
     """Serve until a signal; exit with uvicorn's status where it cannot start."""
     server = Server(app, host, port)
-    # What was loaded lives as long as the process: to search its 200,000 objects for garbage, now and then, would take
-    # a tenth of a second in which nobody is answered.
+    # What was loaded lives as long as the process: to search all of it for garbage, now and then, would hold up
+    # whoever waits for an answer.
     gc.collect()
     gc.freeze()
     try:

@@ -305,7 +305,7 @@ async def paced(port: int, bodies: Sequence[bytes], rate: float) -> list[float]:
             raise SystemExit(f"the service refused a ranking: {status} {answer.decode()}")
 
     gc.collect()
-    gc.freeze()  # or a tenth of a second now and then would be ours, and not the service's
+    gc.freeze()  # or what its search for garbage takes now and then would count as the service's
     began = time.perf_counter()
     tasks = []
     for i, body in enumerate(bodies):

@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from service.ledger import queries, work
 from service.ledger.tables import JobRow
 from service.worker import HELD, Worker
 from tests.ray_head import Head, running
+from tests.soon import until
 from trainer.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60.0
+_until = partial(until, within_s=WAIT_S)
 TINY = {
     "model": {"width": 16, "layers": 1, "heads": 2, "vocabulary": 320, "answer_tokens": 12},
     "pretrain": {"documents": 60, "steps": 4, "batch": 2, "block": 16},
@@ -93,14 +95,6 @@ def worker(db: Database, tmp_path: Path, cluster: Cluster) -> Callable[..., Work
 def _job(db: Database) -> JobRow:
     with db.read() as session:
         return next(iter(work.jobs(session)))
-
-
-def _until(what: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WAIT_S
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
-    return found
 
 
 class Waiting:

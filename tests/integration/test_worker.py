@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from service.database import Database, open_database
 from service.ledger import queries, work
 from service.ledger.tables import JobRow
 from service.worker import Worker
+from tests.soon import until
 
 WAIT_S = 20.0
+_until = partial(until, within_s=WAIT_S)
 UNTIL_EOF = "import os, sys; print('{\"pid\": %d}' % os.getpid(), flush=True); sys.stdin.read()"
 """Works until the worker is gone, as the trainer does under --exit-with-parent."""
 WORKER = """
@@ -64,15 +67,6 @@ def worker(db: Database, tmp_path: Path) -> Callable[..., Worker]:
 def _jobs(db: Database) -> list[JobRow]:
     with db.read() as session:
         return list(work.jobs(session))
-
-
-def _until(what: Callable[[], Any]) -> Any:
-    """Return what is true before long."""
-    deadline = time.monotonic() + WAIT_S
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
-    return found
 
 
 def _alive(pid: int) -> bool:
