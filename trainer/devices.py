@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainer import processes
+from trainer import by_vllm, processes
 from trainer.config import HardwareConfig, Precision
 from trainer.errors import ConfigError
 
@@ -49,6 +49,8 @@ def use(config: HardwareConfig) -> None:
 
 def _check(config: HardwareConfig) -> None:
     """Refuse what is not here, each by what to do instead."""
+    if config.generation == "vllm":
+        by_vllm.check()
     gpus, mine = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("hardware.device is cuda, but PyTorch finds no GPU: set it to cpu, or to auto")
@@ -76,10 +78,12 @@ def _check(config: HardwareConfig) -> None:
 
 
 def resolved(config: HardwareConfig) -> HardwareConfig:
-    """Return the settings with `auto` as the device that it stands for."""
-    if config.device != "auto":
-        return config
-    return replace(config, device="cuda" if torch.cuda.is_available() else "cpu")
+    """Return the settings with what each `auto` stands for."""
+    if config.device == "auto":
+        config = replace(config, device="cuda" if torch.cuda.is_available() else "cpu")
+    if config.generation == "auto":
+        config = replace(config, generation="vllm" if by_vllm.version() else "transformers")
+    return config
 
 
 def used() -> HardwareConfig:
@@ -88,8 +92,10 @@ def used() -> HardwareConfig:
 
 
 def recorded() -> dict[str, Any]:
-    """Return what an entry says of it, the number of processes included."""
-    return asdict(_USED.get()) | {"processes": processes.count()}
+    """Return what an entry says of it, the number of processes and the version of vLLM included."""
+    used = _USED.get()
+    drawn = {"vllm": by_vllm.version()} if used.generation == "vllm" else {}
+    return asdict(used) | {"processes": processes.count()} | drawn
 
 
 def device() -> torch.device:

@@ -11,6 +11,7 @@ TrainerError
 ├── SourceError       a model from elsewhere that cannot be had or used
 ├── TaskError         a task of the evaluation that cannot be had or put to a model
 ├── RatingError       results from which no finite rating follows
+├── GenerationError   answers that another program was to draw, and did not
 ├── ParityError       the sampler and the training pass disagree about log-probabilities
 └── DivergenceError   a loss that is no longer a finite number
 """
@@ -60,6 +61,10 @@ class TaskError(TrainerError):
 
 class RatingError(TrainerError):
     """Results from which no finite rating follows."""
+
+
+class GenerationError(TrainerError):
+    """vLLM could not be started, or has ended; the message has its last word and says what to do."""
 
 
 class ParityError(TrainerError):

@@ -21,6 +21,7 @@ from trainer.config import (
     Attention,
     Config,
     Device,
+    Generation,
     KlAnchor,
     KlControl,
     Layout,
@@ -170,6 +171,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "sft.packing": (0, math.inf),
     "reward.held_out": (0.01, 0.9),
     "checkpoint_s": (0.0, math.inf),
+    "hardware.cache_gib": (0.01, math.inf),
     **{f"{method}.unfinished_reward": (-math.inf, math.inf) for method in ("ppo", "grpo", "rloo")},
     **{f"{method}.temperature": (0.01, 10.0) for method in ("ppo", "raft", "grpo", "rloo")},
     "grpo.group": (2, math.inf),
@@ -193,6 +195,7 @@ _CHOICES = {
     "hardware.device": get_args(Device),
     "hardware.precision": get_args(Precision),
     "hardware.attention": get_args(Attention),
+    "hardware.generation": get_args(Generation),
     "hardware.parallel": get_args(Parallel),
 }
 """Settings that are one of a few words."""

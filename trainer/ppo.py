@@ -17,7 +17,6 @@ the two conventions that differ.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -25,17 +24,14 @@ from torch import Tensor
 from trainer import devices, losses, pretrain, processes
 from trainer.checkpoint import NOTHING, Keep, Parts
 from trainer.config import PpoConfig
-from trainer.errors import ConfigError, ParityError
+from trainer.errors import ConfigError
 from trainer.method import Given, Outcome
 from trainer.model import LanguageModel, Scorer, clone, scorer
 from trainer.optimise import clip, finite, learnable
 from trainer.progress import Progress, Report
 from trainer.reward import score
-from trainer.sampler import sample
+from trainer.sampler import check_parity, sample
 from trainer.sequences import Batch, answer_logprobs, beside, encode_prompt, join
-
-PARITY = MappingProxyType({"float32": 1e-3, "bfloat16": 0.25})
-"""Largest difference in a log-probability between sampling (with a cache) and a training pass, in nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,13 +271,6 @@ def _minibatch(
     step_kl = losses.masked_mean(losses.kl_k3(old, logprobs.detach()), mask)
     means = torch.stack([policy_loss.detach(), value_loss.detach(), clipped, step_kl]) * part
     return processes.total(torch.cat([means, text_loss.detach().view(1)]))
-
-
-def check_parity(training: Tensor, sampling: Tensor, mask: Tensor) -> None:
-    """Refuse to go on when the two kinds of pass give different log-probabilities."""
-    worst = ((training - sampling) * mask).abs().max().item()
-    if not worst <= (bound := PARITY[devices.precision()]):
-        raise ParityError(f"sampling and training log-probabilities differ by {worst:.2e} nats, over {bound}")
 
 
 def _decay(config: PpoConfig, learner: Learner, step: int) -> None:

@@ -1,22 +1,32 @@
-"""Batched sampling from a language model with a key-value cache; finished answers leave the batch."""
+"""Answers of a language model: drawn here by transformers, or by vLLM where `hardware.generation` says so.
+
+Here a batch is drawn with a key-value cache, and finished answers leave it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from trainer import devices
-from trainer.errors import DivergenceError
+from trainer import by_vllm, devices
+from trainer.errors import DivergenceError, ParityError
 from trainer.losses import token_logprobs
 from trainer.model import PAD, LanguageModel, positions
-from trainer.sequences import Batch, pad
+from trainer.sequences import Batch, answer_logprobs, pad
 
 COMPACT = 0.75
 """The batch is compacted when no more than this share of it is still unfinished."""
+PARITY = MappingProxyType({"float32": 1e-3, "bfloat16": 0.1})
+"""Nats that log-probabilities of sampling and of training may differ by: the worst in float32, the mean in bfloat16,
+whose single tokens may be .8 apart where nothing is wrong (SmolLM2: .03 to .05 on average, .23 with padding seen)."""
+SPOILT = "the model's logits are no numbers: lower the learning rate of this stage"
+CHECKED = 4
+"""Answers of each batch by vLLM that are held against our own pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,11 @@ def sample(
 
     Raises:
         DivergenceError: training has spoilt the model.
+        GenerationError: vLLM cannot be started with this model, or has ended.
+        ParityError: vLLM draws from another distribution than the model's.
     """
+    if devices.used().generation == "vllm":
+        return _drawn_elsewhere(language, prompts, temperature, generator, first)
     device, start = language.device, pad(prompts, [[]] * len(prompts)).to(language.device)
     limit = language.limits.answer_tokens
     drawn = torch.full((len(prompts), limit), PAD, device=device)
@@ -64,7 +78,7 @@ def sample(
         if step == 0 and first is not None:
             logits = logits + first.to(device)
         if logits.isnan().any():
-            raise DivergenceError("the model's logits are no numbers: lower the learning rate of this stage")
+            raise DivergenceError(SPOILT)
         if temperature:
             chances = (logits / temperature).softmax(dim=-1).to(generator.device)
             token = torch.multinomial(chances, 1, generator=generator).to(device)
@@ -113,3 +127,38 @@ def _collect(start: Batch, drawn: Tensor, written: Tensor, logprobs: Tensor, end
         start.width,
     )
     return Samples(batch, logprobs[:, :length], (drawn == end).any(dim=1))
+
+
+def _drawn_elsewhere(
+    language: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    temperature: float,
+    generator: torch.Generator,
+    first: Tensor | None,
+) -> Samples:
+    """Let vLLM draw, and hold some of its answers against our own pass."""
+    answers, found = by_vllm.draw(
+        language, prompts, temperature=temperature, generator=generator, first=first, hardware=devices.used()
+    )
+    batch = pad(prompts, answers).to(language.device)
+    logprobs = torch.zeros(batch.answers.shape, device=language.device)
+    for row, values in zip(logprobs, found, strict=True):
+        row[: len(values)] = torch.tensor(values)
+    some = batch.rows(torch.arange(len(answers))[:CHECKED])
+    mask = some.answer_mask
+    if first is not None:
+        mask[:, 0] = 0  # the model's own pass knows nothing of what was forbidden there
+    own = answer_logprobs(language, some, temperature or 1.0)
+    if own.isnan().any():
+        raise DivergenceError(SPOILT)
+    check_parity(own, logprobs[:CHECKED], mask)
+    ended = [answer[-1] == language.template.end for answer in answers]
+    return Samples(batch, logprobs, torch.tensor(ended, device=language.device))
+
+
+def check_parity(training: Tensor, sampling: Tensor, mask: Tensor) -> None:
+    """Refuse to go on when the two kinds of pass give different log-probabilities."""
+    gaps = ((training - sampling) * mask).abs()
+    seen = (gaps.max() if devices.precision() == "float32" else gaps.sum() / mask.sum()).item()
+    if not seen <= (bound := PARITY[devices.precision()]):
+        raise ParityError(f"sampling and training log-probabilities differ by {seen:.2e} nats, over {bound}")

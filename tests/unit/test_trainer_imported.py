@@ -41,11 +41,10 @@ from trainer.model import (
     train_tokenizer,
 )
 from trainer.overrides import override
-from trainer.ppo import check_parity
 from trainer.preferences import write_snapshot
 from trainer.progress import silent
 from trainer.registry import Registry, file_sha256
-from trainer.sampler import Samples, sample
+from trainer.sampler import Samples, check_parity, sample
 from trainer.sequences import answer_logits, answer_logprobs, decode, encode_answer, encode_prompt, pad, parts
 
 torch.set_num_threads(1)  # what else runs on this machine would make two wait for each other

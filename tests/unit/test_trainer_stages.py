@@ -19,7 +19,7 @@ from trainer.model import LanguageModel, clone
 from trainer.optimise import finite
 from trainer.preferences import Comparison
 from trainer.progress import Progress, silent
-from trainer.sampler import sample
+from trainer.sampler import check_parity, sample
 from trainer.sequences import encode_answer, encode_prompt, pad
 
 
@@ -141,11 +141,11 @@ def test_the_adaptive_coefficient_rises_above_its_target_and_falls_below_it() ->
 
 def test_sampling_that_disagrees_with_training_stops_it() -> None:
     logprobs, mask = torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 0.0]])
-    ppo.check_parity(logprobs, logprobs + torch.tensor([[5e-4, 9.0]]), mask)
+    check_parity(logprobs, logprobs + torch.tensor([[5e-4, 9.0]]), mask)
     with pytest.raises(ParityError, match=r"differ by 2.00e-03"):
-        ppo.check_parity(logprobs, logprobs + torch.tensor([[2e-3, 0.0]]), mask)
+        check_parity(logprobs, logprobs + torch.tensor([[2e-3, 0.0]]), mask)
     with pytest.raises(ParityError):
-        ppo.check_parity(logprobs, logprobs * math.nan, mask)
+        check_parity(logprobs, logprobs * math.nan, mask)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
