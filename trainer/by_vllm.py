@@ -122,7 +122,8 @@ def _engine(network: PreTrainedModel, longest: int, hardware: HardwareConfig) ->
         running.load(network)
         return running
     stop()
-    _RUNNING.append(Engine(network, -(-longest // ROUND) * ROUND, hardware))
+    rounded, most = -(-longest // ROUND) * ROUND, getattr(network.config, "max_position_embeddings", longest)
+    _RUNNING.append(Engine(network, max(longest, min(rounded, most)), hardware))
     return _RUNNING[0]
 
 
@@ -201,9 +202,9 @@ class Engine:
             said = [x for x in self._log.read().decode(errors="replace").splitlines() if "Error" in x]
             self.stop()
             raise GenerationError(
-                f"vLLM ended with {code}: {said[-1].strip() if said else 'it does not say why'}. "
-                f"Where memory ran out, lower hardware.cache_gib ({self._hardware.cache_gib}); where vLLM does not know "
-                "the model, set hardware.generation to transformers"
+                f"vLLM ended with {code}: {said[-1].strip(' .') if said else 'it does not say why'}. "
+                f"Where it has no room, change hardware.cache_gib ({self._hardware.cache_gib}); where it does not know the "
+                "model, set hardware.generation to transformers"
             )
         found: dict[str, Any] = json.loads(line)
         return found
