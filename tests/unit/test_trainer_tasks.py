@@ -352,6 +352,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def test_no_command_is_suggested_that_would_replace_the_file_that_was_given(tmp_path: Path) -> None:
+    (tmp_path / "notes.json").write_text('{"of": "years"}')
+    with pytest.raises(TaskError, match="--out") as caught:
+        scores.read(tmp_path / "notes.json")
+    assert "notes.json" not in str(caught.value).partition("--out")[2]
+
+
 def tasks(home: Path, *arguments: object) -> int:
     return main(["tasks", "--registry", str(home / "models"), "--model", "sft-0", *map(str, arguments)])
 
