@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import inspect
 import json
@@ -46,15 +45,6 @@ for _side in (_Loader, _Dumper):
         re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+\Z"),
         list("-+0123456789"),
     )
-
-
-def add_flags(command: argparse.ArgumentParser) -> None:
-    """Let a command take settings, as `--config` and `--set`."""
-    command.add_argument("--config", type=Path, help="YAML or JSON file of overrides; `config` prints one")
-    command.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="SETTING=VALUE",
-        help="overrides, such as ppo.steps=10 reward.members=3; they come after --config",
-    )  # fmt: skip
 
 
 def read_config(path: Path | None, settings: Sequence[str] = ()) -> Config:
