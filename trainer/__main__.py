@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import making, showing, tasking
+from trainer.config import Config
 from trainer.errors import ConfigError, TrainerError
 from trainer.flags import above_zero, add_common, add_created, add_settings, config_of, positive, run_of
-from trainer.overrides import VARIANTS, described
+from trainer.overrides import VARIANTS, best_of, described, read_config, variant
 from trainer.progress import emit, launched, leave, to_stdout
 from trainer.registry import Registry
 
@@ -87,8 +88,9 @@ def _answer(options: argparse.Namespace) -> dict[str, object]:
 def _compare(options: argparse.Namespace) -> dict[str, object]:
     from trainer import compare
 
+    methods = {variant(name, Config()).method for name in options.variants if best_of(name) == 1}
     rows = compare.compare(
-        Registry(options.registry), config_of(options), options.variants,
+        Registry(options.registry), config_of(options, "reward", *sorted(methods), "evaluate"), options.variants,
         parent=options.parent, snapshot=options.snapshot, sha256=options.sha256,
         seed=options.seed, out=options.out, report=to_stdout,
     )  # fmt: skip
@@ -99,7 +101,7 @@ def _compare(options: argparse.Namespace) -> dict[str, object]:
 def _rounds(options: argparse.Namespace) -> dict[str, object]:
     from trainer import rounds
 
-    run = run_of(options)
+    run = run_of(options, "reward", "method", "evaluate")
     plan = rounds.Plan(options.parent, options.rounds, options.count, options.judged, options.out)
     verdicts = rounds.rounds(run, plan)
     sys.stderr.write(rounds.table(verdicts, run.registry) + "\n")
@@ -117,7 +119,7 @@ def _simulate(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _show(options: argparse.Namespace) -> None:
-    sys.stdout.write(described(config_of(options)))
+    sys.stdout.write(described(read_config(options.config, options.set)))
 
 
 def _exit_at_eof() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.errors import ConfigError
 from trainer.overrides import read_config
 from trainer.progress import to_stdout
 from trainer.registry import Registry
@@ -57,20 +59,37 @@ def above_zero(text: str) -> float:
     return number
 
 
-def config_of(options: argparse.Namespace) -> Config:
-    """Return the settings that a command was given."""
-    return read_config(options.config, options.set)
+def config_of(options: argparse.Namespace, *stages: str) -> Config:
+    """Return the settings that a command was given.
+
+    Args:
+        options: of a command that takes settings.
+        stages: sections that it reads beside what all read; `method` stands for the chosen method's too. A file may hold
+            others, as commands share it; a flag may not.
+
+    Raises:
+        ConfigError: a setting or a value that cannot be, or a flag that would change nothing.
+    """
+    config = read_config(options.config, options.set)
+    chosen = [config.method] if "method" in stages else []
+    read = dict.fromkeys([*stages, *chosen, "hardware", "threads"])
+    for setting in options.set:
+        if re.split("[.=]", setting)[0] not in read:
+            raise ConfigError(
+                f"--set {setting} would change nothing: this command reads the settings of {', '.join(read)}"
+            )
+    return config
 
 
-def run_of(options: argparse.Namespace) -> Run:
-    """Return the run that a command was asked for."""
+def run_of(options: argparse.Namespace, *stages: str) -> Run:
+    """Return the run that a command was asked for, which keeps checkpoints of these stages."""
     from trainer.run import Run
 
     return Run(
         registry=Registry(options.registry),
         name=options.name,
         seed=options.seed,
-        config=config_of(options),
+        config=config_of(options, *stages, "checkpoint_s"),
         created_at=int(time.time()) if options.created_at is None else options.created_at,
         report=to_stdout,
     )

@@ -71,7 +71,7 @@ def bootstrap(options: argparse.Namespace) -> dict[str, object]:
     """Make the devnet's first models."""
     from trainer import run
 
-    entry = run.bootstrap(run_of(options))
+    entry = run.bootstrap(run_of(options, "model", "pretrain", "sft"))
     return {"entry": entry.name, "weights_sha256": entry.weights_sha256}
 
 
@@ -79,7 +79,7 @@ def take(options: argparse.Namespace) -> dict[str, object]:
     """Take a model that was made elsewhere."""
     from trainer import run
 
-    entry = run.take(run_of(options), options.source)
+    entry = run.take(run_of(options, "imported"), options.source)
     return {"entry": entry.name, "weights_sha256": entry.weights_sha256, "source_sha256": entry.data_sha256}
 
 
@@ -88,7 +88,7 @@ def retrain(options: argparse.Namespace) -> dict[str, object]:
     from trainer import run
 
     entry = run.retrain(
-        run_of(options),
+        run_of(options, "reward", "method", "evaluate"),
         parent=options.parent,
         reference=options.reference,
         snapshot=options.snapshot,

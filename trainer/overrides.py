@@ -204,7 +204,10 @@ VARIANTS: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "rloo": {"method": "rloo"},
     }
 )
-"""What a comparison of methods can name: overrides by the variant's name. `best-of-N` is one too, for any N."""
+"""What a comparison of methods can name: overrides by the variant's name, of PPO unless they say another method.
+
+`best-of-N` is one too, for any N.
+"""
 
 
 def best_of(name: str) -> int:
@@ -214,9 +217,9 @@ def best_of(name: str) -> int:
 
 
 def variant(name: str, base: Config) -> Config:
-    """Return the configuration of a variant; ConfigError where there is none of that name."""
+    """Return the configuration of a variant, whatever the base's method; ConfigError where there is none of that name."""
     if best_of(name) > 1:
         return base
     if name not in VARIANTS:
         raise ConfigError(f"there is no variant {name!r}; known are {', '.join(VARIANTS)} and best-of-N")
-    return override(base, VARIANTS[name])
+    return override(replace(base, method="ppo"), VARIANTS[name])

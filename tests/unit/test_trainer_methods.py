@@ -233,3 +233,9 @@ def test_every_variant_is_a_configuration_and_no_other_name_is() -> None:
     assert (best_of("best-of-16"), best_of("best-of-0"), best_of("ppo")) == (16, 1, 1)
     with pytest.raises(ConfigError, match="there is no variant 'pp0'; known are ppo, "):
         variant("pp0", Config())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_of_its_own_method_whatever_the_settings_say(name: str) -> None:
+    assert variant(name, replace(Config(), method="raft")) == variant(name, Config())
+    assert variant(name, Config()).method == name.partition("-")[0]
