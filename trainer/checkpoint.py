@@ -73,6 +73,23 @@ class Keep:
 NOTHING = Keep()
 
 
+class Scratch(Keep):
+    """Keeps nothing; files that nobody needs afterwards lie in a folder of its own, where the next try finds them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Lend the folder, empty; what a killed run left in it is removed."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        try:
+            yield self._folder
+        finally:
+            shutil.rmtree(self._folder)
+
+
 class Checkpoints:
     """The checkpoints of one run: a folder of its own, so that no other run takes them."""
 
@@ -183,13 +200,8 @@ class _Stage(Keep):
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        folder = self._run.folder / f"{self._name}.scratch"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
+        with Scratch(self._run.folder / f"{self._name}.scratch").scratch() as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder)
 
     def _last(self) -> tuple[Path | None, dict[str, Any] | None]:
         """Return the last file that can be read, and what it keeps."""
