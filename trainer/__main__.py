@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from trainer.config import Config
 from trainer.errors import ConfigError, TrainerError
 from trainer.flags import above_zero, add_common, add_created, add_settings, config_of, positive, run_of
 from trainer.overrides import VARIANTS, best_of, described, read_config, variant
-from trainer.progress import emit, launched, leave, to_stdout
+from trainer.progress import emit, launched, leave, rank, to_stdout
 from trainer.registry import Registry
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 PARENT_DIED = 75
 """Exit status when stdin ended under --exit-with-parent (EX_TEMPFAIL: try again)."""
+
+ALIKE_S = 10.0
+"""Seconds for which all processes but the first keep an error: where that fails alike, the launcher ends them before."""
 
 DESCRIPTION = """\
 Trains Haptic's language models from people's comparisons.
@@ -67,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if done is not None:
             emit({"stage": "done", **done})
     except TrainerError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        who = f"process {rank()}: " if rank() else ""
+        if who:
+            time.sleep(ALIKE_S)
+        sys.stderr.write(f"{who}{type(error).__name__}: {error}\n")
         return 1
     return 0
 
