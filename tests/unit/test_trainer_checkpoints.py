@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -268,6 +269,19 @@ def test_a_damaged_checkpoint_is_not_used_but_the_one_before(tmp_path: Path) -> 
         assert f"{last} is damaged" in log[-2].note
     before.unlink()
     assert kept(tmp_path).stage("s").load({"network": network}, step=0)["step"] == 0
+
+
+def test_nobody_holds_a_second_copy_of_what_is_kept_or_read(tmp_path: Path) -> None:
+    network = torch.nn.Linear(1000, 1000)
+    size = sum(p.nbytes for p in network.parameters())
+    stage = kept(tmp_path).stage("s")
+    stage.save({"network": network}, 1, 9)  # what is imported on the way
+    tracemalloc.start()  # of Python's own memory, which a tensor's is no part of
+    stage.save({"network": network}, 2, 9)
+    assert stage.load({"network": network}, step=0) == {"step": 2}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 2
 
 
 def test_a_checkpoint_half_written_is_never_taken(tmp_path: Path) -> None:
