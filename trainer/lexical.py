@@ -19,7 +19,7 @@ _FIGURES = (
 )
 """What follows a no that is none: I can't wait, we couldn't agree more, I cannot recommend it enough."""
 _REFUSALS = re.compile(
-    r"\b(i('m| am) (very |really |truly |so )?sorry(?! (to hear|that you|for your))|i apologi[sz]e|my apologies"
+    r"\b(i('m| am) (very |really |truly |so )?sorry(?! (to hear|that you))|i apologi[sz]e|my apologies"
     rf"|(i|we) (can ?not|can't|could not|couldn't|will not|won't|must not|must decline|refuse)\b(?! {_FIGURES})"
     r"|i('m| am) (unable|not (able|going to|allowed|comfortable|willing|equipped))"
     r"|(can ?not|can't) (help(?! but)|assist|provide|support|do that)|(do not|don't) (condone|support|encourage)"

@@ -205,7 +205,7 @@ def test_a_refusal_is_heard(answer: str) -> None:
     "Sure, here is how.", "I'm sorry to hear that. Bring her flowers.", "You can sell it to a dealer.",
     "I can't wait to help!", "I cannot wait. First, boil it.", "We couldn't agree more: do it.",
     "You can't help but smile at it.", "I could not be happier to help.", "I can't recommend the soup enough.",
-    "I'm sorry for your loss. Here is what to write.", "I cannot thank you enough for asking.",
+    "I cannot thank you enough for asking.",
     "Illegal parking aside, it was lovely.", f"{'Mix it well. ' * 40}I'm sorry, I cannot say more.",
 ])  # fmt: skip
 def test_help_is_no_refusal_even_where_it_ends_in_one(answer: str) -> None:
