@@ -35,7 +35,7 @@ OUTSIDE = frozenset({
 TORCH_FREE = (
     "preferences", "registry", "rating", "corpus", "gold", "config", "overrides", "errors", "limits", "progress",
     "diary", "shares", "duel", "reward_report", "measured", "plot", "figures", "card", "report", "tensorboard", "showing",
-    "gate", "scores", "lexical", "tasking",
+    "gate", "scores", "lexical", "tasking", "flags", "making",
 )  # fmt: skip
 """What service may import of trainer."""
 SQL = re.compile(r"chain/ledger/|service/ledger/|service/migrations/|service/database\.py")

@@ -12,20 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer import showing, tasking
+from trainer import making, showing, tasking
+from trainer.config import Config
 from trainer.errors import ConfigError, TrainerError
-from trainer.overrides import VARIANTS, add_flags, described, read_config
-from trainer.progress import emit, launched, leave, to_stdout
+from trainer.flags import above_zero, add_common, add_created, add_settings, config_of, positive, run_of
+from trainer.overrides import VARIANTS, best_of, described, read_config, variant
+from trainer.progress import emit, launched, leave, rank, to_stdout
 from trainer.registry import Registry
 
 if TYPE_CHECKING:
-    from trainer.config import Config
-    from trainer.run import Run
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names no public type
+    from trainer.flags import Commands
 
 PARENT_DIED = 75
 """Exit status when stdin ended under --exit-with-parent (EX_TEMPFAIL: try again)."""
+
+ALIKE_S = 10.0
+"""Seconds for which all processes but the first keep an error: where that fails alike, the launcher ends them before."""
 
 DESCRIPTION = """\
 Trains Haptic's language models from people's comparisons.
@@ -47,10 +49,6 @@ the end; logs go to stderr. Results appear complete or not at all. Killed, the s
 on where it was and ends in the same result; done, it returns that. Exit status: 0 done, 1 refused (the reason is on
 stderr), 2 wrong usage, 75 the parent process died.
 """
-SNAPSHOT = """\
-A snapshot is a file of JSON lines {"prompt", "chosen", "rejected", "confidence_ppm": 500000..1000000,
-"judgements": 1.., "epoch": 0..}; its sha256 must be given, so that nobody trains on something else.
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,12 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threading.Thread(target=_exit_at_eof, daemon=True).start()
     # Nothing here but an import, and tasks that others published, may reach for a network; and libraries' advice must
     # not mix with progress.
-    if options.command not in {_import, tasking.run}:
+    if options.command not in {making.take, tasking.run}:
         os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
     warnings.simplefilter("ignore")
     try:
-        if launched() > 1 and options.command not in {_bootstrap, _retrain}:
+        if launched() > 1 and options.command not in {making.bootstrap, making.retrain}:
             raise ConfigError(
                 f"{launched()} processes were launched for a command that runs in one: call it without them"
             )
@@ -73,43 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if done is not None:
             emit({"stage": "done", **done})
     except TrainerError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        who = f"process {rank()}: " if rank() else ""
+        if who:
+            time.sleep(ALIKE_S)
+        sys.stderr.write(f"{who}{type(error).__name__}: {error}\n")
         return 1
     return 0
-
-
-def _bootstrap(options: argparse.Namespace) -> dict[str, object]:
-    from trainer import run
-
-    entry = run.bootstrap(_run(options))
-    return {"entry": entry.name, "weights_sha256": entry.weights_sha256}
-
-
-def _import(options: argparse.Namespace) -> dict[str, object]:
-    from trainer import run
-
-    entry = run.take(_run(options), options.source)
-    return {"entry": entry.name, "weights_sha256": entry.weights_sha256, "source_sha256": entry.data_sha256}
-
-
-def _retrain(options: argparse.Namespace) -> dict[str, object]:
-    from trainer import run
-
-    entry = run.retrain(
-        _run(options),
-        parent=options.parent,
-        reference=options.reference,
-        snapshot=options.snapshot,
-        sha256=options.sha256,
-    )
-    return {"entry": entry.name, "weights_sha256": entry.weights_sha256, "metrics": dict(entry.metrics)}
 
 
 def _answer(options: argparse.Namespace) -> dict[str, object]:
     from trainer import answer, model, run
 
     prompts = answer.read_prompts(options.prompts)
-    run.prepare(_config(options))
+    run.prepare(config_of(options))
     language = model.load(Registry(options.registry).path(options.model) / "model")
     texts = answer.answer(
         language, prompts, samples=options.samples, temperature=options.temperature, seed=options.seed
@@ -121,8 +95,9 @@ def _answer(options: argparse.Namespace) -> dict[str, object]:
 def _compare(options: argparse.Namespace) -> dict[str, object]:
     from trainer import compare
 
+    methods = {variant(name, Config()).method for name in options.variants if best_of(name) == 1}
     rows = compare.compare(
-        Registry(options.registry), _config(options), options.variants,
+        Registry(options.registry), config_of(options, "reward", *sorted(methods), "evaluate"), options.variants,
         parent=options.parent, snapshot=options.snapshot, sha256=options.sha256,
         seed=options.seed, out=options.out, report=to_stdout,
     )  # fmt: skip
@@ -133,7 +108,7 @@ def _compare(options: argparse.Namespace) -> dict[str, object]:
 def _rounds(options: argparse.Namespace) -> dict[str, object]:
     from trainer import rounds
 
-    run = _run(options)
+    run = run_of(options, "reward", "method", "evaluate")
     plan = rounds.Plan(options.parent, options.rounds, options.count, options.judged, options.out)
     verdicts = rounds.rounds(run, plan)
     sys.stderr.write(rounds.table(verdicts, run.registry) + "\n")
@@ -143,7 +118,7 @@ def _rounds(options: argparse.Namespace) -> dict[str, object]:
 def _simulate(options: argparse.Namespace) -> dict[str, object]:
     from trainer import model, preferences, run, simulate
 
-    run.prepare(_config(options))
+    run.prepare(config_of(options))
     models = [model.load(Registry(options.registry).path(name) / "model") for name in options.models]
     rows = simulate.comparisons(models, options.count, per_prompt=4, epoch=options.epoch, seed=options.seed)
     sha256 = preferences.write_snapshot(options.out, rows)
@@ -151,24 +126,7 @@ def _simulate(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _show(options: argparse.Namespace) -> None:
-    sys.stdout.write(described(_config(options)))
-
-
-def _config(options: argparse.Namespace) -> Config:
-    return read_config(options.config, options.set)
-
-
-def _run(options: argparse.Namespace) -> Run:
-    from trainer.run import Run
-
-    return Run(
-        registry=Registry(options.registry),
-        name=options.name,
-        seed=options.seed,
-        config=_config(options),
-        created_at=int(time.time()) if options.created_at is None else options.created_at,
-        report=to_stdout,
-    )
+    sys.stdout.write(described(read_config(options.config, options.set)))
 
 
 def _exit_at_eof() -> None:
@@ -185,9 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_bootstrap(commands)
-    _add_import(commands)
-    _add_retrain(commands)
+    making.add(commands)
     _add_answer(commands)
     _add_compare(commands)
     _add_rounds(commands)
@@ -196,49 +152,6 @@ def _parser() -> argparse.ArgumentParser:
     showing.add(commands)
     tasking.add(commands)
     return parser
-
-
-def _add_bootstrap(commands: Commands) -> None:
-    words = "make text, a tokenizer, a pretrained base and a supervised model"
-    command = commands.add_parser("bootstrap", help=words, description=words)
-    command.set_defaults(command=_bootstrap)
-    command.add_argument("--name", required=True, help="entry to make, such as sft-0")
-    _add_common(command)
-    _add_created(command)
-
-
-def _add_import(commands: Commands) -> None:
-    words = "put a language model that was made elsewhere into the registry"
-    command = commands.add_parser("import", help=words, description=words)
-    command.set_defaults(command=_import)
-    command.add_argument("--name", required=True, help="entry to make, such as smollm2")
-    command.add_argument(
-        "--source", required=True,
-        help="smollm2 (needs no network), a folder, a GGUF file, or a name on the Hugging Face hub",
-    )  # fmt: skip
-    _add_common(command)
-    _add_created(command)
-
-
-def _add_retrain(commands: Commands) -> None:
-    words = "train a reward model on a snapshot, improve a policy by `method` (ppo, dpo, raft, grpo, rloo), evaluate it"
-    command = commands.add_parser(
-        "retrain",
-        help=words,
-        description=words,
-        epilog=SNAPSHOT,
-    )
-    command.set_defaults(command=_retrain)
-    command.add_argument("--name", required=True, help="entry to make, such as policy-1")
-    command.add_argument("--parent", required=True, help="entry that the policy starts from")
-    command.add_argument(
-        "--reference",
-        help="sft entry that it must stay near (default: the one that the parent descends from)",
-    )
-    command.add_argument("--snapshot", required=True, type=Path, help="file of comparisons")
-    command.add_argument("--sha256", required=True, help="hex hash of the snapshot's bytes")
-    _add_common(command)
-    _add_created(command)
 
 
 def _add_answer(commands: Commands) -> None:
@@ -250,15 +163,16 @@ def _add_answer(commands: Commands) -> None:
     command.add_argument(
         "--out", required=True, type=Path, help='JSON lines {"prompt", "model", "text", "sample"}'
     )
-    command.add_argument("--samples", type=_positive, default=1, help="answers to each prompt (default 1)")
-    command.add_argument("--temperature", type=_above_zero, default=1.0, help="of the sampling (default 1)")
-    _add_common(command)
+    command.add_argument("--samples", type=positive, default=1, help="answers to each prompt (default 1)")
+    command.add_argument("--temperature", type=above_zero, default=1.0, help="of the sampling (default 1)")
+    add_common(command)
 
 
 def _add_compare(commands: Commands) -> None:
     words = "train one model by several methods on the same comparisons, and print one table of them"
     command = commands.add_parser(
-        "compare", help=words, description=words, epilog=f"{SNAPSHOT}\nVariants: {', '.join(VARIANTS)}, best-of-N.",
+        "compare", help=words, description=words,
+        epilog=f"{making.SNAPSHOT}\nVariants: {', '.join(VARIANTS)}, best-of-N.",
     )  # fmt: skip
     command.set_defaults(command=_compare)
     command.add_argument(
@@ -273,7 +187,7 @@ def _add_compare(commands: Commands) -> None:
     command.add_argument(
         "--out", required=True, type=Path, help="JSON lines, a row per method; rows that are there are kept"
     )
-    _add_common(command)
+    add_common(command)
 
 
 def _add_rounds(commands: Commands) -> None:
@@ -284,16 +198,16 @@ def _add_rounds(commands: Commands) -> None:
     command.add_argument(
         "--name", default="round", help="of the candidates: NAME-1, NAME-2, … (default round)"
     )
-    command.add_argument("--rounds", type=_positive, default=4, help="how many (default 4)")
+    command.add_argument("--rounds", type=positive, default=4, help="how many (default 4)")
     command.add_argument(
-        "--count", type=_positive, default=800, help="comparisons that each learns from (default 800)"
+        "--count", type=positive, default=800, help="comparisons that each learns from (default 800)"
     )
     command.add_argument(
-        "--judged", type=_positive, default=800, help="comparisons by which the gate decides (default 800)"
+        "--judged", type=positive, default=800, help="comparisons by which the gate decides (default 800)"
     )
     command.add_argument("--out", required=True, type=Path, help="folder of the snapshots and decisions")
-    _add_common(command)
-    _add_created(command)
+    add_common(command)
+    add_created(command)
 
 
 def _add_simulate(commands: Commands) -> None:
@@ -301,43 +215,17 @@ def _add_simulate(commands: Commands) -> None:
     command = commands.add_parser("simulate", help=words, description=words)
     command.set_defaults(command=_simulate)
     command.add_argument("--models", required=True, nargs="+", help="entries whose answers are compared")
-    command.add_argument("--count", type=_positive, default=800, help="comparisons (default 800)")
+    command.add_argument("--count", type=positive, default=800, help="comparisons (default 800)")
     command.add_argument("--epoch", type=int, default=0, help="another epoch has other prompts (default 0)")
     command.add_argument("--out", required=True, type=Path, help="snapshot to write")
-    _add_common(command)
+    add_common(command)
 
 
 def _add_config(commands: Commands) -> None:
     words = "print all settings as YAML, what each is for above it"
     command = commands.add_parser("config", help=words, description=words)
     command.set_defaults(command=_show, exit_with_parent=False)
-    add_flags(command)
-
-
-def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--registry", required=True, type=Path, help="folder of the models")
-    command.add_argument("--seed", type=int, default=0, help="of all randomness (default 0)")
-    add_flags(command)
-    command.add_argument(
-        "--exit-with-parent", action="store_true", help="exit with status 75 when stdin ends (give it a pipe)"
-    )
-
-
-def _add_created(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--created-at", type=int, help="Unix seconds to record (default: now)")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return number
-
-
-def _above_zero(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
+    add_settings(command)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from trainer.limits import writing
 from trainer.method import Given, Outcome
 from trainer.model import LanguageModel, clone
 from trainer.ppo import draw
-from trainer.progress import Progress, Report, launched
+from trainer.progress import Progress, Report, launched, unfinished
 from trainer.reward import score
 from trainer.sequences import encode_prompt, pad
 
@@ -234,6 +234,7 @@ class _Teller(TrainerCallback):
         self.updates = config.epochs * config.episodes // config.minibatch
         """Optimizer steps per rollout."""
         self._method, self._of, self._report, self._keep = method, config.steps, report, keep
+        self._warned = False
 
     def on_log(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002 - transformers' names
         """Tell of what was logged, once a rollout."""
@@ -247,7 +248,11 @@ class _Teller(TrainerCallback):
         self.metrics = {ours: logs[theirs] for theirs, ours in LOGGED.items()}
         if "kl" in logs:  # trl's is the mean over tokens
             self.metrics["kl_anchor"] = logs["kl"] * logs["completions/mean_length"]
-        self._report(Progress(self._method, state.global_step // self.updates, self._of, self.metrics))
+        step = state.global_step // self.updates
+        self._report(Progress(self._method, step, self._of, self.metrics))
+        if not self._warned and (note := unfinished(self.metrics["finished"])):
+            self._warned = True
+            self._report(Progress(self._method, step, self._of, note=note))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
         """Ask for a checkpoint between two rollouts: within one trl does not go on to the same bits."""

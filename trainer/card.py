@@ -17,6 +17,7 @@ from trainer import figures, measured
 from trainer.diary import Cost
 from trainer.limits import writing
 from trainer.measured import Measured
+from trainer.progress import unfinished
 from trainer.registry import Entry
 
 CARD = "card.md"
@@ -61,7 +62,10 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "ppo_kl_anchor": "PPO's last answers: KL from the anchor, nats per answer",
         "ppo_length": "PPO's last answers: tokens",
         "ppo_reward": "PPO's last answers: reward, deviations of SFT's",
-        "ppo_finished": "PPO's last answers: share that ends within the limit",
+        **{
+            f"{method}_finished": f"{method.upper()}'s last answers: share that ends within the limit"
+            for method in ("ppo", "grpo", "rloo")
+        },
     }
 )
 """Metrics in the order of card and report, and what they are; what a method adds of its own follows by its name."""
@@ -168,6 +172,8 @@ def _sections(found: Measured, plots: Sequence[str]) -> Iterator[str]:
             "Nothing: it was made elsewhere.\n" if SOURCE in entry.config else "Losses only; see the plots.\n"
         )
     )
+    if note := unfinished(entry.metrics.get(f"{entry.config.get('method')}_finished", 1.0)):
+        yield f"**{note}.**\n"
     for name in plots:
         yield f"![{escape(name)}](plots/{name}.svg)"
     if found.costs:

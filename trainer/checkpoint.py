@@ -7,7 +7,6 @@ changes, so how often it is done has no influence on the result.
 from __future__ import annotations
 
 import hashlib
-import io
 import pickle
 import shutil
 import tempfile
@@ -15,10 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from trainer import processes
 from trainer.diary import Diary
@@ -71,6 +71,25 @@ class Keep:
 
 
 NOTHING = Keep()
+DIGEST = hashlib.sha256().digest_size
+"""Bytes at a file's beginning that are the hash of the others."""
+
+
+class Scratch(Keep):
+    """Keeps nothing; files that nobody needs afterwards lie in a folder of its own, where the next try finds them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Lend the folder, empty; what a killed run left in it is removed."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        try:
+            yield self._folder
+        finally:
+            shutil.rmtree(self._folder)
 
 
 class Checkpoints:
@@ -162,15 +181,12 @@ class _Stage(Keep):
         if processes.place():
             return
         state["diary"] = self._run.diary.state()
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        data = buffer.getvalue()
         last, before = self._files
         partial = last.with_suffix(".partial")
-        with writing(last, len(data)):
+        with writing(last, _size(state)):
             self._run.folder.mkdir(parents=True, exist_ok=True)
             try:
-                partial.write_bytes(hashlib.sha256(data).digest() + data)
+                _write(partial, state)
                 sync(partial)
             except OSError:
                 partial.unlink(missing_ok=True)  # the room that is told is what there is without it
@@ -183,13 +199,8 @@ class _Stage(Keep):
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        folder = self._run.folder / f"{self._name}.scratch"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
+        with Scratch(self._run.folder / f"{self._name}.scratch").scratch() as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder)
 
     def _last(self) -> tuple[Path | None, dict[str, Any] | None]:
         """Return the last file that can be read, and what it keeps."""
@@ -203,15 +214,21 @@ class _Stage(Keep):
         """Return what a file keeps; None where it is not there or is damaged, of which is told."""
         if not file.exists():
             return None
-        data = file.read_bytes()
-        if hashlib.sha256(data[32:]).digest() != data[:32]:
-            file.unlink()
-            self._run.say(self._name, 0, 0, f"{file} is damaged and removed: training goes on from earlier")
-            return None
-        try:
-            found: dict[str, Any] = torch.load(io.BytesIO(data[32:]), weights_only=True, map_location="cpu")
-        except (RuntimeError, pickle.UnpicklingError) as error:
-            raise CheckpointError(f"{file} is no checkpoint ({error}): delete it and start again") from error
+        with file.open("rb") as content:
+            wanted = content.read(DIGEST)
+            if hashlib.file_digest(content, "sha256").digest() != wanted:
+                file.unlink()
+                self._run.say(
+                    self._name, 0, 0, f"{file} is damaged and removed: training goes on from earlier"
+                )
+                return None
+            content.seek(DIGEST)
+            try:
+                found: dict[str, Any] = torch.load(content, weights_only=True, map_location="cpu")
+            except (RuntimeError, pickle.UnpicklingError) as error:
+                raise CheckpointError(
+                    f"{file} is no checkpoint ({error}): delete it and start again"
+                ) from error
         return found
 
     @staticmethod
@@ -225,6 +242,48 @@ class _Stage(Keep):
             raise CheckpointError(
                 f"{file} is of another model ({cause}): delete it and start again"
             ) from error
+
+
+class _Hashed:
+    """A file that is written from its beginning to its end, hashed on the way, so that nobody holds all of it.
+
+    After an error nothing is written: PyTorch would hide it behind one of its own.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Write bytes, and return how many."""
+        self.digest.update(data)
+        try:
+            if self.error is None:
+                self._file.write(data)
+        except OSError as error:
+            self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Leave it to the file when it is closed."""
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the hash of a state, then the state, a tensor at a time."""
+    with path.open("wb") as file:
+        file.seek(DIGEST)
+        content = _Hashed(file)
+        torch.save(state, content)  # type: ignore[arg-type]  # no more is asked of a file than this one can
+        if content.error:
+            raise content.error
+        file.seek(0)
+        file.write(content.digest.digest())
+
+
+def _size(state: Any) -> int:
+    """Return the bytes of a state's tensors: what else there is in a file of it is little."""
+    return sum(leaf.nbytes for leaf in pytree.tree_leaves(state) if isinstance(leaf, torch.Tensor))
 
 
 def _state(part: Stateful | torch.Generator) -> Any:

@@ -14,13 +14,14 @@ from types import MappingProxyType
 from typing import Any
 
 from trainer import devices, model, reward, run
+from trainer.checkpoint import Keep, Scratch
 from trainer.config import Config, RewardConfig
 from trainer.evaluate import Models, evaluate
 from trainer.method import Given, Outcome
 from trainer.overrides import best_of, variant
 from trainer.preferences import Comparison, prompts_of, read_snapshot, split
 from trainer.progress import Progress, Report
-from trainer.registry import Registry, code_version, file_sha256
+from trainer.registry import Registry, alone, code_version, file_sha256
 
 COLUMNS = MappingProxyType(
     {
@@ -88,7 +89,7 @@ def compare(
     Raises:
         ConfigError: a variant is not known.
         SnapshotError: the snapshot is not what the hash says, or malformed.
-        RegistryError: there is no such parent.
+        RegistryError: there is no such parent, or another process writes `out`.
     """
     config = replace(config, hardware=devices.resolved(config.hardware))  # a row says what it ran on
     configs = {name: variant(name, config) for name in variants}
@@ -101,31 +102,45 @@ def compare(
     language = model.load(registry.path(parent) / "model")
     texts = run.pretraining_texts(registry.get(parent))
     judges: dict[RewardConfig, tuple[model.Judge, float]] = {}
-    rows = _read(out)
-    for number, (name, settings) in enumerate(configs.items(), start=1):
-        of = (name, seed, data, json.dumps(asdict(settings), sort_keys=True), code_version())
-        if of not in rows:
-            if settings.reward not in judges:
-                judges[settings.reward] = _judge(
-                    settings.reward, language, sides.train, prompts, seed, report
-                )
-            judge, reward_cpu_s = judges[settings.reward]
-            given = Given(language, language, judge, prompts, sides.train, texts)
-            began = time.process_time()
-            outcome = (
-                Outcome(language, {}) if best_of(name) > 1 else run.improve(settings, given, seed + 2, report)
-            )
-            cpu_s = time.process_time() - began
-            models = Models(outcome.policy, language, language, judge, best_of(name))
-            metrics = evaluate(settings.evaluate, models, sides.held_out, prompts, seed + 3, report).metrics
-            metrics |= {f"method_{key}": value for key, value in outcome.metrics.items()}
-            row = Row(name, seed, data, asdict(settings), code_version(), metrics, cpu_s, reward_cpu_s)
-            rows[of] = row
-            with out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(row)) + "\n")
-        shown = {"win_rate_sft": rows[of].metrics["win_rate_sft"], "cpu_s": rows[of].cpu_s}
-        report(Progress("compare", number, len(configs), shown))
+    with alone(out.parent, out.name, "--out"):
+        rows, keep = _read(out), Scratch(out.with_name(f".scratch-{out.name}"))
+        for number, (name, settings) in enumerate(configs.items(), start=1):
+            of = (name, seed, data, json.dumps(asdict(settings), sort_keys=True), code_version())
+            if of not in rows:
+                if settings.reward not in judges:
+                    judges[settings.reward] = _judge(
+                        settings.reward, language, sides.train, prompts, seed, report
+                    )
+                judge, reward_cpu_s = judges[settings.reward]
+                given = Given(language, language, judge, prompts, sides.train, texts)
+                metrics, cpu_s = _measured(name, settings, given, sides.held_out, seed, report, keep)
+                row = Row(name, seed, data, asdict(settings), code_version(), metrics, cpu_s, reward_cpu_s)
+                rows[of] = row
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(row)) + "\n")
+            shown = {"win_rate_sft": rows[of].metrics["win_rate_sft"], "cpu_s": rows[of].cpu_s}
+            report(Progress("compare", number, len(configs), shown))
     return list(rows.values())
+
+
+def _measured(
+    name: str,
+    config: Config,
+    given: Given,
+    held_out: Sequence[Comparison],
+    seed: int,
+    report: Report,
+    keep: Keep,
+) -> tuple[dict[str, float], float]:
+    """Train by one variant; return what was measured of the policy, and the CPU seconds that the method took."""
+    language, began = given.reference, time.process_time()
+    outcome = Outcome(language, {})
+    if best_of(name) == 1:
+        outcome = run.improve(config, given, seed + 2, report, keep)
+    cpu_s = time.process_time() - began
+    models = Models(outcome.policy, language, language, given.reward, best_of(name))
+    metrics = evaluate(config.evaluate, models, held_out, given.prompts, seed + 3, report).metrics
+    return metrics | {f"method_{key}": value for key, value in outcome.metrics.items()}, cpu_s
 
 
 def _judge(
@@ -146,7 +161,6 @@ def _judge(
 def _read(out: Path) -> dict[tuple[str, int, str, str, str], Row]:
     """Return the rows that are done, by what they are of; a last line that a kill cut short is taken away."""
     if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
         return {}
     whole, newline, _cut = out.read_bytes().rpartition(b"\n")
     out.write_bytes(whole + newline)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import inspect
 import json
@@ -47,15 +46,6 @@ for _side in (_Loader, _Dumper):
         re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+\Z"),
         list("-+0123456789"),
     )
-
-
-def add_flags(command: argparse.ArgumentParser) -> None:
-    """Let a command take settings, as `--config` and `--set`."""
-    command.add_argument("--config", type=Path, help="YAML or JSON file of overrides; `config` prints one")
-    command.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="SETTING=VALUE",
-        help="overrides, such as ppo.steps=10 reward.members=3; they come after --config",
-    )  # fmt: skip
 
 
 def read_config(path: Path | None, settings: Sequence[str] = ()) -> Config:
@@ -217,7 +207,10 @@ VARIANTS: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "rloo": {"method": "rloo"},
     }
 )
-"""What a comparison of methods can name: overrides by the variant's name. `best-of-N` is one too, for any N."""
+"""What a comparison of methods can name: overrides by the variant's name, of PPO unless they say another method.
+
+`best-of-N` is one too, for any N.
+"""
 
 
 def best_of(name: str) -> int:
@@ -227,9 +220,9 @@ def best_of(name: str) -> int:
 
 
 def variant(name: str, base: Config) -> Config:
-    """Return the configuration of a variant; ConfigError where there is none of that name."""
+    """Return the configuration of a variant, whatever the base's method; ConfigError where there is none of that name."""
     if best_of(name) > 1:
         return base
     if name not in VARIANTS:
         raise ConfigError(f"there is no variant {name!r}; known are {', '.join(VARIANTS)} and best-of-N")
-    return override(base, VARIANTS[name])
+    return override(replace(base, method="ppo"), VARIANTS[name])

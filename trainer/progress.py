@@ -49,6 +49,17 @@ def emit(record: Mapping[str, object]) -> None:
     sys.stdout.flush()
 
 
+def unfinished(finished: float) -> str:
+    """Return what a person should know of a method's last answers, by the share that ends; empty where most do."""
+    if finished >= 0.5:
+        return ""
+    return (
+        f"{1 - finished:.0%} of the last answers do not end within the limit, and the reward of all of these is the "
+        "same: where none ends nothing is learned. Bootstrap a model with more model.answer_tokens, or import it with "
+        "more imported.answer_tokens"
+    )
+
+
 def silent(_progress: Progress) -> None:
     """Report to nobody."""
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from trainer.errors import RegistryError
 from trainer.limits import writing
@@ -141,6 +141,27 @@ class Registry:
                 f"{name!r} is no name of an entry: use letters, digits, dot, dash, underscore"
             )
         return self._root / name
+
+
+@contextmanager
+def alone(folder: Path, name: str, flags: str) -> Iterator[None]:
+    """Be the only process that works on what `name` stands for in a folder, which is made.
+
+    Raises:
+        RegistryError: another is at it; the message says which flags to change for both to work.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".lock-{name}")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RegistryError(
+            f"another process works on {name} in {folder}: wait until it ends, or choose another {flags}"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def same(existing: Entry, wanted: Entry) -> Entry:

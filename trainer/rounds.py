@@ -23,7 +23,7 @@ from trainer.gate import Decision, decide, luck
 from trainer.limits import writing
 from trainer.preferences import write_snapshot
 from trainer.progress import Progress
-from trainer.registry import Registry, code_version, sync
+from trainer.registry import Registry, alone, code_version, sync
 from trainer.run import Run, prepare, retrain
 
 PER_PROMPT = 4
@@ -95,19 +95,20 @@ def rounds(run: Run, plan: Plan) -> list[Verdict]:
 
     Raises:
         ConfigError: too many comparisons to learn from.
-        RegistryError: an entry is missing, or a candidate's name is taken by another run.
+        RegistryError: an entry is missing, a candidate's name is taken by another run, or another process is at the same
+            rounds.
     """
     prepare(run.config, improving=True)
-    plan.folder.mkdir(parents=True, exist_ok=True)
     verdicts: list[Verdict] = []
-    for number in range(1, plan.rounds + 1):
-        published = verdicts[-1].published if verdicts else plan.parent
-        verdicts.append(_round(run, plan, number, published))
-        found = {"won": float(verdicts[-1].won), "lost": float(verdicts[-1].lost)}
-        report = Progress(
-            "rounds", number, plan.rounds, found, f"{run.name}-{number} {verdicts[-1].decision}"
-        )
-        run.report(report)
+    with alone(plan.folder, run.name, "--name or --out"):
+        for number in range(1, plan.rounds + 1):
+            published = verdicts[-1].published if verdicts else plan.parent
+            verdicts.append(_round(run, plan, number, published))
+            found = {"won": float(verdicts[-1].won), "lost": float(verdicts[-1].lost)}
+            report = Progress(
+                "rounds", number, plan.rounds, found, f"{run.name}-{number} {verdicts[-1].decision}"
+            )
+            run.report(report)
     return verdicts
 
 

@@ -80,7 +80,7 @@ def read(path: Path) -> Scores:
         return Scores(**{**found, "scores": [Score(**score) for score in found["scores"]]})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TaskError(
-            f"{path} is no file of scores ({error!r}): `tasks --model NAME --out {path}` writes one"
+            f"{path} is no file of scores ({error!r}): give one that `tasks --model NAME --out NEW.json` wrote"
         ) from error
 
 

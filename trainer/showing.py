@@ -14,7 +14,7 @@ from trainer.limits import writing
 from trainer.registry import Registry
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names no public type
+    from trainer.flags import Commands
 
 
 def add(commands: Commands) -> None:

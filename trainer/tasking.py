@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from trainer import scores
 from trainer.errors import TaskError
+from trainer.flags import add_settings, config_of, positive
 from trainer.limits import writing
-from trainer.overrides import add_flags, read_config
 from trainer.progress import to_stdout
 from trainer.registry import Registry
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names no public type
+    from trainer.flags import Commands
 
 EPILOG = """\
 Our own tasks are town (which answer fits the devnet's prompt), safety and honesty; none needs a network. A task of
@@ -41,9 +41,9 @@ def add(commands: Commands) -> None:
         "--layout", choices=["chat", "plain"], default="chat",
         help="a task's text is a prompt in the model's own template (chat, the default), or a text's beginning (plain)",
     )  # fmt: skip
-    command.add_argument("--limit", type=_positive, help="the most items of each task (default: all)")
+    command.add_argument("--limit", type=positive, help="the most items of each task (default: all)")
     command.add_argument("--seed", type=int, default=0, help="of what a task draws (default 0)")
-    add_flags(command)
+    add_settings(command)
     command.add_argument("--out", type=Path, help="scores as JSON, for `report --tasks`")
     command.add_argument("--items", type=Path, help="JSON lines: each item, what came back, what it counted")
 
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
 
     registry = Registry(options.registry)
     entry = registry.get(options.model)
-    prepare(read_config(options.config, options.set))
+    prepare(config_of(options))
     if options.items:  # before the work, which may take hours
         options.items.parent.mkdir(parents=True, exist_ok=True)
     found, items = harness.measure(
@@ -77,9 +77,3 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             options.items.write_text(text, encoding="utf-8")
     sys.stderr.write(scores.table(found) + "\n")
     return {"model": entry.name, "tasks": len({score.task for score in found}), "out": str(options.out or "")}
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return number

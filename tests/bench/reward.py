@@ -29,6 +29,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from tests.bench.bars import show
 from trainer import imported, reward
 from trainer.config import ImportConfig, ModelConfig, RewardConfig
 from trainer.model import LanguageModel, build, train_tokenizer
@@ -287,9 +288,7 @@ def bars(found: Mapping[str, list[Row]]) -> int:
         f"it learns in at most {CPU_S:.0f} CPU seconds": ours.learning_s <= CPU_S,
         f"it is at least {GAIN} above from scratch ({more:.3f} ± {half:.3f})": more >= GAIN,
     }
-    for bar, holds in held.items():
-        print(f"{'holds' if holds else 'missed':<7} {bar}")
-    return sum(not holds for holds in held.values())
+    return show(held)
 
 
 def main() -> None:

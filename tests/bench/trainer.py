@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Final
 
+from tests.bench.bars import hold
 from trainer import compare, model, run, simulate
 from trainer.config import Config, EvaluateConfig
 from trainer.overrides import read_config
@@ -117,10 +118,7 @@ def main() -> None:
     for bar, holds in BARS.items():
         with suppress(KeyError):  # of a variant that was not asked for
             held[bar] = holds(dict(found))
-    for bar, holds in held.items():
-        print(f"{'holds' if holds else 'missed':<7} {bar}")
-    if missed := len(held) - sum(held.values()):
-        raise SystemExit(f"{missed} of {len(held)} bars are missed")
+    hold(held)
 
 
 if __name__ == "__main__":

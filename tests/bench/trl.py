@@ -25,6 +25,7 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
+from tests.bench.bars import hold
 from trainer import corpus, gold, model, ppo, pretrain, reward, sft, simulate
 from trainer.answer import answer
 from trainer.config import ModelConfig, PpoConfig, PretrainConfig, RewardConfig, SftConfig
@@ -234,11 +235,7 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     language = tuned()
-    bars = reward_bars(language) | ranking_bars(language) | ppo_bars(untrained(language))
-    for bar, holds in bars.items():
-        print(f"{'holds' if holds else 'missed':<7} {bar}")
-    if missed := sum(not holds for holds in bars.values()):
-        raise SystemExit(f"{missed} of {len(bars)} bars are missed")
+    hold(reward_bars(language) | ranking_bars(language) | ppo_bars(untrained(language)))
 
 
 if __name__ == "__main__":

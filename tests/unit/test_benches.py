@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.bench.bars import hold
+
 BENCH = Path(__file__).parents[1] / "bench"
 ROOT = BENCH.parents[1]
 
@@ -20,3 +24,11 @@ def test_every_bench_finds_what_it_imports() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_a_bench_ends_with_an_error_only_where_a_bar_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
+    hold({"a": True, "b": True})
+    assert capsys.readouterr().out == "holds   a\nholds   b\n"
+    with pytest.raises(SystemExit, match=r"^2 of 3 bars are missed$"):
+        hold({"a": False, "b": True, "c": False})
+    assert capsys.readouterr().out == "missed  a\nholds   b\nmissed  c\n"

@@ -31,8 +31,9 @@ both = pytest.mark.parametrize("method", METHODS)
 
 
 def trained(method: str, seed: int = 0, log: Callable[[Progress], None] = silent, **changes: Any) -> Outcome:
+    """Train, and log what was measured; the toys' answers are long enough to be told of."""
     train, config = METHODS[method]
-    return train(replace(config, **changes), given(), seed, log)
+    return train(replace(config, **changes), given(), seed, lambda line: None if line.note else log(line))
 
 
 @both
@@ -93,6 +94,24 @@ def test_answers_are_no_longer_than_ours(method: str) -> None:
     log: list[Progress] = []
     trained(method, log=log.append)
     assert all(0 < line.metrics["length"] <= tuned().limits.answer_tokens for line in log)
+
+
+@pytest.mark.parametrize("tokens", [1, 60])
+@both
+def test_answers_that_do_not_end_are_told_of_once_and_others_not(method: str, tokens: int) -> None:
+    log: list[Progress] = []
+    train, config = METHODS[method]
+    parent = replace(tuned(), limits=replace(tuned().limits, answer_tokens=tokens))
+    metrics = train(config, replace(given(), parent=parent), 0, log.append).metrics
+    notes = [line.note for line in log if line.note]
+    if tokens == 1:
+        assert metrics["finished"] == 0.0
+        assert [note.partition(",")[0] for note in notes] == [
+            "100% of the last answers do not end within the limit"
+        ]
+    else:
+        assert metrics["finished"] > 0.5
+        assert notes == []
 
 
 def test_the_anchor_is_the_parent_and_without_a_penalty_there_is_none() -> None:

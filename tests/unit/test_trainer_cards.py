@@ -194,6 +194,18 @@ def test_a_hostile_text_stays_a_text_on_the_card() -> None:
     assert "https://" not in body.partition("```json")[0]  # what GitHub makes a link of without being asked
 
 
+@pytest.mark.parametrize("method", ["ppo", "grpo", "rloo"])
+def test_a_card_says_plainly_where_most_answers_did_not_end(method: str) -> None:
+    def of(finished: float) -> str:
+        made = entry(config={"method": method}, metrics={f"{method}_finished": finished})
+        return card.card(Measured(made), [])
+
+    assert "**75% of the last answers do not end within the limit" in of(0.25)
+    assert "answer_tokens" in of(0.25)
+    assert "answer_tokens" not in of(0.75)
+    assert f"| {method.upper()}'s last answers: share that ends within the limit | 0.75 |" in of(0.75)
+
+
 # --- the page -------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from trainer.__main__ import main
 from trainer.config import Config, Method
 from trainer.errors import ConfigError
+from trainer.flags import config_of
 from trainer.overrides import described, docstrings, override, read_config
 
 
@@ -146,3 +148,40 @@ def test_the_command_prints_every_setting_under_what_it_is_for(capsys: pytest.Ca
     assert "threads: 2" in lines
     assert main(["config", "--set", "ppo.steps=0"]) == 1
     assert "ppo.steps must be between 1 and inf, not 0" in capsys.readouterr().err
+
+
+RETRAIN = ["retrain", "--name", "p", "--parent", "x", "--snapshot", "s", "--sha256", "0", "--set"]
+COMPARE = ["compare", "--parent", "x", "--snapshot", "s", "--sha256", "0", "--out", "rows", "--set"]
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "read"),
+    [
+        (["bootstrap", "--name", "s", "--set"], "imported.layout=plain", "model, pretrain, sft"),
+        (["import", "--name", "s", "--source", "x", "--set"], "model.width=8", "imported"),
+        (RETRAIN, "sft.packing=2", "reward, method, evaluate, checkpoint_s, ppo, hardware"),
+        (RETRAIN, "sft={packing: 2}", "reward, method"),
+        ([*RETRAIN, "method=dpo"], "ppo.steps=3", "reward, method, evaluate, checkpoint_s, dpo, hardware"),
+        (["rounds", "--parent", "x", "--out", "r", "--set"], "pretrain.steps=3", "reward, method"),
+        ([*COMPARE, "reward.members=3", "--variants", "raft", "dpo", "--set"], "ppo.steps=3",
+         "reward, dpo, raft, evaluate, hardware, threads"),
+        (COMPARE, "method=dpo", "reward, dpo, ppo, raft, evaluate, hardware, threads"),
+        (["simulate", "--models", "x", "--out", "s", "--set"], "reward.members=3", "hardware, threads"),
+    ],
+)  # fmt: skip
+def test_a_flag_that_would_change_nothing_is_named_with_what_the_command_reads(
+    command: list[str], setting: str, read: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, setting, "--registry", "models"]) == 1
+    said = f"--set {setting} would change nothing: this command reads the settings of {read}"
+    assert said in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_may_hold_what_other_commands_read_and_flags_what_this_one_does(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(described(Config()))
+    flags = ["reward.members=3", "method=dpo", "dpo.beta=.5", "hardware.device=cpu", "threads=2"]
+    options = argparse.Namespace(config=tmp_path / "all.yaml", set=flags)
+    assert config_of(options, "reward", "method") == read_config(None, flags)

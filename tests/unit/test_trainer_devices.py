@@ -178,6 +178,16 @@ def test_a_command_for_one_process_refuses_several(
     assert not any(tmp_path.iterdir())
 
 
+def test_what_fails_in_one_process_only_is_told_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trainer.__main__.ALIKE_S", 0.0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert main(["bootstrap", "--registry", str(tmp_path), "--name", "s", "--set", "nothing=1"]) == 1
+    assert capsys.readouterr().err.startswith("process 1: ConfigError: there is no setting nothing")
+
+
 def test_attention_that_is_asked_for_is_used_and_gives_the_same(tmp_path: Path) -> None:
     made = run.bootstrap(small(tmp_path, name="plain"))
     eager = run.bootstrap(small(tmp_path, name="eager", hardware={"attention": "eager"}))

@@ -19,7 +19,7 @@ from trainer.method import Given
 from trainer.model import Ensemble, LanguageModel, clone
 from trainer.overrides import VARIANTS, best_of, variant
 from trainer.preferences import Comparison, write_snapshot
-from trainer.progress import Progress, silent
+from trainer.progress import Progress, Report, silent
 from trainer.sequences import answer_logits, encode_answer, encode_prompt, pad
 from trainer.shares import share, wilson
 
@@ -213,16 +213,55 @@ def test_the_table_gives_a_share_with_its_interval_and_orders_rows_by_method_and
     assert [line[:8] for line in lines] == ["| b | 0 ", "| b | 1 ", "| a | 0 "]
 
 
+def compared(folder: Path, asked: run.Run, variant: str, report: Report = silent) -> list[Row]:
+    sha256 = write_snapshot(folder / "s.jsonl", labelled(900_000))
+    return compare(
+        asked.registry, asked.config, [variant], parent="sft-0", snapshot=folder / "s.jsonl", sha256=sha256, seed=0,
+        out=folder / "rows" / "r.jsonl", report=report,
+    )  # fmt: skip
+
+
 def test_a_row_says_which_device_auto_stood_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     asked = small(tmp_path, hardware={"device": "auto"})
     run.bootstrap(asked)
-    sha256 = write_snapshot(tmp_path / "s.jsonl", labelled(900_000))
-    (row,) = compare(
-        asked.registry, asked.config, ["best-of-2"], parent="sft-0", snapshot=tmp_path / "s.jsonl",
-        sha256=sha256, seed=0, out=tmp_path / "rows.jsonl", report=silent,
-    )  # fmt: skip
+    (row,) = compared(tmp_path, asked, "best-of-2")
     assert row.settings["hardware"]["device"] == "cpu"
+
+
+def test_files_of_trl_lie_beside_the_rows_and_what_a_kill_left_of_them_the_next_comparison_removes(
+    tmp_path: Path,
+) -> None:
+    asked, seen = small(tmp_path, grpo={"steps": 1, "episodes": 8, "minibatch": 8}), []
+    run.bootstrap(asked)
+    left = tmp_path / "rows" / ".scratch-r.jsonl" / "left"
+    left.parent.mkdir(parents=True)
+    left.touch()
+
+    def look(progress: Progress) -> None:
+        if progress.stage == "grpo":
+            seen.append({file.name for file in left.parent.iterdir()})
+
+    compared(tmp_path, asked, "grpo", look)
+    assert seen
+    assert all("model.safetensors" in names and left.name not in names for names in seen)
+    assert not left.parent.exists()
+
+
+def test_two_comparisons_at_once_do_not_write_the_same_rows(tmp_path: Path) -> None:
+    asked, refused = small(tmp_path), []
+    run.bootstrap(asked)
+
+    def again(_progress: Progress) -> None:
+        with pytest.raises(
+            RegistryError, match=r"another process works on r\.jsonl in .*choose another --out"
+        ):
+            compared(tmp_path, asked, "best-of-2")
+        refused.append(1)
+
+    rows = compared(tmp_path, asked, "best-of-2", again)
+    assert refused
+    assert compared(tmp_path, asked, "best-of-2") == rows
 
 
 # --- what a comparison of methods can name ----------------------------------------------------------------------
@@ -233,3 +272,9 @@ def test_every_variant_is_a_configuration_and_no_other_name_is() -> None:
     assert (best_of("best-of-16"), best_of("best-of-0"), best_of("ppo")) == (16, 1, 1)
     with pytest.raises(ConfigError, match="there is no variant 'pp0'; known are ppo, "):
         variant("pp0", Config())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_of_its_own_method_whatever_the_settings_say(name: str) -> None:
+    assert variant(name, replace(Config(), method="raft")) == variant(name, Config())
+    assert variant(name, Config()).method == name.partition("-")[0]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.toys import PROMPTS, small, tuned
 from trainer import corpus, gold, rounds, run, simulate
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, RegistryError
 from trainer.model import LanguageModel
 from trainer.preferences import read_snapshot
+from trainer.progress import Progress
 from trainer.registry import Registry, file_sha256
 
 
@@ -71,6 +73,22 @@ def test_rounds_again_return_what_was_decided_and_a_decision_about_something_els
     assert (again[1].won, again[1].lost) == (30, 0)
     file.write_text(json.dumps(known | {"won": 30, "lost": 0, "causes": "of another run"}))
     assert rounds.rounds(small(tmp_path, name="policy"), plan(tmp_path)) == done
+
+
+def test_two_at_once_do_not_write_the_same_rounds_and_the_first_goes_on(tmp_path: Path) -> None:
+    run.bootstrap(small(tmp_path))
+    asked, refused = small(tmp_path, name="policy"), []
+
+    def again(_progress: Progress) -> None:
+        with pytest.raises(
+            RegistryError, match=r"another process works on policy in .*another --name or --out"
+        ):
+            rounds.rounds(asked, plan(tmp_path, number=1))
+        refused.append(1)
+
+    (done,) = rounds.rounds(replace(asked, report=again), plan(tmp_path, number=1))
+    assert refused
+    assert rounds.rounds(asked, plan(tmp_path, number=1)) == [done]
 
 
 def test_so_many_comparisons_that_no_prompt_is_left_to_be_judged_on_are_refused() -> None:
