@@ -203,8 +203,8 @@ class Engine:
             self.stop()
             raise GenerationError(
                 f"vLLM ended with {code}: {said[-1].strip(' .') if said else 'it does not say why'}. "
-                f"Where it has no room, change hardware.cache_gib ({self._hardware.cache_gib}); where it does not know the "
-                "model, set hardware.generation to transformers"
+                f"Where it has no room, change hardware.cache_gib ({self._hardware.cache_gib}); where it does not know "
+                "the model, set hardware.generation to transformers"
             )
         found: dict[str, Any] = json.loads(line)
         return found
