@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -78,22 +78,35 @@ def contenders(db: Db, settings: Settings) -> list[str]:
     return found.contenders if found else []
 
 
+def told(db: Db, settings: Settings) -> tuple[Standing | None, str]:
+    """Return what `standing` does; where that cannot be told, None, and why in words."""
+    try:
+        return standing(db, settings), ""
+    except (ConfigError, RegistryError) as error:
+        return None, str(error)
+
+
 def published(db: Db, settings: Settings) -> str | None:
     """Return which model is published; None where there is none, or where that cannot be told (`said` says why)."""
-    try:
-        found = standing(db, settings)
-    except (ConfigError, RegistryError):
-        return None
+    found, _ = told(db, settings)
     return found.published if found else None
 
 
 def said(db: Db, settings: Settings) -> str:
     """Return which model is published and who waits, in words; where that cannot be told, why."""
-    try:
-        found = standing(db, settings)
-    except (ConfigError, RegistryError) as error:
-        return f"FAILED: {error}"
+    found, why = told(db, settings)
+    if why:
+        return f"FAILED: {why}"
     return found.said if found else "none yet"
+
+
+def metrics(settings: Settings, model: str) -> tuple[Mapping[str, float], str]:
+    """Return what was measured of a model, nothing before it is in the registry; and why its entry cannot be read."""
+    try:
+        found = registry(settings).find(model)
+    except RegistryError as error:
+        return {}, f"{error}, or put its entry back from a copy"
+    return (found.metrics if found else {}), ""
 
 
 def undecided(db: Db, settings: Settings) -> str:
