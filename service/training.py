@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 
 from sqlmodel import Session as Db
@@ -132,15 +132,19 @@ def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
     return found
 
 
-def requeue(db: Db, name: str, left: Collection[str] = ()) -> None:
+def requeue(db: Db, settings: Settings, name: str, left: Collection[str] = ()) -> None:
     """Put a job that failed for good into the queue again, with all its attempts; the caller commits.
 
-    Those that are `left` to a cluster which is gone are forgotten there, whether they failed or not.
+    A training that failed is given the trainer's present settings, which may be what was wrong: where they are others,
+    the trainer drops what it had kept under the old ones and begins anew. Jobs that are `left` to a cluster which is
+    gone are forgotten there, whether they failed or not; one that did not goes on as it was.
     """
     found = work.job(db, name, lock=True)
     if found is None or (found.state != "failed" and name not in left):
         state = "there is none of that name" if found is None else f"it is {found.state}"
         raise ConflictError(f"job {name!r} cannot be tried again: {state}; /v1/jobs lists the jobs")
+    if found.state == "failed" and found.arguments[:1] in (["bootstrap"], ["retrain"]):
+        found.arguments = [*takewhile(lambda each: each != "--config", found.arguments), *_config(settings)]
     found.state, found.attempts, found.error = "queued", 0, ""
     if name in left:
         found.worker = ""
@@ -161,6 +165,7 @@ def registry_path(settings: Settings) -> Path:
 
 
 def _config(settings: Settings) -> list[str]:
+    """Return the last of a training's arguments."""
     return ["--config", str(settings.trainer_config.resolve())] if settings.trainer_config else []
 
 
