@@ -54,13 +54,13 @@ def standing(db: Db, settings: Settings) -> Standing | None:
             f"{registry_path(settings)} has no model without a parent, which all others came from: put it back"
         )
     votes = {(m.epoch, m.winner, m.loser): m.count for m in results.matches(db)}
-    asked, closed = work.answered(db), queries.last_closed(db)
+    asked = work.answered(db)
 
     def candidate(model: str, parent: str) -> Candidate:
-        epochs = sorted(e for e in asked.get(model, ()) if e <= closed)
         sides = (model, parent), (parent, model)
+        met = (e for e in sorted(asked.get(model, ())) if any((e, *s) in votes for s in sides))
         return Candidate(
-            model, parent, tuple(Meeting(e, *(votes.get((e, *s), 0) for s in sides)) for e in epochs)
+            model, parent, tuple(Meeting(e, *(votes.get((e, *s), 0) for s in sides)) for e in met)
         )
 
     # Beside a database that was begun anew, a model of that name may have learned from something else.
@@ -97,7 +97,7 @@ def said(db: Db, settings: Settings) -> str:
     found, why = told(db, settings)
     if why:
         return f"FAILED: {why}"
-    return found.said if found else "none yet"
+    return found.said + "".join(_silent(db, m) for m in found.contenders) if found else "none yet"
 
 
 def metrics(settings: Settings, model: str) -> tuple[Mapping[str, float], str]:
@@ -115,11 +115,20 @@ def undecided(db: Db, settings: Settings) -> str:
     if found is None or not settings.arena:
         return ""
     if found.waits:
-        return f"{found.waits} is {found.verdicts[found.waits].said}"
+        return f"{found.waits} is {found.verdicts[found.waits].said}{_silent(db, found.waits)}"
     runs = work.runs(db)
     jobs = work.jobs_by_number(db, [r.job for r in runs])
     going = (r for r in runs if r.job in jobs and jobs[r.job].state in {"queued", "running"})
     return next((f"run {r.run} is being trained" for r in going), "")
+
+
+def _silent(db: Db, model: str) -> str:
+    """Return in words why a model gave no answers when it was last asked for them; nothing where it did."""
+    epochs = work.answered(db).get(model)
+    last = work.job(db, f"answer/{max(epochs)}/{model}") if epochs else None
+    if last is None or last.state != "failed":
+        return ""
+    return f"; {model} gave NO ANSWERS when it was last asked ({last.name}: {last.error})"
 
 
 def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:

@@ -102,7 +102,7 @@ class JobsAnswer(BaseModel):
 def models(ctx: Ctx, db: Reading) -> list[ModelAnswer]:
     """The arena: models by Bradley-Terry rating over people's labels of closed epochs."""
     counts: dict[tuple[str, str], int] = {}
-    for m in results.matches(db):
+    for m in (m for m in results.matches(db) if m.count):
         counts[m.winner, m.loser] = counts.get((m.winner, m.loser), 0) + m.count
     published = training.published(db, ctx.settings)
     rated = rate(Result(w, x, float(n)) for (w, x), n in sorted(counts.items()))
