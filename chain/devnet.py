@@ -55,7 +55,8 @@ class Devnet:
 
     `port` 0 takes a free one. `block_time` None mines a block per transaction, else one in so many seconds.
     `timestamp` is that of the genesis block, Unix seconds; `options` are further ones of Anvil's own. A guard
-    process kills Anvil when this one dies, even by SIGKILL.
+    process kills Anvil when this one dies, even by SIGKILL. The states of old blocks, which Anvil writes to disk
+    (0.1 MB a block) and never removes, lie in a temporary folder that goes with it.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Devnet:
             self._options += ["--timestamp", str(timestamp)]
         self._anvil = anvil
         self._log: IO[bytes] | None = None
+        self._states: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -103,11 +105,13 @@ class Devnet:
         anvil = self._anvil or find_anvil()
         self.port = _free_port(self.port)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as Anvil does)
+        self._states = tempfile.mkdtemp(prefix="haptic-anvil-")
         command = [
             str(anvil),
             "--silent",
             *("--host", "127.0.0.1", "--port", str(self.port)),
             *("--chain-id", str(DEVNET_CHAIN_ID), "--mnemonic", DEVNET_MNEMONIC),
+            *("--cache-path", self._states),
             *self._options,
         ]
         try:
@@ -123,7 +127,7 @@ class Devnet:
         except OSError as error:
             self.stop()
             raise DevnetError(f"{anvil} does not start: {error.strerror}; run `make contracts`") from None
-        self._guard = _guard(self._process.pid)
+        self._guard = _guard(self._process.pid, self._states)
         try:
             self._await()
         except BaseException:
@@ -132,8 +136,8 @@ class Devnet:
 
     def stop(self) -> None:
         """End Anvil; its chain is gone. Stopping twice is harmless."""
-        process, guard, log = self._process, self._guard, self._log
-        self._process = self._guard = self._log = None
+        process, guard, log, states = self._process, self._guard, self._log, self._states
+        self._process = self._guard = self._log = self._states = None
         if guard is not None and guard.stdin is not None:
             # First: once Anvil is gone, its process id may belong to somebody else.
             guard.kill()
@@ -149,6 +153,8 @@ class Devnet:
                 process.wait()
         if log is not None:
             log.close()
+        if states is not None:
+            shutil.rmtree(states, ignore_errors=True)
 
     def _await(self) -> None:
         deadline = time.monotonic() + START_S
@@ -196,10 +202,14 @@ def _free_port(port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _guard(pid: int) -> subprocess.Popen[bytes]:
-    """Start a shell that waits for this process's end of a pipe to close, then kills the group of `pid`."""
+def _guard(pid: int, states: str) -> subprocess.Popen[bytes]:
+    """Start a shell that waits for this process's end of a pipe to close, then ends the group of `pid` and `states`.
+
+    What is killed may write for a moment more, which is why a removal that failed is tried again.
+    """
+    ended = 'read -r _; kill -9 "-$1"; rm -rf "$2" || { sleep 1; rm -rf "$2"; }'
     return subprocess.Popen(
-        ["/bin/sh", "-c", f"read -r _; kill -9 -{pid}"],
+        ["/bin/sh", "-c", ended, "sh", str(pid), states],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -18,9 +18,14 @@ from trainer import corpus
 log = logging.getLogger(__name__)
 
 
+def may_wait(ctx: Context, epoch: int) -> bool:
+    """Say whether the epoch's arena may still wait for what is not indispensable: a quarter of the epoch is for that."""
+    return ctx.clock.now() < ctx.place.start(epoch) + ctx.deployment.epoch_length // 4
+
+
 def _training_goes_on(ctx: Context, epoch: int) -> bool:
-    """Say whether the epoch's arena should wait for a run; at most a quarter of the epoch is given to it."""
-    if ctx.clock.now() >= ctx.place.start(epoch) + ctx.deployment.epoch_length // 4:
+    """Say whether the epoch's arena should wait for a run."""
+    if not may_wait(ctx, epoch):
         return False
     with ctx.db.read() as db:
         if training.due(db, ctx.place, ctx.settings):

@@ -66,8 +66,9 @@ def cause(status: int) -> str:
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without this service's variables: training needs no key, password or database.
+    """Return the environment without this service's variables: training needs no key, password, database or cluster.
 
     Unbuffered, because what a child had printed when it was killed is what its operator will want to read.
     """
-    return {k: v for k, v in environ.items() if not k.startswith("HAPTIC_")} | {"PYTHONUNBUFFERED": "1"}
+    hidden = ("HAPTIC_", "RAY_AUTH_TOKEN")
+    return {k: v for k, v in environ.items() if not k.startswith(hidden)} | {"PYTHONUNBUFFERED": "1"}

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import shlex
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from service import head
 from service.child import cause
 from service.errors import ClusterError, ConfigError
 from service.ledger.tables import JobRow
@@ -28,8 +24,6 @@ from service.ledger.work import submission
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-ANSWER_S = 30.0
-"""What the head has for one answer."""
 STOP_S = 15.0
 """What a submission has to end in when it is told to: Ray kills what is left of it after 3 s."""
 NOT_SHARED = 78
@@ -60,11 +54,7 @@ class Cluster:
             ClusterError: the head does not answer, or not to this token.
         """
         self.client()
-        try:
-            stranger = httpx.get(f"{self.address}/api/jobs/", timeout=ANSWER_S)
-        except httpx.HTTPError as error:
-            raise ClusterError(_away(error)) from error
-        if stranger.is_success:
+        if head.is_open(self.address):
             raise ConfigError(
                 "HAPTIC_RAY_ADDRESS: the cluster's head takes jobs from anybody, without a token; start it with "
                 "RAY_AUTH_MODE=token (service/README.md says how)"
@@ -72,17 +62,7 @@ class Cluster:
 
     def client(self) -> Any:
         """Return Ray's client of its jobs, connected."""
-        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-            if os.environ.get(name):
-                raise ConfigError(
-                    f"{name} is set, and Ray would go by it instead of HAPTIC_RAY_ADDRESS: unset it"
-                )
-        client = _client_type()
-        with _asking():
-            try:
-                return client(self.address, headers=_bearer(self.token))
-            except LookupError as error:
-                raise ClusterError(_away(error)) from error
+        return head.client(self.address, self.token)
 
     def start(self, job: JobRow, command: Sequence[str], *, anew: bool) -> Submission:
         """Follow the submission that the job's row names, or make it where the cluster does not know it.
@@ -94,7 +74,7 @@ class Cluster:
         """
         name, client = submission(job.worker), self.client()
         found = Submission(client, name, self.gone_s, self.poll_s)
-        with _asking():
+        with head.asking():
             try:
                 client.get_job_info(name)
                 log.info("job %s: %s is on the cluster, and is followed", job.name, name)
@@ -127,14 +107,18 @@ class Submission:
 
     def lines(self) -> Iterator[str]:
         """Yield all that it has printed from its beginning, also where another worker began to follow it."""
-        seen, heard = 0, time.monotonic()
+        seen, heard, due = 0, time.monotonic(), 0.0
         while not (self._lost.is_set() or self._ended):
+            text: str | None = ""
             asked = time.monotonic()
             try:
-                with _asking():
+                with head.asking():
                     info = self._client.get_job_info(self._name)
                     over = info.status.is_terminal()
-                    text = self._printed()
+                    if over or asked >= due:
+                        text = head.printed(self._client, self._name)
+                        # All of it is sent each time: the longer that takes, the more seldom it is asked for.
+                        due = time.monotonic() + 10 * (time.monotonic() - asked)
             except LookupError:
                 self.forget()
                 return
@@ -155,8 +139,7 @@ class Submission:
                     yield f"--- what it printed cannot be had; on the cluster: ray job logs {self._name}\n"
                 if info.driver_exit_code is None and info.message:
                     yield f"--- the cluster says: {info.message}\n"
-            # All of it is sent each time: the longer that takes, the more seldom it is asked for.
-            self._lost.wait(max(self._poll_s, 10 * (heard - asked)) if not over else 0)
+            self._lost.wait(self._poll_s if not over else 0)
 
     def outcome(self) -> str | None:
         """Return what the cluster said; None where it was let go."""
@@ -172,7 +155,7 @@ class Submission:
             return self._ended
         deadline = time.monotonic() + STOP_S
         try:
-            with _asking():
+            with head.asking():
                 self._client.stop_job(self._name)
                 while not self._ended and time.monotonic() < deadline:
                     self._ended = self._client.get_job_info(self._name).status.is_terminal()
@@ -184,14 +167,6 @@ class Submission:
         if not self._ended:
             log.error("%s may go on: on the cluster, ray job stop %s ends it", self._name, self._name)
         return self._ended
-
-    def _printed(self) -> str | None:
-        """Return all that it printed, or None where that cannot be had: it is no text, or its node is gone."""
-        try:
-            text: str = self._client.get_job_logs(self._name)
-        except RuntimeError:
-            return None
-        return text
 
 
 def from_settings(settings: Settings) -> Cluster | None:
@@ -221,56 +196,10 @@ def _entrypoint(command: Sequence[str], job_log: Path, name: str) -> str:
     """Return the shell's line that Ray takes: the same command, where this node sees the worker's files.
 
     The job's log has the submission's name in it by now. A node that does not see that would train into a folder of
-    its own. What the head was started with of this service's variables, and Ray's token, training does not get.
+    its own. What the head was started with of this service's variables, of Ray's token and of where that lies, training
+    does not get: it never speaks to Ray.
     """
     seen = shlex.join(["grep", "-qsF", name, str(job_log)])
     words = f"{job_log} is not on this node: HAPTIC_DATA_DIR must be shared, under the same path (service/README.md)"
-    hidden = "unset RAY_AUTH_TOKEN $(env | grep -o '^HAPTIC_[A-Za-z0-9_]*')"
+    hidden = "unset RAY_AUTH_TOKEN RAY_AUTH_TOKEN_PATH $(env | grep -o '^HAPTIC_[A-Za-z0-9_]*')"
     return f"{seen} || {{ {shlex.join(['echo', words])}; exit {NOT_SHARED}; }}; {hidden}; exec {shlex.join(command)}"
-
-
-def _bearer(token: str) -> dict[str, str] | None:
-    return {"Authorization": f"Bearer {token}"} if token else None
-
-
-def _away(error: BaseException) -> str:
-    return (
-        f"HAPTIC_RAY_ADDRESS: the head of the Ray cluster does not answer as it should ({type(error).__name__}); is it "
-        "running, and is this its dashboard's URL?"
-    )
-
-
-@contextmanager
-def _asking() -> Iterator[None]:
-    """Turn the many errors of Ray's client into one with the setting's name; LookupError is left as it is."""
-    from ray.exceptions import AuthenticationError, RayError
-
-    try:
-        yield
-    except AuthenticationError as error:
-        raise ClusterError(
-            "HAPTIC_RAY_TOKEN: the Ray cluster refuses this token, or wants one; it is what its head was started with "
-            "(RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH)"
-        ) from error
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        raise ClusterError(_away(error)) from error
-
-
-@lru_cache
-def _client_type() -> Any:
-    """Return Ray's client, with a limit on time, and LookupError for what is not there."""
-    try:
-        from ray.job_submission import JobSubmissionClient
-    except ImportError as error:
-        raise ConfigError(
-            "HAPTIC_RAY_ADDRESS needs Ray, which is an extra: pip install -e '.[ray]' in the repository"
-        ) from error
-
-    class Client(JobSubmissionClient):  # type: ignore[misc]  # untyped where it is not installed
-        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-            answer = super()._do_request(method, endpoint, timeout=ANSWER_S, **options)
-            if answer.status_code == httpx.codes.NOT_FOUND:
-                raise LookupError(endpoint)
-            return answer
-
-    return Client

@@ -295,15 +295,22 @@ def step_arena(ctx: Context) -> str:
         models = training.contenders(db, ctx.settings)
         jobs = training.ask_answers(db, ctx.settings, epoch, prompts, models)
         db.commit()
-    if any(j.state == "failed" for j in jobs):
-        raise ConfigError("; ".join(f"{j.name}: {j.error}" for j in jobs if j.state == "failed"))
-    if any(j.state != "done" for j in jobs):
+    failed = [j for j in jobs if j.state == "failed"]
+    if failed and (len(failed) == len(jobs) or asking.may_wait(ctx, epoch)):
+        why = "; ".join(f"{j.name}: {j.error}" for j in failed)
+        raise ConfigError(
+            f"{why}. Mend it, and `haptic worker --retry {failed[0].name}`; a quarter into the epoch it is opened "
+            "with the answers of the others, if there are any"
+        )
+    if any(j.state not in {"done", "failed"} for j in jobs):
         return "waiting for the models' answers"
+    models = [m for m, j in zip(models, jobs, strict=True) if j.state == "done"]
     plans, now = asking.plans(ctx, epoch, models), ctx.clock.now()
     with ctx.db.write() as db:
         epochs.open_epoch(db, ctx.place, epoch, plans, ctx.rules, now)
         db.commit()
-    return f"epoch {epoch} opened with {len(plans)} tasks"
+    missing = "".join(f", WITHOUT {j.name}: {j.error}" for j in failed)
+    return f"epoch {epoch} opened with {len(plans)} tasks{missing}"
 
 
 STEPS: dict[str, Callable[[Context], str]] = {

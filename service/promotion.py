@@ -28,7 +28,7 @@ Decision: TypeAlias = Literal["waiting", "promoted", "rolled back", "set aside"]
 
 
 class Meeting(NamedTuple):
-    """A closed epoch in which a candidate and its parent were asked."""
+    """A closed epoch in which people compared a candidate with its parent."""
 
     epoch: int
     won: int
@@ -43,8 +43,8 @@ class Gate:
     needed: int
     """Votes."""
     epochs: int
-    """Closed epochs in which it was asked: where there are not enough votes after so many, it is rolled back, for
-    what is not shown to be better costs nothing to leave out."""
+    """Closed epochs in which it was compared: where there are not enough votes after so many, it is rolled back, for
+    what is not shown to be better costs nothing to leave out. What nobody ranked counts for nothing."""
 
 
 @dataclass(frozen=True, slots=True)

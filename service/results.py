@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from itertools import combinations, groupby
+from itertools import combinations, groupby, permutations
 from pathlib import Path
 from typing import IO
 
@@ -54,13 +54,14 @@ def _wallet_lines(bundle: IO[bytes]) -> Iterator[Line]:
 
 
 def _matches(db: Db, item: Draft) -> list[MatchRow]:
-    """Return in how many tasks one model's answers came out ahead of another's."""
-    origin = {
-        (t.task, h): model
-        for t in queries.tasks(db, item.epoch)
-        for h, model in zip(task_of(t).hashes, t.origins, strict=True)
-    }
+    """Return in how many tasks one model's answers came out ahead of another's: 0 where people only found ties."""
+    ranked = set() if item.abandoned else queries.ranked_tasks(db, item.epoch)
+    origin: dict[tuple[str, str], str] = {}
     counts: Counter[tuple[str, str]] = Counter()
+    for t in queries.tasks(db, item.epoch):
+        origin.update(((t.task, h), model) for h, model in zip(task_of(t).hashes, t.origins, strict=True))
+        if t.task in ranked:
+            counts.update(dict.fromkeys(permutations(set(t.origins), 2), 0))
     labelled = zip(item.closed.comparisons.keys, item.closed.result.pairs, strict=True)
     for task, group in groupby(labelled, key=lambda line: line[0].task):
         counts.update(promotion.ahead((origin[task, k.a], origin[task, k.b], r.label) for k, r in group))

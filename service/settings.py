@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     gate_comparisons: Annotated[int, Field(ge=6)] = 200
     """Tasks in which a retrained model and the one it came from were told apart that decide between the two."""
     gate_epochs: Annotated[int, Field(ge=1)] = 6
-    """Epochs that it has for that; then it is rolled back."""
+    """Epochs in which people compared the two that it has for that; then it is rolled back."""
     tick_s: Annotated[float, Field(gt=0)] = 2.0
     """Seconds between two looks of the clock."""
     max_attempts: Annotated[int, Field(ge=1)] = 3

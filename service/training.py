@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 
 from sqlmodel import Session as Db
@@ -54,13 +54,13 @@ def standing(db: Db, settings: Settings) -> Standing | None:
             f"{registry_path(settings)} has no model without a parent, which all others came from: put it back"
         )
     votes = {(m.epoch, m.winner, m.loser): m.count for m in results.matches(db)}
-    asked, closed = work.answered(db), queries.last_closed(db)
+    asked = work.answered(db)
 
     def candidate(model: str, parent: str) -> Candidate:
-        epochs = sorted(e for e in asked.get(model, ()) if e <= closed)
         sides = (model, parent), (parent, model)
+        met = (e for e in sorted(asked.get(model, ())) if any((e, *s) in votes for s in sides))
         return Candidate(
-            model, parent, tuple(Meeting(e, *(votes.get((e, *s), 0) for s in sides)) for e in epochs)
+            model, parent, tuple(Meeting(e, *(votes.get((e, *s), 0) for s in sides)) for e in met)
         )
 
     # Beside a database that was begun anew, a model of that name may have learned from something else.
@@ -78,22 +78,35 @@ def contenders(db: Db, settings: Settings) -> list[str]:
     return found.contenders if found else []
 
 
+def told(db: Db, settings: Settings) -> tuple[Standing | None, str]:
+    """Return what `standing` does; where that cannot be told, None, and why in words."""
+    try:
+        return standing(db, settings), ""
+    except (ConfigError, RegistryError) as error:
+        return None, str(error)
+
+
 def published(db: Db, settings: Settings) -> str | None:
     """Return which model is published; None where there is none, or where that cannot be told (`said` says why)."""
-    try:
-        found = standing(db, settings)
-    except (ConfigError, RegistryError):
-        return None
+    found, _ = told(db, settings)
     return found.published if found else None
 
 
 def said(db: Db, settings: Settings) -> str:
     """Return which model is published and who waits, in words; where that cannot be told, why."""
+    found, why = told(db, settings)
+    if why:
+        return f"FAILED: {why}"
+    return found.said + "".join(_silent(db, m) for m in found.contenders) if found else "none yet"
+
+
+def metrics(settings: Settings, model: str) -> tuple[Mapping[str, float], str]:
+    """Return what was measured of a model, nothing before it is in the registry; and why its entry cannot be read."""
     try:
-        found = standing(db, settings)
-    except (ConfigError, RegistryError) as error:
-        return f"FAILED: {error}"
-    return found.said if found else "none yet"
+        found = registry(settings).find(model)
+    except RegistryError as error:
+        return {}, f"{error}, or put its entry back from a copy"
+    return (found.metrics if found else {}), ""
 
 
 def undecided(db: Db, settings: Settings) -> str:
@@ -102,11 +115,20 @@ def undecided(db: Db, settings: Settings) -> str:
     if found is None or not settings.arena:
         return ""
     if found.waits:
-        return f"{found.waits} is {found.verdicts[found.waits].said}"
+        return f"{found.waits} is {found.verdicts[found.waits].said}{_silent(db, found.waits)}"
     runs = work.runs(db)
     jobs = work.jobs_by_number(db, [r.job for r in runs])
     going = (r for r in runs if r.job in jobs and jobs[r.job].state in {"queued", "running"})
     return next((f"run {r.run} is being trained" for r in going), "")
+
+
+def _silent(db: Db, model: str) -> str:
+    """Return in words why a model gave no answers when it was last asked for them; nothing where it did."""
+    epochs = work.answered(db).get(model)
+    last = work.job(db, f"answer/{max(epochs)}/{model}") if epochs else None
+    if last is None or last.state != "failed":
+        return ""
+    return f"; {model} gave NO ANSWERS when it was last asked ({last.name}: {last.error})"
 
 
 def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
@@ -119,15 +141,19 @@ def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
     return found
 
 
-def requeue(db: Db, name: str, left: Collection[str] = ()) -> None:
+def requeue(db: Db, settings: Settings, name: str, left: Collection[str] = ()) -> None:
     """Put a job that failed for good into the queue again, with all its attempts; the caller commits.
 
-    Those that are `left` to a cluster which is gone are forgotten there, whether they failed or not.
+    A training that failed is given the trainer's present settings, which may be what was wrong: where they are others,
+    the trainer drops what it had kept under the old ones and begins anew. Jobs that are `left` to a cluster which is
+    gone are forgotten there, whether they failed or not; one that did not goes on as it was.
     """
     found = work.job(db, name, lock=True)
     if found is None or (found.state != "failed" and name not in left):
         state = "there is none of that name" if found is None else f"it is {found.state}"
         raise ConflictError(f"job {name!r} cannot be tried again: {state}; /v1/jobs lists the jobs")
+    if found.state == "failed" and found.arguments[:1] in (["bootstrap"], ["retrain"]):
+        found.arguments = [*takewhile(lambda each: each != "--config", found.arguments), *_config(settings)]
     found.state, found.attempts, found.error = "queued", 0, ""
     if name in left:
         found.worker = ""
@@ -148,6 +174,7 @@ def registry_path(settings: Settings) -> Path:
 
 
 def _config(settings: Settings) -> list[str]:
+    """Return the last of a training's arguments."""
     return ["--config", str(settings.trainer_config.resolve())] if settings.trainer_config else []
 
 

@@ -42,6 +42,7 @@ class Head:
         """Start it and wait until it takes jobs."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "HAPTIC_"))} | {
             "HOME": self._folder, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": self.token,
+            "RAY_AUTH_TOKEN_PATH": "/of/the/head's/token",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or 127.0.0.1 is taken for the machine's other address
             "HAPTIC_SECRET": "an operator who exports it for the service starts the head in the same shell",
         }  # fmt: skip

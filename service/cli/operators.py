@@ -174,8 +174,9 @@ def worker(
     retry: Annotated[
         str,
         typer.Option(
-            help="First put a failed job in the queue again, such as retrain/1 (see /v1/jobs), or without "
-            "HAPTIC_RAY_ADDRESS one that a cluster had and has no more"
+            help="First put a failed job in the queue again, such as retrain/1 (see /v1/jobs), with the present "
+            "HAPTIC_TRAINER_CONFIG: where that is another, the training begins anew; or without HAPTIC_RAY_ADDRESS one "
+            "that a cluster had and has no more, which goes on as it was"
         ),
     ] = "",
 ) -> None:
@@ -189,9 +190,9 @@ def worker(
     with db.write() as session:
         left = [] if cluster else left_to_cluster(session, time.time(), STALE_S)
         if bootstrap and ask_bootstrap(session, settings).state == "failed":
-            requeue(session, "bootstrap", left)
+            requeue(session, settings, "bootstrap", left)
         if retry:
-            requeue(session, retry, left)
+            requeue(session, settings, retry, left)
         session.commit()
     for name in left:
         if name != retry:

@@ -145,6 +145,11 @@ def judgement_count(session: Session, epoch: int) -> int:
     return next_position(session, epoch)
 
 
+def ranked_tasks(session: Session, epoch: int) -> set[str]:
+    """Return the tasks of an epoch that anybody ranked."""
+    return set(session.exec(select(RankingRow.task).where(RankingRow.epoch == epoch).distinct()))
+
+
 # --- hand-outs --------------------------------------------------------------------------------------------
 
 

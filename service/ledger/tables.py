@@ -296,7 +296,7 @@ class LeafRow(SQLModel, table=True):
 
 
 class MatchRow(SQLModel, table=True):
-    """In how many tasks of an epoch one model's answers came out ahead of another's by the labels."""
+    """In how many tasks of an epoch one model's answers came out ahead of another's by the labels; 0 if only ties."""
 
     __tablename__ = "match"
     epoch: int = Field(primary_key=True)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from service import training
 from service.ledger import results, work
+from service.ledger.tables import RunRow
 from service.promotion import Decision, Verdict
 from service.routes.depends import Ctx, Reading
 from service.routes.pages import NEXT, Paged
@@ -73,6 +74,10 @@ class RunAnswer(BaseModel):
     gate: GateAnswer | None = Field(
         description="what people said of the trained model; null before it is in the registry, and without an arena"
     )
+    problem: str = Field(
+        description="why metrics or gate cannot be shown, such as a damaged entry of the registry, and what to do; "
+        "empty where they can"
+    )
 
 
 class Work(BaseModel):
@@ -97,7 +102,7 @@ class JobsAnswer(BaseModel):
 def models(ctx: Ctx, db: Reading) -> list[ModelAnswer]:
     """The arena: models by Bradley-Terry rating over people's labels of closed epochs."""
     counts: dict[tuple[str, str], int] = {}
-    for m in results.matches(db):
+    for m in (m for m in results.matches(db) if m.count):
         counts[m.winner, m.loser] = counts.get((m.winner, m.loser), 0) + m.count
     published = training.published(db, ctx.settings)
     rated = rate(Result(w, x, float(n)) for (w, x), n in sorted(counts.items()))
@@ -123,18 +128,19 @@ def runs(ctx: Ctx, db: Reading, page: Paged) -> list[RunAnswer]:
     (before,) = page.after(1) or (None,)
     found = page.cut(work.newest_runs(db, before, page.wanted), lambda r: (r.run,))
     jobs = work.jobs_by_number(db, [r.job for r in found])
-    entries = {e.name: e for e in training.registry(ctx.settings).entries()}
-    now = training.standing(db, ctx.settings)
+    now, unsaid = training.told(db, ctx.settings)
     verdicts = now.verdicts if now else {}
-    return [
-        RunAnswer(
+
+    def shown(r: RunRow) -> RunAnswer:
+        metrics, damaged = training.metrics(ctx.settings, r.model)
+        return RunAnswer(
             run=r.run, first_epoch=r.first, last_epoch=r.last, snapshot=r.snapshot, model=r.model,
             state=jobs[r.job].state, attempts=jobs[r.job].attempts, progress=jobs[r.job].progress,
-            error=jobs[r.job].error, metrics=dict(entries[r.model].metrics) if r.model in entries else {},
+            error=jobs[r.job].error, metrics=dict(metrics), problem=damaged or unsaid,
             gate=_gate(verdicts[r.model]) if r.model in verdicts else None,
-        )
-        for r in found
-    ]  # fmt: skip
+        )  # fmt: skip
+
+    return [shown(r) for r in found]
 
 
 def _gate(verdict: Verdict) -> GateAnswer:

@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -124,6 +128,38 @@ def waiting(db: Database, tmp_path: Path, head: Head) -> Iterator[Waiting]:
     found = Waiting(db, tmp_path, head)
     yield found
     found.end()
+
+
+@contextmanager
+def _dripping(upstream: str, path: str, of: str) -> Iterator[str]:
+    """Put a proxy in front of the head that sends what is asked for under a path byte by byte: yield its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def _pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            bearer = {"Authorization": self.headers["authorization"]}
+            answer = httpx.request(self.command, upstream + self.path, content=body, headers=bearer)
+            begun = (
+                f"HTTP/1.0 {answer.status_code} so\r\ncontent-length: {len(answer.content)}\r\n\r\n".encode()
+            )
+            slow = self.path.endswith(path)
+            at_once = b"" if slow and of == "headers" else begun if slow else begun + answer.content
+            with suppress(OSError):
+                self.wfile.write(at_once)
+                for byte in (begun + answer.content)[len(at_once) :]:
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(0.02)
+
+        do_GET = do_POST = _pass_on  # noqa: N815  # so they are called
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_nothing_of_the_head_can_be_reached_from_outside(head: Head) -> None:
@@ -264,10 +300,13 @@ def test_the_job_gets_no_variable_of_the_service_and_no_token(
     db: Database, worker: Any, monkeypatch: pytest.MonkeyPatch, head: Head, by: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("HAPTIC_PASSWORD", "hunter2")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/of/the/worker's/token")
     assert worker("-c", "import os; print(dict(os.environ))", **by).run_one()
     kept = Path(_job(db).log).read_text()
     assert "'PATH': " in kept
-    assert [each for each in ("'HAPTIC_", head.token, "hunter2") if each in kept] == []
+    assert [
+        each for each in ("'HAPTIC_", head.token, "hunter2", "'RAY_AUTH_TOKEN", "'s/token") if each in kept
+    ] == []
 
 
 def test_a_node_without_the_workers_files_refuses_and_one_with_them_runs_the_very_command(
@@ -312,6 +351,36 @@ def test_a_head_that_does_not_answer_is_named_by_its_setting(head: Head) -> None
     Cluster(head.address, head.token).check()
     with pytest.raises(ClusterError, match=r"^HAPTIC_RAY_ADDRESS: [^\n]*$"):
         Cluster("http://127.0.0.1:2", head.token).check()
+
+
+@pytest.mark.parametrize("of", ["headers", "body"])
+def test_a_head_that_drips_is_cut_off_though_each_byte_comes_in_time(
+    head: Head, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    monkeypatch.setattr("service.head.ANSWER_S", 0.5)
+    with (
+        _dripping(head.address, "/api/version", of) as address,
+        pytest.raises(ClusterError, match=r"^HAPTIC_RAY_ADDRESS: .*TooSlowError"),
+    ):
+        Cluster(address, head.token).check()
+
+
+@pytest.mark.parametrize("fault", ["it drips", "it is too long"])
+def test_a_job_is_followed_to_its_end_though_its_log_cannot_be_had(
+    db: Database, worker: Any, head: Head, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    drips = fault == "it drips"
+    monkeypatch.setattr(
+        "service.head.ANSWER_S" if drips else "service.head.MAX_ANSWER_BYTES", 3 if drips else 20_000
+    )
+    with _dripping(head.address, "/logs" if drips else "nothing", "body") as address:
+        followed = worker(
+            "-c", "print('a' * 30_000)", cluster=Cluster(address, head.token, gone_s=5.0, poll_s=0.1)
+        )
+        assert followed.run_one()
+    job = _job(db)
+    assert (job.state, job.error) == ("done", "")
+    assert "--- what it printed cannot be had; on the cluster: ray job logs" in Path(job.log).read_text()
 
 
 @pytest.mark.parametrize("own", [False, True])

@@ -22,6 +22,7 @@ from chain.errors import DeploymentError, KeyFileError
 from chain.keys import address_of, create_keyfile
 from chain.rpc import Rpc
 from chain.transactions import Courier
+from tests.soon import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,19 +124,37 @@ def test_an_anvil_that_stops_at_once_is_quoted(tmp_path: Path, script: str, word
         Devnet(0, anvil=broken).start()
 
 
-def test_a_killed_parent_takes_its_anvil_along() -> None:
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_nothing_is_left_of_a_devnet_however_it_ends(tmp_path: Path, end: str) -> None:
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.mkdir()
+    temporary.mkdir()
     script = (
-        "import time\nfrom chain.devnet import Devnet\n"
-        "with Devnet(0) as devnet:\n    print(devnet.pid, flush=True)\n    time.sleep(60)\n"
+        "from chain.devnet import Devnet, mine\nfrom chain.rpc import Rpc\n"
+        "with Devnet(0) as devnet, Rpc(devnet.url) as rpc:\n"
+        "    mine(rpc, 600)\n"
+        "    rpc.request('eth_getBalance', '0x' + '11' * 20, '0x5')\n"
+        "    print(devnet.pid, flush=True)\n    input()\n"
     )
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environ) as parent:
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(home), "TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+    ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert not _gone(pid)
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
+        assert list(temporary.rglob("0x*.json")), "Anvil wrote no states: this test shows nothing"
+        if end == "killed":
+            parent.send_signal(signal.SIGKILL)
+            parent.wait()
+        else:
+            parent.communicate("\n")
+            assert parent.returncode == 0
+            assert not list(temporary.iterdir())
         assert _wait_gone(pid)
+    until(lambda: not list(temporary.iterdir()), within_s=10)
+    assert not list(home.iterdir())
 
 
 def test_a_deployment_equals_the_chain(deployed: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from service.ledger.tables import (
     TaskRow,
 )
 from service.scores import StoredScores
+from service.settings import Settings
 
 ME, YOU, SHE = (Address("0x" + 40 * c) for c in "abc")
 
@@ -281,8 +283,39 @@ def test_what_a_cluster_that_is_gone_had_is_named_and_can_be_had_back(db: Sessio
     assert left == ["one"]
     if state != "failed":
         with pytest.raises(ConflictError, match=f"it is {state}"):
-            training.requeue(db, "one")
-    training.requeue(db, "one", left)
+            training.requeue(db, Settings(), "one")
+    training.requeue(db, Settings(), "one", left)
     found = work.claim_job(db, "child", 120.0, 30.0)
     assert found is not None
     assert (found.name, found.worker, found.attempts) == ("one", "child", 1)
+
+
+@pytest.mark.parametrize("queued", [None, "/old.yaml"])
+@pytest.mark.parametrize("present", [None, "/new.yaml"])
+def test_a_training_that_failed_is_tried_again_with_the_present_settings_and_one_that_did_not_with_its_own(
+    db: Session, queued: str | None, present: str | None
+) -> None:
+    def settings(config: str | None) -> Settings:
+        return Settings(trainer_config=Path(config) if config else None)
+
+    def argued(config: str | None) -> list[str]:
+        return ["--config", config] if config else []
+
+    job = training.ask_bootstrap(db, settings(queued))
+    assert training.ask_bootstrap(db, settings(present)) is job, "whoever only asks for it changes nothing"
+    before = list(job.arguments)
+    training.requeue(db, settings(present), "bootstrap", left=["bootstrap"])
+    assert job.arguments == before, "it did not fail, and goes on from its checkpoint"
+    job.state = "failed"
+    training.requeue(db, settings(present), "bootstrap")
+    db.flush()
+    db.expire_all()
+    assert before[:5] == ["bootstrap", "--registry", before[2], "--name", "sft-0"]
+    assert (before[5:], job.arguments) == (argued(queued), before[:5] + argued(present))
+
+
+def test_answers_that_failed_are_asked_for_again_as_they_were(db: Session, tmp_path: Path) -> None:
+    (job,) = training.ask_answers(db, Settings(data_dir=tmp_path), 0, ["why?"], ["sft-0"])
+    before, job.state = list(job.arguments), "failed"
+    training.requeue(db, Settings(trainer_config=Path("/new.yaml")), job.name)
+    assert (job.state, job.arguments) == ("queued", before)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -257,16 +258,32 @@ def test_the_published_model_is_named_by_the_service_and_by_the_arena(story: Sto
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: json.dumps(record)[:9],
+        lambda record: json.dumps({k: record[k] for k in record if k != "seed"}),
+    ],
+    ids=["no JSON", "lacks a field"],
+)
 def test_what_people_said_of_the_models_is_shown_though_an_entry_of_the_registry_is_damaged(
-    story: Story,
+    story: Story, damage: Callable[[dict[str, Any]], str]
 ) -> None:
     entry = training.registry_path(story.net.ctx.settings) / "policy-1" / "entry.json"
     whole = entry.read_text()
-    shown = story.net.api.get("/models")
-    entry.write_text(whole[:9])
+    shown, runs = story.net.api.get("/models"), story.net.api.get("/runs")
+    assert {r["problem"] for r in runs} == {""}
+    record = json.loads(whole)
+    entry.write_text(damage(record))
     try:
         assert story.net.api.get("/models") == [m | {"published": False} for m in shown]
         assert "policy-1" in story.net.api.get("/status")["models"]
+        for run, whole_run in zip(story.net.api.get("/runs"), runs, strict=True):
+            ours = run["model"] == "policy-1"
+            assert re.search(r"policy-1/entry.json is damaged \(.*\): remove .*/policy-1 ", run["problem"])
+            assert run["problem"].endswith("put its entry back from a copy") == ours
+            hidden = {"problem": run["problem"], "gate": None} | ({"metrics": {}} if ours else {})
+            assert run == whole_run | hidden
     finally:
         entry.write_text(whole)
 

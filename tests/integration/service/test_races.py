@@ -121,7 +121,11 @@ def test_a_worker_that_is_replaced_while_it_ends_changes_nothing(db: Database, t
 
 def test_a_failed_job_is_put_back_once(db: Database) -> None:
     _queue(db, "one", state="failed")
-    again = at_once(db, lambda s: training.requeue(s, "one"), doing(db, lambda s: training.requeue(s, "one")))
+
+    def requeue(session: Db) -> None:
+        training.requeue(session, Settings(), "one")
+
+    again = at_once(db, requeue, doing(db, requeue))
     assert isinstance(again, ConflictError)
 
 
