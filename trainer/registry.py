@@ -9,11 +9,12 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
 
 from trainer.errors import RegistryError
 from trainer.limits import writing
@@ -54,6 +55,10 @@ class Entry:
     """Hex sha256 of its weights file."""
     created_at: int
     """Unix seconds (UTC) at which its training began."""
+
+
+_ENTRY = TypeAdapter(Entry)
+"""Checks what a record holds."""
 
 
 class Registry:
@@ -212,11 +217,14 @@ def sync(path: Path) -> None:
 
 def _read(folder: Path) -> Entry:
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return Entry(**{entry.name: record[entry.name] for entry in fields(Entry)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _ENTRY.validate_json((folder / RECORD).read_bytes(), strict=True)
+    except (OSError, ValueError) as error:
+        why = repr(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise RegistryError(
-            f"{folder / RECORD} is damaged ({error!r}): remove {folder} and train again"
+            f"{folder / RECORD} is damaged ({why}): remove {folder} and train again"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,19 @@ def test_a_damaged_record_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "sft-0" / RECORD).write_text("{")
     with pytest.raises(RegistryError, match="train again"):
         registry.get("sft-0")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("metrics", None), ("config", []), ("metrics", {"kl": "1"}), ("created_at", "now"), ("kind", "x")],
+)
+def test_a_record_of_other_types_is_damaged_too(tmp_path: Path, name: str, value: object) -> None:
+    registry = Registry(tmp_path)
+    add(registry, ENTRY)
+    record = tmp_path / "sft-0" / RECORD
+    record.write_text(json.dumps(json.loads(record.read_text()) | {name: value}))
+    with pytest.raises(RegistryError, match=rf"entry.json is damaged \({name}.*train again"):
+        registry.entries()
 
 
 def test_the_code_version_is_a_stable_hash() -> None:
