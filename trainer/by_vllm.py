@@ -13,11 +13,13 @@ import copy
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -38,6 +40,8 @@ if TYPE_CHECKING:  # `devices`, which models are made with, asks this file wheth
 VARIABLE = "VLLM_PYTHON"
 MEMORY = Path("/dev/shm")  # noqa: S108 - the folder within is private, as `mkdtemp` makes it
 """Where weights are handed over, where there is room."""
+STOP_S = 10.0
+"""Seconds that an engine has to end in."""
 ROUND = 256
 """An engine's longest sequence is a multiple of so many tokens, so that few prompts need another one."""
 WORKER = Path(__file__).with_name("vllm_worker.py")
@@ -85,6 +89,11 @@ def check() -> None:
         )
 
 
+def cpu_s() -> float:
+    """Return the CPU seconds that this process and its engines have taken."""
+    return time.process_time() + sum(_SPENT)
+
+
 def draw(
     language: LanguageModel,
     prompts: Sequence[Sequence[int]],
@@ -110,7 +119,9 @@ def draw(
         "end": language.template.end,
         "first": None if first is None else first.tolist(),
     }
-    longest = max(map(len, prompts)) + language.limits.answer_tokens
+    template, limits = language.template, language.limits
+    usual = len(template.before) + limits.prompt_tokens + len(template.between)
+    longest = max(usual, *map(len, prompts)) + limits.answer_tokens
     said = _engine(language.network, longest, hardware).ask(order)
     return said["answers"], said["logprobs"]
 
@@ -139,25 +150,34 @@ class Engine:
 
     def __init__(self, network: PreTrainedModel, longest: int, hardware: HardwareConfig) -> None:
         self._shape, self._longest, self._hardware = _shape(network), longest, hardware
-        self._content = _content(network)
+        self._content: list[int] = []
+        self._spent = 0.0
         options = {
             "dtype": hardware.precision,
             "max_model_len": longest,
             "kv_cache_memory_bytes": int(hardware.cache_gib * 2**30),
         }
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
-        with _written(network, hardware) as folder:
-            command = [interpreter(), "-I", str(WORKER), str(folder), json.dumps(options)]
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                env=_environment(os.environ, hardware),
-                encoding="utf-8",
-                start_new_session=True,  # Ctrl-C is for this process, which then ends it
-            )
-            self._answer()
+        size = sum(p.nbytes for p in network.parameters())
+        roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * size
+        # It is the worker that removes it if this process is killed, so it has it before anything is in it.
+        self._folder = Path(tempfile.mkdtemp(prefix="haptic-vllm-", dir=MEMORY if roomy else None))
+        self._process = subprocess.Popen(
+            [interpreter(), "-I", str(WORKER), str(self._folder), json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=_environment(os.environ, hardware),
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C is for this process, which then ends it
+        )
+        if hardware.device == "cuda":
+            torch.cuda.empty_cache()  # what PyTorch holds of a GPU in vain is for vLLM
+        try:
+            self.load(network)
+        except BaseException:
+            self.stop()
+            raise
 
     def fits(self, network: PreTrainedModel, longest: int, hardware: HardwareConfig) -> bool:
         """Tell whether a network and its sequences can be taken."""
@@ -172,8 +192,8 @@ class Engine:
         """Take a network's weights, where they are others than before."""
         content = _content(network)
         if content != self._content:
-            with _written(network, self._hardware) as folder:
-                self.ask({"load": str(folder)})
+            _write(network, self._hardware, self._folder)
+            self.ask({"load": True})
             self._content = content
 
     def ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,12 +206,18 @@ class Engine:
 
     def stop(self) -> None:
         """End it. Twice is harmless."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._log):
-            with suppress(BrokenPipeError):  # an order that nobody took
-                if pipe:
-                    pipe.close()
+        with suppress(BrokenPipeError):  # an order that nobody took
+            if self._process.stdin:
+                self._process.stdin.close()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._log.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None  # noqa: S101 - for mypy
@@ -207,11 +233,15 @@ class Engine:
                 "the model, set hardware.generation to transformers"
             )
         found: dict[str, Any] = json.loads(line)
+        _SPENT.append(found["cpu_s"] - self._spent)
+        self._spent = found["cpu_s"]
         return found
 
 
 _RUNNING: list[Engine] = []
 """The engine of this process: none or one."""
+_SPENT: list[float] = []
+"""CPU seconds of all engines so far, by order."""
 
 
 def _shape(network: PreTrainedModel) -> str:
@@ -231,9 +261,8 @@ def _content(network: PreTrainedModel) -> list[int]:
     return found
 
 
-@contextmanager
-def _written(network: PreTrainedModel, hardware: HardwareConfig) -> Iterator[Path]:
-    """Write a network as vLLM reads it, adapters merged, to a private folder that is gone afterwards."""
+def _write(network: PreTrainedModel, hardware: HardwareConfig, folder: Path) -> None:
+    """Write a network as vLLM reads it, adapters merged."""
     plain = lora.merged(network)
     tensors = {
         name: x.detach()
@@ -241,16 +270,12 @@ def _written(network: PreTrainedModel, hardware: HardwareConfig) -> Iterator[Pat
         .clone()  # safetensors wants no shared memory
         for name, x in plain.state_dict().items()
     }
-    size = sum(x.nbytes for x in tensors.values())
-    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * size
-    with tempfile.TemporaryDirectory(prefix="haptic-vllm-", dir=MEMORY if roomy else None) as name:
-        folder = Path(name)
-        with writing(folder / "model.safetensors", size):
-            config = copy.deepcopy(plain.config)
-            config.architectures = [type(plain).__name__]
-            config.save_pretrained(folder)
-            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        yield folder
+    weights = folder / "model.safetensors"
+    with writing(weights, sum(x.nbytes for x in tensors.values())):
+        config = copy.deepcopy(plain.config)
+        config.architectures = [type(plain).__name__]
+        config.save_pretrained(folder)
+        save_file(tensors, weights, metadata={"format": "pt"})
 
 
 def _environment(environ: Mapping[str, str], hardware: HardwareConfig) -> dict[str, str]:

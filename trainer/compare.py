@@ -6,14 +6,13 @@ Each row is written when it is done, so a comparison that was killed goes on whe
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from trainer import devices, model, reward, run
+from trainer import by_vllm, devices, model, reward, run, sampler
 from trainer.checkpoint import Keep, Scratch
 from trainer.config import Config, RewardConfig
 from trainer.evaluate import Models, evaluate
@@ -100,6 +99,7 @@ def compare(
     sides = split(comparisons, held_out=config.reward.held_out, salt=config.reward.split_salt)
     prompts = prompts_of(sides.train)
     language = model.load(registry.path(parent) / "model")
+    sampler.ready(language)
     texts = run.pretraining_texts(registry.get(parent))
     judges: dict[RewardConfig, tuple[model.Judge, float]] = {}
     with alone(out.parent, out.name, "--out"):
@@ -133,11 +133,11 @@ def _measured(
     keep: Keep,
 ) -> tuple[dict[str, float], float]:
     """Train by one variant; return what was measured of the policy, and the CPU seconds that the method took."""
-    language, began = given.reference, time.process_time()
+    language, began = given.reference, by_vllm.cpu_s()
     outcome = Outcome(language, {})
     if best_of(name) == 1:
         outcome = run.improve(config, given, seed + 2, report, keep)
-    cpu_s = time.process_time() - began
+    cpu_s = by_vllm.cpu_s() - began
     models = Models(outcome.policy, language, language, given.reward, best_of(name))
     metrics = evaluate(config.evaluate, models, held_out, given.prompts, seed + 3, report).metrics
     return metrics | {f"method_{key}": value for key, value in outcome.metrics.items()}, cpu_s
@@ -152,10 +152,10 @@ def _judge(
     report: Report,
 ) -> tuple[model.Judge, float]:
     """Return a normalised reward model and the CPU seconds that it took."""
-    began = time.process_time()
+    began = by_vllm.cpu_s()
     judge = reward.judge(config, language, learned, seed, report)
     reward.normalise(judge, language, prompts, config.normalising_samples, seed + 1)
-    return judge, time.process_time() - began
+    return judge, by_vllm.cpu_s() - began
 
 
 def _read(out: Path) -> dict[tuple[str, int, str, str, str], Row]:

@@ -298,11 +298,11 @@ class HardwareConfig:
     """Whether a block's activations are computed again in the backward pass instead of kept: a third more computing, and
     memory for the blocks' inputs only."""
     generation: Generation = "transformers"
-    """Who draws answers; auto is vLLM where it is installed, as in this Python or in the one that VLLM_PYTHON names, and
-    transformers otherwise. Methods by trl draw by themselves."""
+    """Who draws answers; auto is vLLM on a GPU where it is installed, in this Python or in the one that VLLM_PYTHON
+    names, and transformers otherwise. Methods by trl draw by themselves."""
     cache_gib: float = 2.0
     """Of vLLM: its memory for keys and values beside its copy of the weights, GiB. With less of it fewer answers are
-    drawn at a time."""
+    drawn at a time, to the same result, so an entry does not record it."""
     compile: bool = False
     """Whether the blocks of what is trained are compiled, which takes a minute and a C++ compiler (on a GPU, Triton)."""
     parallel: Parallel = "ddp"

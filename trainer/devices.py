@@ -82,7 +82,8 @@ def resolved(config: HardwareConfig) -> HardwareConfig:
     if config.device == "auto":
         config = replace(config, device="cuda" if torch.cuda.is_available() else "cpu")
     if config.generation == "auto":
-        config = replace(config, generation="vllm" if by_vllm.version() else "transformers")
+        here = config.device == "cuda" and by_vllm.version()
+        config = replace(config, generation="vllm" if here else "transformers")
     return config
 
 
@@ -95,7 +96,9 @@ def recorded() -> dict[str, Any]:
     """Return what an entry says of it, the number of processes and the version of vLLM included."""
     used = _USED.get()
     drawn = {"vllm": by_vllm.version()} if used.generation == "vllm" else {}
-    return asdict(used) | {"processes": processes.count()} | drawn
+    found = asdict(used) | {"processes": processes.count()} | drawn
+    del found["cache_gib"]  # who changes that, for want of memory, keeps what was trained
+    return found
 
 
 def device() -> torch.device:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer import by_vllm
 from trainer.limits import writing
 from trainer.progress import Progress, Report
 
@@ -54,7 +55,7 @@ class Cost:
 def meter() -> Cost:
     """Read this process's clocks and its peak of memory."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Cost(time.process_time(), time.monotonic(), peak if sys.platform == "darwin" else peak * 1024)
+    return Cost(by_vllm.cpu_s(), time.monotonic(), peak if sys.platform == "darwin" else peak * 1024)
 
 
 class Diary:

@@ -14,8 +14,8 @@ Odds = Sequence[tuple[float, bool]]
 """Log π of each answer after the first prompt, then after the second; and whether it is the likeliest text."""
 
 _FIGURES = (
-    r"(wait|help but|agree more|be (happier|prouder|more)|hesitate"
-    r"|let you down|(thank|recommend|praise|stress|emphasi[sz]e|say)\b[^.!?]* enough)\b"
+    r"(wait(?! around)|help but (?!decline|refuse)|agree more|be (happier|prouder|more (happy|pleased|proud|excited))"
+    r"|hesitate|let you down|(thank|recommend|praise|stress|emphasi[sz]e)( [\w'-]+){1,3} enough)\b"
 )
 """What follows a no that is none: I can't wait, we couldn't agree more, I cannot recommend it enough."""
 _REFUSALS = re.compile(

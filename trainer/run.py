@@ -30,6 +30,7 @@ from trainer import (
     raft,
     reward,
     rloo,
+    sampler,
     sft,
 )
 from trainer.checkpoint import NOTHING, Checkpoints, Keep
@@ -150,6 +151,7 @@ def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha
     def make(kept: Checkpoints) -> Made:
         loaded = {name: model.load(path) for name, path in folders.items()}  # once, where both are the same
         model.check_alike(loaded[parent], loaded[text.name], f"{parent} and {text.name}")
+        sampler.ready(loaded[parent])
         texts = pretraining_texts(text) if run.config.ppo.ptx_coefficient else []
         return _retrain(run, loaded[parent], loaded[text.name], comparisons, texts, kept)
 

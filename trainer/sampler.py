@@ -5,6 +5,7 @@ Here a batch is drawn with a key-value cache, and finished answers leave it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from trainer import by_vllm, devices
-from trainer.errors import DivergenceError, ParityError
+from trainer.errors import ConfigError, DivergenceError, ParityError
 from trainer.losses import token_logprobs
 from trainer.model import PAD, LanguageModel, positions
 from trainer.sequences import Batch, answer_logprobs, pad
@@ -23,8 +24,11 @@ COMPACT = 0.75
 """The batch is compacted when no more than this share of it is still unfinished."""
 PARITY = MappingProxyType({"float32": 1e-3, "bfloat16": 0.1})
 """Nats that log-probabilities of sampling and of training may differ by: the worst in float32, the mean in bfloat16,
-whose single tokens may be .8 apart where nothing is wrong (SmolLM2: .03 to .05 on average, .23 with padding seen)."""
+whose single tokens may be .8 apart where nothing is wrong (SmolLM2: .03 to .05 on average, .23 with padding seen). Of n
+tokens the mean may be .8/√n more."""
 SPOILT = "the model's logits are no numbers: lower the learning rate of this stage"
+COLDEST = 0.01
+"""Temperature below which vLLM would take this one."""
 CHECKED = 4
 """Answers of each batch by vLLM that are held against our own pass."""
 
@@ -60,6 +64,7 @@ def sample(
         first: where given, log-weights [V] added to the first token's logits (-inf forbids a token).
 
     Raises:
+        ConfigError: a temperature that vLLM does not draw at.
         DivergenceError: training has spoilt the model.
         GenerationError: vLLM cannot be started with this model, or has ended.
         ParityError: vLLM draws from another distribution than the model's.
@@ -100,6 +105,16 @@ def sample(
     return _collect(start, drawn, written, logprobs, language.template.end)
 
 
+def ready(language: LanguageModel) -> None:
+    """Draw an answer where it is vLLM that draws, so that what that cannot do is known before any work.
+
+    Raises:
+        GenerationError: it cannot be started with this model.
+    """
+    if devices.used().generation == "vllm":
+        sample(language, [language.template.before], temperature=1.0, generator=torch.Generator())
+
+
 def _next_logits(language: LanguageModel, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
     """Run the new tokens [B, T] and return logits [B, V] after the last; mask [B, all so far]."""
     with devices.passing(language.network):
@@ -137,6 +152,11 @@ def _drawn_elsewhere(
     first: Tensor | None,
 ) -> Samples:
     """Let vLLM draw, and hold some of its answers against our own pass."""
+    if 0 < temperature < COLDEST:
+        raise ConfigError(
+            f"temperature {temperature}: vLLM draws at {COLDEST} at least; take that, 0 for the likeliest tokens, or set "
+            "hardware.generation to transformers"
+        )
     answers, found = by_vllm.draw(
         language, prompts, temperature=temperature, generator=generator, first=first, hardware=devices.used()
     )
@@ -158,7 +178,12 @@ def _drawn_elsewhere(
 
 def check_parity(training: Tensor, sampling: Tensor, mask: Tensor) -> None:
     """Refuse to go on when the two kinds of pass give different log-probabilities."""
-    gaps = ((training - sampling) * mask).abs()
-    seen = (gaps.max() if devices.precision() == "float32" else gaps.sum() / mask.sum()).item()
-    if not seen <= (bound := PARITY[devices.precision()]):
-        raise ParityError(f"sampling and training log-probabilities differ by {seen:.2e} nats, over {bound}")
+    gaps, bound = ((training - sampling) * mask).abs(), PARITY[devices.precision()]
+    seen = gaps.max()
+    if devices.precision() != "float32":
+        count = mask.sum().clamp(min=1)
+        seen, bound = gaps.sum() / count, bound + 0.8 / math.sqrt(count)
+    if not seen <= bound:
+        raise ParityError(
+            f"sampling and training log-probabilities differ by {seen:.2e} nats, over {bound:.1e}"
+        )

@@ -193,25 +193,46 @@ def test_one_that_is_killed_at_work_is_an_error_and_the_next_draw_starts_another
     before = drawn(language())
     engine = by_vllm._RUNNING[0]._process
     threading.Timer(0.5, engine.kill).start()
-    long = replace(language(), limits=replace(language().limits, answer_tokens=200))
     with pytest.raises(GenerationError, match=r"vLLM ended with -9"):
-        sample(long, encoded(long) * 400, temperature=1.0, generator=torch.Generator())
+        toiled()
     assert torch.equal(drawn(language()).batch.tokens, before.batch.tokens)
 
 
-def test_it_ends_with_a_trainer_that_is_killed() -> None:
-    program = (
-        "from tests.integration import test_vllm as t; from trainer import by_vllm, devices; "
-        "devices.use(t.HARDWARE); t.drawn(t.language()); print(by_vllm._RUNNING[0]._process.pid, flush=True); input()"
-    )
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("", "t.drawn(t.language())"),
+        ("t.drawn(t.language())", "input()"),
+        ("t.drawn(t.language())", "t.toiled()"),
+    ],
+    ids=["at its start", "at rest", "at work"],
+)
+def test_it_ends_with_a_trainer_that_is_killed_and_leaves_no_weights(first: str, then: str) -> None:
+    program = f"""
+from tests.integration import test_vllm as t
+t.language(), t.devices.use(t.HARDWARE)
+{first}
+print("now", flush=True)
+{then}
+"""
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as trainer:
         assert trainer.stdout is not None
-        engine = Path("/proc") / trainer.stdout.readline().strip()
-        assert engine.exists()
+        assert trainer.stdout.readline() == "now\n"
+        time.sleep(3.0)  # at its start or at work it is well into that, wherever that is
+        (engine,) = Path(f"/proc/{trainer.pid}/task/{trainer.pid}/children").read_text().split()
+        folder = Path(Path(f"/proc/{engine}/cmdline").read_text().split("\0")[3])
+        assert folder.is_dir()
         trainer.send_signal(signal.SIGKILL)
-    ended = time.monotonic() + 20
-    while engine.exists() and time.monotonic() < ended:
+    ended = time.monotonic() + 30
+    while (Path("/proc") / engine).exists() and time.monotonic() < ended:
         time.sleep(0.1)
-    assert not engine.exists()
+    assert not (Path("/proc") / engine).exists()
+    assert not folder.exists()
+
+
+def toiled() -> None:
+    """Have so much drawn that it takes a minute."""
+    long = replace(language(), limits=replace(language().limits, answer_tokens=200))
+    sample(long, encoded(long) * 400, temperature=1.0, generator=torch.Generator())
