@@ -226,7 +226,6 @@ class Engine:
             code = self._process.wait()
             self._log.seek(0)
             said = [x for x in self._log.read().decode(errors="replace").splitlines() if "Error" in x]
-            self.stop()
             raise GenerationError(
                 f"vLLM ended with {code}: {said[-1].strip(' .') if said else 'it does not say why'}. "
                 f"Where it has no room, change hardware.cache_gib ({self._hardware.cache_gib}); where it does not know "
