@@ -141,22 +141,44 @@ def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
     return found
 
 
-def requeue(db: Db, settings: Settings, name: str, left: Collection[str] = ()) -> None:
-    """Put a job that failed for good into the queue again, with all its attempts; the caller commits.
+def requeue(db: Db, settings: Settings, name: str, left: Collection[str] = ()) -> str:
+    """Put a job that failed for good into the queue again, with all its attempts; return how, in words.
 
-    A training that failed is given the trainer's present settings, which may be what was wrong: where they are others,
-    the trainer drops what it had kept under the old ones and begins anew. Jobs that are `left` to a cluster which is
-    gone are forgotten there, whether they failed or not; one that did not goes on as it was.
+    A training that failed is given the trainer's present settings, if there are any: those it had may be what was
+    wrong. Where they are others, the trainer drops what it had kept under the old ones and begins anew. One that a
+    cluster may still have keeps its own, for it is followed as it was submitted. Jobs that are `left` to a cluster
+    which is gone are forgotten there, whether they failed or not; one that did not goes on as it was. The caller
+    commits.
     """
     found = work.job(db, name, lock=True)
     if found is None or (found.state != "failed" and name not in left):
         state = "there is none of that name" if found is None else f"it is {found.state}"
         raise ConflictError(f"job {name!r} cannot be tried again: {state}; /v1/jobs lists the jobs")
-    if found.state == "failed" and found.arguments[:1] in (["bootstrap"], ["retrain"]):
-        found.arguments = [*takewhile(lambda each: each != "--config", found.arguments), *_config(settings)]
-    found.state, found.attempts, found.error = "queued", 0, ""
+    if found.state == "failed" and found.arguments[:1] == ["answer"]:
+        _check_awaited(db, name)
     if name in left:
         found.worker = ""
+    said, submitted = "as it was", work.submission(found.worker)
+    if submitted:
+        said = f"{submitted} is followed as it was submitted, if the cluster still has it"
+    elif found.state == "failed" and found.arguments[:1] in (["bootstrap"], ["retrain"]):
+        rest = list(takewhile(lambda each: each != "--config", found.arguments))
+        had = found.arguments[len(rest) :]
+        found.arguments = [*rest, *(_config(settings) or had)]
+        has = " ".join(found.arguments[len(rest) :])
+        said = f"with {has or 'no --config'} (before: {' '.join(had) or 'none'})"
+    found.state, found.attempts, found.error = "queued", 0, ""
+    return said
+
+
+def _check_awaited(db: Db, name: str) -> None:
+    """Raise a ConflictError where nobody would read a model's answers any more: what they are for is open."""
+    epoch = int(name.split("/")[1])
+    if queries.epoch_row(db, epoch):
+        raise ConflictError(
+            f"job {name!r} cannot be tried again: epoch {epoch} is open, and no answers are added to its tasks; mend "
+            "what is wrong, and the model is asked again for the next"
+        )
 
 
 def ask_bootstrap(db: Db, settings: Settings) -> JobRow:
