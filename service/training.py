@@ -97,7 +97,7 @@ def said(db: Db, settings: Settings) -> str:
     found, why = told(db, settings)
     if why:
         return f"FAILED: {why}"
-    return found.said + "".join(_silent(db, m) for m in found.contenders) if found else "none yet"
+    return found.said + _silent(db, found) if found else "none yet"
 
 
 def metrics(settings: Settings, model: str) -> tuple[Mapping[str, float], str]:
@@ -115,20 +115,21 @@ def undecided(db: Db, settings: Settings) -> str:
     if found is None or not settings.arena:
         return ""
     if found.waits:
-        return f"{found.waits} is {found.verdicts[found.waits].said}{_silent(db, found.waits)}"
+        return f"{found.waits} is {found.verdicts[found.waits].said}{_silent(db, found)}"
     runs = work.runs(db)
     jobs = work.jobs_by_number(db, [r.job for r in runs])
     going = (r for r in runs if r.job in jobs and jobs[r.job].state in {"queued", "running"})
-    return next((f"run {r.run} is being trained" for r in going), "")
+    return next((f"run {r.run} is being trained{_silent(db, found)}" for r in going), "")
 
 
-def _silent(db: Db, model: str) -> str:
-    """Return in words why a model gave no answers when it was last asked for them; nothing where it did."""
-    epochs = work.answered(db).get(model)
-    last = work.job(db, f"answer/{max(epochs)}/{model}") if epochs else None
-    if last is None or last.state != "failed":
-        return ""
-    return f"; {model} gave NO ANSWERS when it was last asked ({last.name}: {last.error})"
+def _silent(db: Db, models: Standing) -> str:
+    """Return in words which of those who meet gave no answers when they were last asked, and why; nothing if all did."""
+    asked, said = work.answered(db), ""
+    for model in models.contenders:
+        last = work.job(db, f"answer/{max(asked[model])}/{model}") if model in asked else None
+        if last is not None and last.state == "failed":
+            said += f"; {model} gave NO ANSWERS when it was last asked ({last.name}: {last.error})"
+    return said
 
 
 def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
