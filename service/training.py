@@ -173,12 +173,12 @@ def requeue(db: Db, settings: Settings, name: str, left: Collection[str] = ()) -
 
 
 def _check_awaited(db: Db, name: str) -> None:
-    """Raise a ConflictError where nobody would read a model's answers any more: what they are for is open."""
+    """Raise a ConflictError where nobody would read a model's answers any more: their epoch was opened."""
     epoch = int(name.split("/")[1])
     if queries.epoch_row(db, epoch):
         raise ConflictError(
-            f"job {name!r} cannot be tried again: epoch {epoch} is open, and no answers are added to its tasks; mend "
-            "what is wrong, and the model is asked again for the next"
+            f"job {name!r} cannot be tried again: epoch {epoch} was opened without it, and no answers are added to "
+            "its tasks; mend what is wrong, and the model is asked again for the next"
         )
 
 

@@ -340,7 +340,9 @@ def test_answers_that_failed_are_asked_for_again_as_they_were_until_their_epoch_
     before, job.state, job.error = list(job.arguments), "failed", "no memory"
     if is_open:
         queries.add(db, _epoch(7))
-        with pytest.raises(ConflictError, match="'answer/7/sft-0' cannot be tried again: epoch 7 is open"):
+        with pytest.raises(
+            ConflictError, match="'answer/7/sft-0' cannot be tried again: epoch 7 was opened without it"
+        ):
             training.requeue(db, _settings("/new.yaml"), job.name)
     else:
         training.requeue(db, _settings("/new.yaml"), job.name)
