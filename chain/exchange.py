@@ -22,6 +22,9 @@ MAX_ANSWER_BYTES = 1 << 26
 _OPENED = (".connect_tcp.complete", ".start_tls.complete")
 """How the names of the events end after which httpx has a connection, be it through a proxy."""
 
+DIRECT = dict.fromkeys(f"all://{host}" for host in ("127.0.0.1", "localhost", "[::1]"))
+"""What httpx asks without a proxy, whatever the environment says: its `mounts`. None of them is on another machine."""
+
 
 class TooSlowError(RpcError):
     """The exchange as a whole took too long."""
@@ -108,7 +111,7 @@ class Exchange:
             # No upper limit: with one connection for several threads the pool loses wake-ups and stalls for 10 s.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
             headers={"content-type": "application/json"},
-            mounts={f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")},
+            mounts=DIRECT,
         )
 
     def close(self) -> None:

@@ -110,15 +110,10 @@ class Submission:
         seen, heard, due = 0, time.monotonic(), 0.0
         while not (self._lost.is_set() or self._ended):
             text: str | None = ""
-            asked = time.monotonic()
             try:
                 with head.asking():
                     info = self._client.get_job_info(self._name)
                     over = info.status.is_terminal()
-                    if over or asked >= due:
-                        text = head.printed(self._client, self._name)
-                        # All of it is sent each time: the longer that takes, the more seldom it is asked for.
-                        due = time.monotonic() + 10 * (time.monotonic() - asked)
             except LookupError:
                 self.forget()
                 return
@@ -129,6 +124,12 @@ class Submission:
                 self._lost.wait(self._poll_s)
                 continue
             heard = time.monotonic()
+            if over:
+                text = self._all()
+            elif heard >= due:
+                text = head.printed(self._client, self._name)
+                # All of it is sent each time: the longer that takes, the more seldom it is asked for.
+                due = time.monotonic() + 10 * (time.monotonic() - heard)
             fresh = (text or "")[seen:]
             fresh = fresh if over else fresh[: fresh.rfind("\n") + 1]
             seen += len(fresh)
@@ -140,6 +141,17 @@ class Submission:
                 if info.driver_exit_code is None and info.message:
                     yield f"--- the cluster says: {info.message}\n"
             self._lost.wait(self._poll_s if not over else 0)
+
+    def _all(self) -> str | None:
+        """Return all that it printed, once it has ended; None where that cannot be had for so long as a head's return."""
+        began = time.monotonic()
+        while True:
+            asked = time.monotonic()
+            text = head.printed(self._client, self._name)
+            now = time.monotonic()
+            if text is not None or self._lost.is_set() or now - began > self._gone_s:
+                return text
+            self._lost.wait(max(self._poll_s, now - asked))
 
     def outcome(self) -> str | None:
         """Return what the cluster said; None where it was let go."""

@@ -11,11 +11,15 @@ from typing import Any
 import httpx
 
 from chain.errors import RpcError
-from chain.exchange import MAX_ANSWER_BYTES, OversizeError, Watchdog
+from chain.exchange import DIRECT, MAX_ANSWER_BYTES, OversizeError, Watchdog
 from service.errors import ClusterError, ConfigError
 
 ANSWER_S = 30.0
 """What the head has for one answer as a whole, however steadily its bytes come."""
+
+_MISSHAPEN = (TypeError, AttributeError, KeyError)
+"""What Ray's client raises at JSON of another form than it expects. A plain LookupError is ours: nothing is there."""
+_FAULTS = (OSError, RuntimeError, ValueError, httpx.HTTPError, RpcError, *_MISSHAPEN)
 
 
 def client(address: str, token: str) -> Any:
@@ -45,17 +49,19 @@ def is_open(address: str) -> bool:
 
 
 def printed(client: Any, name: str) -> str | None:
-    """Return all that a job printed, or None where that cannot be had while the head answers.
+    """Return all that a job printed, or None where that cannot be had now, whatever the reason.
 
-    It is no text, its node is gone, or it is more than the head sends in ANSWER_S or MAX_ANSWER_BYTES. Ray sends a log
-    from its beginning each time (or, over a socket that it holds open, from its beginning on), and nothing from an
-    offset.
+    It is no text, its node is gone, what stands before the head answers for it, or it is more than the head sends in
+    ANSWER_S or MAX_ANSWER_BYTES. Ray sends a log from its beginning each time (or, over a socket that it holds open,
+    from its beginning on), and nothing from an offset.
     """
     try:
-        text: str = client.get_job_logs(name)
-    except (RuntimeError, RpcError, httpx.TimeoutException):
+        with asking():
+            text = client.get_job_logs(name)
+    except (ClusterError, LookupError):
         return None
-    return text
+    # JSON may hold halves of a character, which no file takes.
+    return text.encode(errors="replace").decode() if isinstance(text, str) else None
 
 
 @contextmanager
@@ -70,7 +76,7 @@ def asking() -> Iterator[None]:
             "HAPTIC_RAY_TOKEN: the Ray cluster refuses this token, or wants one; it is what its head was started with "
             "(RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH)"
         ) from error
-    except (OSError, RuntimeError, ValueError, httpx.HTTPError, RpcError, RayError) as error:
+    except (*_FAULTS, RayError) as error:
         raise ClusterError(_away(error)) from error
 
 
@@ -82,7 +88,7 @@ def _away(error: BaseException) -> str:
 
 
 def _ask(method: str, url: str, **options: Any) -> httpx.Response:
-    """Return the head's answer, read to its end.
+    """Return the head's answer, read to its end. Nobody is followed elsewhere: a proxy's login page is no head.
 
     Raises:
         httpx.HTTPError: there is none.
@@ -91,7 +97,7 @@ def _ask(method: str, url: str, **options: Any) -> httpx.Response:
     watchdog, content = Watchdog(), bytearray()
     with (
         # Reading the certificates takes 40 ms, which plain HTTP can do without.
-        httpx.Client(timeout=ANSWER_S, follow_redirects=True, verify=url.startswith("https:")) as http,
+        httpx.Client(timeout=ANSWER_S, verify=url.startswith("https:"), mounts=DIRECT) as http,
         watchdog.within(ANSWER_S),
         http.stream(method, url, extensions={"trace": watchdog.remember}, **options) as answer,
     ):

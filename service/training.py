@@ -97,7 +97,7 @@ def said(db: Db, settings: Settings) -> str:
     found, why = told(db, settings)
     if why:
         return f"FAILED: {why}"
-    return found.said + "".join(_silent(db, m) for m in found.contenders) if found else "none yet"
+    return found.said + _silent(db, found) if found else "none yet"
 
 
 def metrics(settings: Settings, model: str) -> tuple[Mapping[str, float], str]:
@@ -115,20 +115,21 @@ def undecided(db: Db, settings: Settings) -> str:
     if found is None or not settings.arena:
         return ""
     if found.waits:
-        return f"{found.waits} is {found.verdicts[found.waits].said}{_silent(db, found.waits)}"
+        return f"{found.waits} is {found.verdicts[found.waits].said}{_silent(db, found)}"
     runs = work.runs(db)
     jobs = work.jobs_by_number(db, [r.job for r in runs])
     going = (r for r in runs if r.job in jobs and jobs[r.job].state in {"queued", "running"})
-    return next((f"run {r.run} is being trained" for r in going), "")
+    return next((f"run {r.run} is being trained{_silent(db, found)}" for r in going), "")
 
 
-def _silent(db: Db, model: str) -> str:
-    """Return in words why a model gave no answers when it was last asked for them; nothing where it did."""
-    epochs = work.answered(db).get(model)
-    last = work.job(db, f"answer/{max(epochs)}/{model}") if epochs else None
-    if last is None or last.state != "failed":
-        return ""
-    return f"; {model} gave NO ANSWERS when it was last asked ({last.name}: {last.error})"
+def _silent(db: Db, models: Standing) -> str:
+    """Return in words which of those who meet gave no answers when they were last asked, and why; nothing if all did."""
+    asked, said = work.answered(db), ""
+    for model in models.contenders:
+        last = work.job(db, f"answer/{max(asked[model])}/{model}") if model in asked else None
+        if last is not None and last.state == "failed":
+            said += f"; {model} gave NO ANSWERS when it was last asked ({last.name}: {last.error})"
+    return said
 
 
 def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
@@ -141,22 +142,44 @@ def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
     return found
 
 
-def requeue(db: Db, settings: Settings, name: str, left: Collection[str] = ()) -> None:
-    """Put a job that failed for good into the queue again, with all its attempts; the caller commits.
+def requeue(db: Db, settings: Settings, name: str, left: Collection[str] = ()) -> str:
+    """Put a job that failed for good into the queue again, with all its attempts; return how, in words.
 
-    A training that failed is given the trainer's present settings, which may be what was wrong: where they are others,
-    the trainer drops what it had kept under the old ones and begins anew. Jobs that are `left` to a cluster which is
-    gone are forgotten there, whether they failed or not; one that did not goes on as it was.
+    A training that failed is given the trainer's present settings, if there are any: those it had may be what was
+    wrong. Where they are others, the trainer drops what it had kept under the old ones and begins anew. One that a
+    cluster may still have keeps its own, for it is followed as it was submitted. Jobs that are `left` to a cluster
+    which is gone are forgotten there, whether they failed or not; one that did not goes on as it was. The caller
+    commits.
     """
     found = work.job(db, name, lock=True)
     if found is None or (found.state != "failed" and name not in left):
         state = "there is none of that name" if found is None else f"it is {found.state}"
         raise ConflictError(f"job {name!r} cannot be tried again: {state}; /v1/jobs lists the jobs")
-    if found.state == "failed" and found.arguments[:1] in (["bootstrap"], ["retrain"]):
-        found.arguments = [*takewhile(lambda each: each != "--config", found.arguments), *_config(settings)]
-    found.state, found.attempts, found.error = "queued", 0, ""
+    if found.state == "failed" and found.arguments[:1] == ["answer"]:
+        _check_awaited(db, name)
     if name in left:
         found.worker = ""
+    said, submitted = "as it was", work.submission(found.worker)
+    if submitted:
+        said = f"{submitted} is followed as it was submitted, if the cluster still has it"
+    elif found.state == "failed" and found.arguments[:1] in (["bootstrap"], ["retrain"]):
+        rest = list(takewhile(lambda each: each != "--config", found.arguments))
+        had = found.arguments[len(rest) :]
+        found.arguments = [*rest, *(_config(settings) or had)]
+        has = " ".join(found.arguments[len(rest) :])
+        said = f"with {has or 'no --config'} (before: {' '.join(had) or 'none'})"
+    found.state, found.attempts, found.error = "queued", 0, ""
+    return said
+
+
+def _check_awaited(db: Db, name: str) -> None:
+    """Raise a ConflictError where nobody would read a model's answers any more: their epoch was opened."""
+    epoch = int(name.split("/")[1])
+    if queries.epoch_row(db, epoch):
+        raise ConflictError(
+            f"job {name!r} cannot be tried again: epoch {epoch} was opened without it, and no answers are added to "
+            "its tasks; mend what is wrong, and the model is asked again for the next"
+        )
 
 
 def ask_bootstrap(db: Db, settings: Settings) -> JobRow:

@@ -68,11 +68,14 @@ class Registry:
         self._root = path
 
     def entries(self) -> list[Entry]:
-        """Return all entries, oldest first."""
+        """Return all entries, oldest first; a RegistryError where a record is damaged, or a model's is missing."""
         if not self._root.is_dir():
             return []
         folders = [
-            item for item in self._root.iterdir() if (item / RECORD).is_file() and _NAME.fullmatch(item.name)
+            item
+            for item in self._root.iterdir()
+            # What is being built has no name of an entry, and one that lost its record may not just vanish.
+            if _NAME.fullmatch(item.name) and ((item / RECORD).is_file() or (item / WEIGHTS.parent).is_dir())
         ]
         return sorted((_read(folder) for folder in folders), key=lambda entry: (entry.created_at, entry.name))
 

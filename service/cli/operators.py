@@ -175,8 +175,9 @@ def worker(
         str,
         typer.Option(
             help="First put a failed job in the queue again, such as retrain/1 (see /v1/jobs), with the present "
-            "HAPTIC_TRAINER_CONFIG: where that is another, the training begins anew; or without HAPTIC_RAY_ADDRESS one "
-            "that a cluster had and has no more, which goes on as it was"
+            "HAPTIC_TRAINER_CONFIG, or where that is not set with its own: where it is another, the training begins "
+            "anew. What a cluster may still have is followed with its own; without HAPTIC_RAY_ADDRESS, what a cluster "
+            "had and has no more is forgotten there, and what of it did not fail goes on as it was"
         ),
     ] = "",
 ) -> None:
@@ -189,13 +190,15 @@ def worker(
     cluster = from_settings(settings)
     with db.write() as session:
         left = [] if cluster else left_to_cluster(session, time.time(), STALE_S)
+        again = {retry} if retry else set()
         if bootstrap and ask_bootstrap(session, settings).state == "failed":
-            requeue(session, settings, "bootstrap", left)
-        if retry:
-            requeue(session, settings, retry, left)
+            again.add("bootstrap")
+        said = {name: requeue(session, settings, name, left) for name in sorted(again)}
         session.commit()
+    for name, how in said.items():
+        log.info("job %s is in the queue again: %s", name, how)
     for name in left:
-        if name != retry:
+        if name not in again:
             log.warning(
                 "job %s may be running on a Ray cluster, and only a worker with HAPTIC_RAY_ADDRESS takes it; if the "
                 "cluster is gone for good: haptic worker --retry %s", name, name,

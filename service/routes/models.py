@@ -34,7 +34,7 @@ class ModelAnswer(BaseModel):
 
 
 class MeetingAnswer(BaseModel):
-    """A closed epoch in which both were asked, and the votes of its tasks."""
+    """A closed epoch in which people compared the two, and the votes of its tasks."""
 
     epoch: int
     won: int

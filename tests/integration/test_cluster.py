@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -64,6 +66,10 @@ url, logs, address, *command = sys.argv[1:]
 cluster = Cluster(address, os.environ["TOKEN"], poll_s=0.1)
 Worker(open_database(url), Path(logs), 3, tuple(command), stale_s=1.0, cluster=cluster).run_one()
 """
+LOGS = re.compile(".*/logs").fullmatch
+INFO = re.compile("/api/jobs/haptic-[^/]*").fullmatch
+CUT = b"HTTP/1.0 200 so\r\ncontent-length: 99\r\n\r\n{"
+NOT_HAD = "--- what it printed cannot be had"
 pytestmark = pytest.mark.slow
 
 
@@ -131,24 +137,21 @@ def waiting(db: Database, tmp_path: Path, head: Head) -> Iterator[Waiting]:
 
 
 @contextmanager
-def _dripping(upstream: str, path: str, of: str) -> Iterator[str]:
-    """Put a proxy in front of the head that sends what is asked for under a path byte by byte: yield its URL."""
+def _proxy(upstream: str, send: Callable[[str, bytes, bytes], Iterable[bytes]]) -> Iterator[str]:
+    """Put a proxy in front of the head, and yield its URL.
+
+    It sends what `send` gives for a path and the head's own headers and body; then it hangs up.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            bearer = {"Authorization": self.headers["authorization"]}
+            bearer = {k: v for k, v in self.headers.items() if k.lower() == "authorization"}
             answer = httpx.request(self.command, upstream + self.path, content=body, headers=bearer)
-            begun = (
-                f"HTTP/1.0 {answer.status_code} so\r\ncontent-length: {len(answer.content)}\r\n\r\n".encode()
-            )
-            slow = self.path.endswith(path)
-            at_once = b"" if slow and of == "headers" else begun if slow else begun + answer.content
+            begun = f"HTTP/1.0 {answer.status_code} so\r\ncontent-length: {len(answer.content)}\r\n\r\n"
             with suppress(OSError):
-                self.wfile.write(at_once)
-                for byte in (begun + answer.content)[len(at_once) :]:
-                    self.wfile.write(bytes([byte]))
-                    time.sleep(0.02)
+                for part in send(self.path, begun.encode(), answer.content):
+                    self.wfile.write(part)
 
         do_GET = do_POST = _pass_on  # noqa: N815  # so they are called
 
@@ -160,6 +163,36 @@ def _dripping(upstream: str, path: str, of: str) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def _dripping(upstream: str, path: str, of: str) -> AbstractContextManager[str]:
+    """Return a proxy that sends what is asked for under a path byte by byte."""
+
+    def drip(asked: str, begun: bytes, body: bytes) -> Iterator[bytes]:
+        slow = asked.endswith(path)
+        at_once = b"" if slow and of == "headers" else begun if slow else begun + body
+        yield at_once
+        for byte in (begun + body)[len(at_once) :]:
+            yield bytes([byte])
+            time.sleep(0.02)
+
+    return _proxy(upstream, drip)
+
+
+def _answering(
+    upstream: str, asked_for: Callable[[str], bool], answer: bytes, turns: range
+) -> AbstractContextManager[str]:
+    """Return a proxy that answers by itself what is asked for under some paths, at these turns of theirs."""
+    turn = itertools.count()
+
+    def send(path: str, begun: bytes, body: bytes) -> list[bytes]:
+        return [answer] if asked_for(path) and next(turn) in turns else [begun, body]
+
+    return _proxy(upstream, send)
+
+
+def _json(text: str, status: str = "200 so") -> bytes:
+    return f"HTTP/1.0 {status}\r\ncontent-length: {len(text)}\r\n\r\n{text}".encode()
 
 
 def test_nothing_of_the_head_can_be_reached_from_outside(head: Head) -> None:
@@ -381,6 +414,78 @@ def test_a_job_is_followed_to_its_end_though_its_log_cannot_be_had(
     job = _job(db)
     assert (job.state, job.error) == ("done", "")
     assert "--- what it printed cannot be had; on the cluster: ray job logs" in Path(job.log).read_text()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (CUT, NOT_HAD),
+        (_json("<html>"), NOT_HAD),
+        (_json("{}", "401 no"), NOT_HAD),
+        (_json("{}", "404 no"), NOT_HAD),
+        (_json("null"), NOT_HAD),
+        (_json('{"logs": 5}'), NOT_HAD),
+        (_json('{"logs": "half a \\ud800"}'), "half a ?"),
+    ],
+    ids=["cut off", "HTML", "401", "404", "null", "a number", "half a character"],
+)
+def test_what_is_wrong_with_the_log_alone_neither_ends_nor_loses_nor_forgets_a_job(
+    db: Database, worker: Any, head: Head, answer: bytes, said: str
+) -> None:
+    """Not even where a head that is away has no time at all to come back."""
+    with _answering(head.address, LOGS, answer, range(10**9)) as address:
+        impatient = Cluster(address, head.token, gone_s=0.0, poll_s=0.1)
+        assert worker("-c", "import time; print(1, flush=True); time.sleep(1)", cluster=impatient).run_one()
+    job = _job(db)
+    assert (job.state, job.error, job.attempts) == ("done", "", 1)
+    assert said in Path(job.log).read_text()
+
+
+def test_the_log_of_a_job_that_ended_is_asked_for_until_it_can_be_had(
+    db: Database, worker: Any, head: Head
+) -> None:
+    with _answering(head.address, LOGS, CUT, range(20)) as address:
+        assert worker("-c", "print('all of it')", cluster=Cluster(address, head.token, poll_s=0.1)).run_one()
+    assert Path(_job(db).log).read_text().endswith("\nall of it\n")
+    assert _job(db).state == "done"
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "[]", "5", "{}", '{"ray_version": null}', "[" * 10**5], ids=lambda text: text[:20]
+)
+def test_an_answer_of_another_form_is_a_head_that_does_not_answer_as_it_should(
+    db: Database, worker: Any, head: Head, text: str
+) -> None:
+    with (
+        _answering(head.address, "/api/version".__eq__, _json(text), range(1)) as address,
+        pytest.raises(ClusterError, match=r"^HAPTIC_RAY_ADDRESS: [^\n]*$"),
+    ):
+        Cluster(address, head.token).check()
+    # The first turn is that of whoever asks whether it has to be submitted.
+    with _answering(head.address, INFO, _json(text), range(1, 3)) as address:
+        assert worker("-c", "", cluster=Cluster(address, head.token, poll_s=0.1)).run_one()
+    assert (_job(db).state, _job(db).error, _job(db).attempts) == ("done", "", 1)
+
+
+def test_a_head_behind_a_login_page_is_not_open(head: Head) -> None:
+    def send(path: str, begun: bytes, body: bytes) -> list[bytes]:
+        if path == "/api/jobs/":
+            return [b"HTTP/1.0 302 so\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n"]
+        return [_json("log in")] if path == "/login" else [begun, body]
+
+    with _proxy(head.address, send) as address:
+        Cluster(address, head.token).check()
+
+
+def test_a_head_on_loopback_is_asked_through_no_proxy(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:2")
+        monkeypatch.setenv(name.lower(), "http://127.0.0.1:2")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "10.0.0.0/8")
+    cluster.check()
 
 
 @pytest.mark.parametrize("own", [False, True])

@@ -295,27 +295,56 @@ def test_what_a_cluster_that_is_gone_had_is_named_and_can_be_had_back(db: Sessio
 def test_a_training_that_failed_is_tried_again_with_the_present_settings_and_one_that_did_not_with_its_own(
     db: Session, queued: str | None, present: str | None
 ) -> None:
-    def settings(config: str | None) -> Settings:
-        return Settings(trainer_config=Path(config) if config else None)
-
-    def argued(config: str | None) -> list[str]:
-        return ["--config", config] if config else []
-
-    job = training.ask_bootstrap(db, settings(queued))
-    assert training.ask_bootstrap(db, settings(present)) is job, "whoever only asks for it changes nothing"
+    """Where none are set at present, it keeps its own: a worker from another shell throws nothing away."""
+    job = training.ask_bootstrap(db, _settings(queued))
+    assert training.ask_bootstrap(db, _settings(present)) is job, "whoever only asks for it changes nothing"
     before = list(job.arguments)
-    training.requeue(db, settings(present), "bootstrap", left=["bootstrap"])
-    assert job.arguments == before, "it did not fail, and goes on from its checkpoint"
+    said = training.requeue(db, _settings(present), "bootstrap", left=["bootstrap"])
+    assert (job.arguments, said) == (before, "as it was"), "it did not fail, and goes on from its checkpoint"
     job.state = "failed"
-    training.requeue(db, settings(present), "bootstrap")
+    said = training.requeue(db, _settings(present), "bootstrap")
     db.flush()
     db.expire_all()
     assert before[:5] == ["bootstrap", "--registry", before[2], "--name", "sft-0"]
-    assert (before[5:], job.arguments) == (argued(queued), before[:5] + argued(present))
+    assert (before[5:], job.arguments[:5]) == (_argued(queued), before[:5])
+    assert job.arguments[5:] == _argued(present or queued)
+    had, has = (f"--config {each}" if each else "" for each in (queued, present or queued))
+    assert said == f"with {has or 'no --config'} (before: {had or 'none'})"
 
 
-def test_answers_that_failed_are_asked_for_again_as_they_were(db: Session, tmp_path: Path) -> None:
-    (job,) = training.ask_answers(db, Settings(data_dir=tmp_path), 0, ["why?"], ["sft-0"])
-    before, job.state = list(job.arguments), "failed"
-    training.requeue(db, Settings(trainer_config=Path("/new.yaml")), job.name)
-    assert (job.state, job.arguments) == ("queued", before)
+def _settings(config: str | None) -> Settings:
+    return Settings(trainer_config=Path(config) if config else None)
+
+
+def _argued(config: str | None) -> list[str]:
+    return ["--config", config] if config else []
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_training_that_a_cluster_may_still_have_says_the_settings_that_it_was_submitted_with(
+    db: Session, *, gone: bool
+) -> None:
+    job = training.ask_bootstrap(db, _settings("/old.yaml"))
+    job.state, job.worker = "failed", "haptic-a b"
+    said = training.requeue(db, _settings("/new.yaml"), "bootstrap", ["bootstrap"] if gone else [])
+    assert ("haptic-a is followed as it was submitted" in said) == (not gone)
+    assert job.arguments[5:] == _argued("/new.yaml" if gone else "/old.yaml")
+    assert work.submission(job.worker) == ("" if gone else "haptic-a")
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_answers_that_failed_are_asked_for_again_as_they_were_until_their_epoch_is_open(
+    db: Session, tmp_path: Path, *, is_open: bool
+) -> None:
+    (job,) = training.ask_answers(db, Settings(data_dir=tmp_path), 7, ["why?"], ["sft-0"])
+    before, job.state, job.error = list(job.arguments), "failed", "no memory"
+    if is_open:
+        queries.add(db, _epoch(7))
+        with pytest.raises(
+            ConflictError, match="'answer/7/sft-0' cannot be tried again: epoch 7 was opened without it"
+        ):
+            training.requeue(db, _settings("/new.yaml"), job.name)
+    else:
+        training.requeue(db, _settings("/new.yaml"), job.name)
+    assert (job.state, job.error) == (("failed", "no memory") if is_open else ("queued", ""))
+    assert job.arguments == before

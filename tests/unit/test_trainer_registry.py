@@ -148,12 +148,27 @@ def test_a_second_builder_of_a_name_waits_for_the_first(tmp_path: Path) -> None:
     assert order == ["first", "second"]
 
 
-def test_a_damaged_record_is_named_with_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["{", "[" * 200_000, None], ids=["cut", "deep", "missing"])
+def test_a_damaged_record_is_named_with_what_to_do(tmp_path: Path, left: str | None) -> None:
+    """Else a model that lost its record would vanish from the list, and an older one be published again."""
     registry = Registry(tmp_path)
     add(registry, ENTRY)
-    (tmp_path / "sft-0" / RECORD).write_text("{")
-    with pytest.raises(RegistryError, match="train again"):
-        registry.get("sft-0")
+    record = tmp_path / "sft-0" / RECORD
+    record.unlink()
+    if left is not None:
+        record.write_text(left)
+    for read in (lambda: registry.get("sft-0"), registry.entries):
+        with pytest.raises(RegistryError, match=r"sft-0/entry.json is damaged \(.*train again"):
+            read()
+
+
+def test_what_is_no_model_is_no_damaged_entry(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    add(registry, ENTRY)
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "notes" / "mine").mkdir(parents=True)
+    (registry.checkpoints("policy-1") / "model").mkdir(parents=True)
+    assert registry.entries() == [ENTRY]
 
 
 @pytest.mark.parametrize(

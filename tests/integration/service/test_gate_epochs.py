@@ -14,7 +14,7 @@ from chain.feedback import dense_ranks
 from chain.rules import Rules
 from service import corrections, jobs, training
 from service.errors import ConfigError
-from service.ledger import queries
+from service.ledger import queries, work
 from service.worker import Worker
 from tests.integration.service.conftest import EPOCH_S
 from tests.integration.service.test_promotion import TASKS, Story
@@ -86,6 +86,12 @@ def test_epochs_in_which_nobody_compared_it_take_nothing_from_a_candidates_time(
     missing = "policy-1 gave NO ANSWERS when it was last asked (answer/2/policy-1: attempt 1 ended with"
     assert missing in net.api.get("/status")["models"]
     assert missing in s.retrain()
+    with net.ctx.db.write() as db:  # and nothing of it is kept
+        published = work.job(db, "answer/2/sft-0")
+        assert published is not None
+        published.state, published.error = "failed", "no memory"
+        both = training.undecided(db, net.ctx.settings)
+    assert "sft-0 gave NO ANSWERS when it was last asked (answer/2/sft-0: no memory); " + missing in both
     _find_alike(s, 2)
 
     s.play(3)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -24,6 +26,16 @@ INSERT INTO chain_transaction (kind, epoch, sender, nonce, hash, about, raw, sta
 VALUES ('{kind}', {epoch}, '0xab', {nonce}, '0x{nonce}', '0x01', x'02', 'failed')
 """
 ASKED = Task.of("a prompt", ["one", "another"], ["ranking"])
+OPENED = dict.fromkeys(("seed_hash", "gold_root", "rules_hash"), "") | {
+    "rules": {"version": 2}, "lambda_num": "1", "lambda_den": "1", "opened_at": 0, "entries": 0, "last_at": 0,
+    "redacted": 0, "retired": 0,
+}  # fmt: skip
+TOLD = {
+    "prompt": ASKED.prompt, "responses": list(ASKED.responses), "methods": list(ASKED.methods), "author": "",
+    "gold_salt": "", "retired": False, "origins": [], "assignees": [], "gold_ranks": [], "redacted": [],
+}  # fmt: skip
+ASKED_ABOUT = {"both": ["a", "b", "a"], "same": ["a", "a"], "unranked": ["a", "c"]}
+"""The models behind the answers of each task."""
 SCORED = "INSERT INTO score (epoch, wallet, line) VALUES ({epoch}, '{wallet}', '{line}')"
 
 
@@ -52,8 +64,7 @@ def test_transactions_of_an_older_version_keep_their_turn(tmp_path: Path) -> Non
 def test_scores_of_an_older_version_are_given_their_places(
     backend: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    sqlite = f"sqlite:///{tmp_path / 'haptic.db'}"
-    engine = open_engine(sqlite if backend == "sqlite" else request.getfixturevalue("postgres").new())
+    engine = _empty(backend, tmp_path, request)
     scores = {"0xa": "9", "0xb": "10", "0xc": "10", "0xd": "0", "0xe": str(2**80), "0xf": str(2**80 + 1)}
     with engine.begin() as connection:
         _upgrade(connection, "0004")
@@ -74,8 +85,7 @@ def test_scores_of_an_older_version_are_given_their_places(
 def test_scores_of_an_older_version_are_on_the_leaderboard(
     backend: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    sqlite = f"sqlite:///{tmp_path / 'haptic.db'}"
-    engine = open_engine(sqlite if backend == "sqlite" else request.getfixturevalue("postgres").new())
+    engine = _empty(backend, tmp_path, request)
     numbers = {"comparisons": 60, "deltaG": str(-(2**46)), "deltaV": str(2**54)}
     with engine.begin() as connection:
         _upgrade(connection, "0004")
@@ -104,23 +114,56 @@ def test_a_network_of_an_older_version_is_left_to_the_release_that_knows_its_epo
     engine.dispose()
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_closed_epochs_of_an_older_version_in_which_people_found_only_ties_still_count(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Whatever was counted stays; what is open, was given up, or was ranked by nobody counts no more than before."""
+    engine = _empty(backend, tmp_path, request)
+    closed = {"closed_at": 9}
+    epochs = {0: closed, 1: closed, 2: closed, 3: closed | {"abandoned_at": 8}, 4: {}}
+    texts = ("digest", "wallet", "signer", "signature", "comment", "receipt")
+    with engine.begin() as connection:
+        _upgrade(connection, "0011")
+        tables = MetaData()
+        tables.reflect(connection)
+        for number, state in epochs.items():
+            _add(connection, tables, "epoch", OPENED | {"epoch": number} | state)
+            for task, models in ASKED_ABOUT.items():
+                _add(connection, tables, "task", TOLD | {"epoch": number, "task": task, "origins": models})
+            for position, task in enumerate(() if number == 2 else ("both", "same", "both")):
+                signed = dict.fromkeys(texts, "") | {"digest": str(position), "wallet": str(position)}
+                _add(connection, tables, "ranking", signed | {
+                    "epoch": number, "position": position, "task": task, "revision": 0, "message": {}, "received_at": 0,
+                })  # fmt: skip
+        for winner, loser, count in (("a", "b", 5), ("b", "a", 7)):
+            counted = {"epoch": 0, "winner": winner, "loser": loser, "count": count}
+            _add(connection, tables, "match", counted)
+    migrate(engine)
+    with Session(engine) as session:
+        found = sorted((m.epoch, m.winner, m.loser, m.count) for m in results.matches(session))
+    assert found == [(0, "a", "b", 5), (0, "b", "a", 7), (1, "a", "b", 0), (1, "b", "a", 0)]
+    engine.dispose()
+
+
+def _add(connection: Connection, tables: MetaData, name: str, values: Mapping[str, Any]) -> None:
+    connection.execute(tables.tables[name].insert().values(**values))
+
+
+def _empty(backend: str, folder: Path, request: pytest.FixtureRequest) -> Engine:
+    sqlite = f"sqlite:///{folder / 'haptic.db'}"
+    return open_engine(sqlite if backend == "sqlite" else request.getfixturevalue("postgres").new())
+
+
 def _older(backend: str, folder: Path, request: pytest.FixtureRequest, closed_at: int | None) -> Engine:
     """Return a database of the version before salts, with one epoch of one task."""
-    sqlite = f"sqlite:///{folder / 'haptic.db'}"
-    engine = open_engine(sqlite if backend == "sqlite" else request.getfixturevalue("postgres").new())
-    lists = {k: [] for k in ("origins", "assignees", "gold_ranks", "redacted")}
+    engine = _empty(backend, folder, request)
     with engine.begin() as connection:
         _upgrade(connection, "0010")
         tables = MetaData()
         tables.reflect(connection, only=["epoch", "task"])
-        connection.execute(tables.tables["epoch"].insert().values(
-            epoch=3, seed_hash="", gold_root="", rules_hash="", rules={"version": 2}, lambda_num="1", lambda_den="1",
-            opened_at=0, entries=0, last_at=0, redacted=0, retired=0, closed_at=closed_at,
-        ))  # fmt: skip
-        connection.execute(tables.tables["task"].insert().values(
-            epoch=3, task=ASKED.hash(), prompt=ASKED.prompt, responses=list(ASKED.responses),
-            methods=list(ASKED.methods), author="", gold_salt="", retired=False, **lists,
-        ))  # fmt: skip
+        _add(connection, tables, "epoch", OPENED | {"epoch": 3, "closed_at": closed_at})
+        _add(connection, tables, "task", TOLD | {"epoch": 3, "task": ASKED.hash()})
     return engine
 
 

@@ -263,18 +263,20 @@ def test_the_published_model_is_named_by_the_service_and_by_the_arena(story: Sto
     [
         lambda record: json.dumps(record)[:9],
         lambda record: json.dumps({k: record[k] for k in record if k != "seed"}),
+        None,
     ],
-    ids=["no JSON", "lacks a field"],
+    ids=["no JSON", "lacks a field", "missing"],
 )
 def test_what_people_said_of_the_models_is_shown_though_an_entry_of_the_registry_is_damaged(
-    story: Story, damage: Callable[[dict[str, Any]], str]
+    story: Story, damage: Callable[[dict[str, Any]], str] | None
 ) -> None:
     entry = training.registry_path(story.net.ctx.settings) / "policy-1" / "entry.json"
     whole = entry.read_text()
     shown, runs = story.net.api.get("/models"), story.net.api.get("/runs")
     assert {r["problem"] for r in runs} == {""}
-    record = json.loads(whole)
-    entry.write_text(damage(record))
+    entry.unlink()
+    if damage is not None:
+        entry.write_text(damage(json.loads(whole)))
     try:
         assert story.net.api.get("/models") == [m | {"published": False} for m in shown]
         assert "policy-1" in story.net.api.get("/status")["models"]
