@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -31,6 +30,7 @@ from transformers import PreTrainedModel
 
 from trainer import lora
 from trainer.config import HardwareConfig
+from trainer.diary import worked
 from trainer.errors import ConfigError, GenerationError
 from trainer.limits import writing
 
@@ -87,11 +87,6 @@ def check() -> None:
             f"hardware.generation is vllm, but {interpreter()} has no vllm: install it there, name another Python that "
             f"has it by {VARIABLE}, or set hardware.generation to transformers"
         )
-
-
-def cpu_s() -> float:
-    """Return the CPU seconds that this process and its engines have taken."""
-    return time.process_time() + sum(_SPENT)
 
 
 def draw(
@@ -232,15 +227,13 @@ class Engine:
                 "the model, set hardware.generation to transformers"
             )
         found: dict[str, Any] = json.loads(line)
-        _SPENT.append(found["cpu_s"] - self._spent)
+        worked(found["cpu_s"] - self._spent)
         self._spent = found["cpu_s"]
         return found
 
 
 _RUNNING: list[Engine] = []
 """The engine of this process: none or one."""
-_SPENT: list[float] = []
-"""CPU seconds of all engines so far, by order."""
 
 
 def _shape(network: PreTrainedModel) -> str:

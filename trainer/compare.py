@@ -12,9 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from trainer import by_vllm, devices, model, reward, run, sampler
+from trainer import devices, model, reward, run, sampler
 from trainer.checkpoint import Keep, Scratch
 from trainer.config import Config, RewardConfig
+from trainer.diary import cpu_s
 from trainer.evaluate import Models, evaluate
 from trainer.method import Given, Outcome
 from trainer.overrides import best_of, variant
@@ -113,8 +114,8 @@ def compare(
                     )
                 judge, reward_cpu_s = judges[settings.reward]
                 given = Given(language, language, judge, prompts, sides.train, texts)
-                metrics, cpu_s = _measured(name, settings, given, sides.held_out, seed, report, keep)
-                row = Row(name, seed, data, asdict(settings), code_version(), metrics, cpu_s, reward_cpu_s)
+                metrics, taken = _measured(name, settings, given, sides.held_out, seed, report, keep)
+                row = Row(name, seed, data, asdict(settings), code_version(), metrics, taken, reward_cpu_s)
                 rows[of] = row
                 with out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(row)) + "\n")
@@ -133,14 +134,14 @@ def _measured(
     keep: Keep,
 ) -> tuple[dict[str, float], float]:
     """Train by one variant; return what was measured of the policy, and the CPU seconds that the method took."""
-    language, began = given.reference, by_vllm.cpu_s()
+    language, began = given.reference, cpu_s()
     outcome = Outcome(language, {})
     if best_of(name) == 1:
         outcome = run.improve(config, given, seed + 2, report, keep)
-    cpu_s = by_vllm.cpu_s() - began
+    taken = cpu_s() - began
     models = Models(outcome.policy, language, language, given.reward, best_of(name))
     metrics = evaluate(config.evaluate, models, held_out, given.prompts, seed + 3, report).metrics
-    return metrics | {f"method_{key}": value for key, value in outcome.metrics.items()}, cpu_s
+    return metrics | {f"method_{key}": value for key, value in outcome.metrics.items()}, taken
 
 
 def _judge(
@@ -152,10 +153,10 @@ def _judge(
     report: Report,
 ) -> tuple[model.Judge, float]:
     """Return a normalised reward model and the CPU seconds that it took."""
-    began = by_vllm.cpu_s()
+    began = cpu_s()
     judge = reward.judge(config, language, learned, seed, report)
     reward.normalise(judge, language, prompts, config.normalising_samples, seed + 1)
-    return judge, by_vllm.cpu_s() - began
+    return judge, cpu_s() - began
 
 
 def _read(out: Path) -> dict[tuple[str, int, str, str, str], Row]:

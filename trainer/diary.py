@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer import by_vllm
 from trainer.limits import writing
 from trainer.progress import Progress, Report
 
@@ -52,10 +51,24 @@ class Cost:
         return Cost(self.cpu_s - begun.cpu_s, self.wall_s - begun.wall_s, self.peak_memory_bytes, 1)
 
 
+_ELSEWHERE: list[float] = []
+"""CPU seconds of processes that work for this one, by what they did."""
+
+
+def worked(seconds: float) -> None:
+    """Count what a process that works for this one has taken."""
+    _ELSEWHERE.append(seconds)
+
+
+def cpu_s() -> float:
+    """Return the CPU seconds that this process, and those that work for it, have taken."""
+    return time.process_time() + sum(_ELSEWHERE)
+
+
 def meter() -> Cost:
     """Read this process's clocks and its peak of memory."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Cost(by_vllm.cpu_s(), time.monotonic(), peak if sys.platform == "darwin" else peak * 1024)
+    return Cost(cpu_s(), time.monotonic(), peak if sys.platform == "darwin" else peak * 1024)
 
 
 class Diary:

@@ -14,7 +14,7 @@ from tests.toys import TINY, small
 from trainer import run
 from trainer.checkpoint import Checkpoints
 from trainer.config import Config
-from trainer.diary import COST, METRICS, Cost, Diary, meter
+from trainer.diary import COST, METRICS, Cost, Diary, meter, worked
 from trainer.overrides import override
 from trainer.preferences import Comparison, write_snapshot
 from trainer.progress import Progress, Report, silent
@@ -152,3 +152,10 @@ def test_a_real_stage_costs_time_and_memory(tmp_path: Path) -> None:
         assert 0 < cost["wall_s"] < 600
         assert 50e6 < cost["peak_memory_bytes"] <= meter().peak_memory_bytes
         assert cost["attempts"] == 1
+
+
+def test_what_another_process_did_for_this_one_is_a_cost_of_the_stage() -> None:
+    diary = Diary(silent)
+    with diary.measured("ppo"):
+        worked(1000.0)
+    assert 1000 <= diary.costs()["ppo"].cpu_s < 1010
