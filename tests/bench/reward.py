@@ -20,7 +20,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -45,7 +45,8 @@ SHARE, GAIN, CPU_S = 0.73, 0.04, 600.0
 ADAPTED = RewardConfig(
     epochs=1, batch=16, learning_rate=1e-3, weight_decay=0.01, lora_rank=8, precision="bfloat16"
 )
-LIMITS = ImportConfig(prompt_tokens=64, answer_tokens=64, layout="plain")
+ROOM = {"ethics": (64, 64), "hh": (128, 128), "qa": (32, 160)}
+"""Tokens of a prompt and of an answer that a network reads at most; the other judges read them whole."""
 SCRATCH = RewardConfig(epochs=2, batch=32, learning_rate=2e-3, weight_decay=0.1)
 SHAPE = ModelConfig(vocabulary=4000, width=128, layers=2, heads=4, prompt_tokens=64, answer_tokens=64)
 CODE = b"".join(
@@ -82,15 +83,17 @@ class Row:
 
 Score = Callable[[Sequence[Comparison]], list[float]]
 """Margins of pairs: above 0 where the chosen one is liked better."""
+Teach = Callable[[str, Sequence[Comparison]], Score]
+"""Learns from pairs of a data set."""
 
 
-def shorter(learned: Sequence[Comparison]) -> Score:
+def shorter(_: str, learned: Sequence[Comparison]) -> Score:
     """Return the judge that likes what is shorter, or longer, whichever people did more often."""
     sign = 1 if sum(len(c.rejected) - len(c.chosen) for c in learned) > 0 else -1
     return lambda pairs: [float(sign * (len(c.rejected) - len(c.chosen))) for c in pairs]
 
 
-def tfidf(learned: Sequence[Comparison]) -> Score:
+def tfidf(_: str, learned: Sequence[Comparison]) -> Score:
     """Return Bradley-Terry on weighted counts of words and pairs of words."""
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     words.fit([text for c in learned for text in (c.chosen, c.rejected)])
@@ -104,16 +107,16 @@ def tfidf(learned: Sequence[Comparison]) -> Score:
     return lambda pairs: (gaps(pairs) @ model.coef_[0]).tolist()
 
 
-def scratch(learned: Sequence[Comparison]) -> Score:
+def scratch(_: str, learned: Sequence[Comparison]) -> Score:
     """Return a transformer of a million weights that has read nothing else."""
     torch.manual_seed(0)
     texts = [text for c in learned for text in (c.prompt, c.chosen, c.rejected)]
     return neural(build(SHAPE, train_tokenizer(texts, SHAPE.vocabulary)), SCRATCH, learned)
 
 
-def adapted(learned: Sequence[Comparison]) -> Score:
+def adapted(name: str, learned: Sequence[Comparison]) -> Score:
     """Return SmolLM2 with adapters."""
-    return neural(smollm2(), ADAPTED, learned)
+    return neural(smollm2(name), ADAPTED, learned)
 
 
 def neural(language: LanguageModel, config: RewardConfig, learned: Sequence[Comparison]) -> Score:
@@ -122,7 +125,7 @@ def neural(language: LanguageModel, config: RewardConfig, learned: Sequence[Comp
     return lambda pairs: margins(model, language, config, pairs)
 
 
-METHODS: Mapping[str, Callable[[Sequence[Comparison]], Score]] = {
+METHODS: Mapping[str, Teach] = {
     "length": shorter,
     "tf-idf": tfidf,
     "tf-idf, as few": tfidf,
@@ -155,8 +158,14 @@ def margins(
 
 
 @cache
-def smollm2() -> LanguageModel:
-    return imported.read(imported.find("smollm2"), LIMITS)
+def read() -> LanguageModel:
+    return imported.read(imported.find("smollm2"), ImportConfig(layout="plain"))
+
+
+def smollm2(name: str) -> LanguageModel:
+    """Return SmolLM2 with a data set's limits."""
+    prompt, answer = ROOM[name]
+    return replace(read(), limits=replace(read().limits, prompt_tokens=prompt, answer_tokens=answer))
 
 
 def told(progress: Progress) -> None:
@@ -227,7 +236,7 @@ def measure(
             if key not in done:
                 print(f"{name}, fold {fold}: {method} on {len(learned)} pairs", flush=True)
                 began = time.process_time()
-                score = METHODS[method](learned)
+                score = METHODS[method](name, learned)
                 taught = time.process_time()
                 gaps = score(held)
                 ended = time.process_time()
@@ -310,7 +319,7 @@ def main() -> None:
     torch.set_num_threads(1)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.touch()
-    smollm2()  # read before any clock runs
+    read()  # before any clock runs
     found = measure("ethics", ethics(), options.out, list(METHODS))
     table("ethics", found)
     missed = bars(found)
