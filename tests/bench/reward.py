@@ -45,7 +45,7 @@ SHARE, GAIN, CPU_S = 0.73, 0.04, 600.0
 ADAPTED = RewardConfig(
     epochs=1, batch=16, learning_rate=1e-3, weight_decay=0.01, lora_rank=8, precision="bfloat16"
 )
-ROOM = {"ethics": (64, 64), "hh": (128, 128), "qa": (32, 160)}
+ROOM = {"ethics": (64, 64), "hh": (64, 96), "qa": (32, 128)}
 """Tokens of a prompt and of an answer that a network reads at most; the other judges read them whole."""
 SCRATCH = RewardConfig(epochs=2, batch=32, learning_rate=2e-3, weight_decay=0.1)
 SHAPE = ModelConfig(vocabulary=4000, width=128, layers=2, heads=4, prompt_tokens=64, answer_tokens=64)
