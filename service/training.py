@@ -145,8 +145,8 @@ def ask(db: Db, name: str, arguments: Sequence[str]) -> JobRow:
 def requeue(db: Db, settings: Settings, name: str, left: Collection[str] = ()) -> str:
     """Put a job that failed for good into the queue again, with all its attempts; return how, in words.
 
-    A training that failed is given the trainer's present settings, if there are any: those it had may be what was
-    wrong. Where they are others, the trainer drops what it had kept under the old ones and begins anew. One that a
+    One that failed is given the trainer's present settings, if there are any: those it had may be what was wrong. Where
+    they are others, a training drops what it had kept under the old ones and begins anew. One that a
     cluster may still have keeps its own, for it is followed as it was submitted. Jobs that are `left` to a cluster
     which is gone are forgotten there, whether they failed or not; one that did not goes on as it was. The caller
     commits.
@@ -162,7 +162,7 @@ def requeue(db: Db, settings: Settings, name: str, left: Collection[str] = ()) -
     said, submitted = "as it was", work.submission(found.worker)
     if submitted:
         said = f"{submitted} is followed as it was submitted, if the cluster still has it"
-    elif found.state == "failed" and found.arguments[:1] in (["bootstrap"], ["retrain"]):
+    elif found.state == "failed":
         rest = list(takewhile(lambda each: each != "--config", found.arguments))
         had = found.arguments[len(rest) :]
         found.arguments = [*rest, *(_config(settings) or had)]
@@ -197,7 +197,7 @@ def registry_path(settings: Settings) -> Path:
 
 
 def _config(settings: Settings) -> list[str]:
-    """Return the last of a training's arguments."""
+    """Return the last of a job's arguments."""
     return ["--config", str(settings.trainer_config.resolve())] if settings.trainer_config else []
 
 
@@ -304,7 +304,8 @@ def ask_answers(
             "--prompts",
             str(asked),
         ]
-        arguments += ["--out", str(answers), "--samples", str(ANSWERS_PER_MODEL), "--seed", str(epoch)]
+        arguments += ["--out", str(answers), "--samples", str(ANSWERS_PER_MODEL)]
+        arguments += ["--seed", str(epoch), *_config(settings)]  # on what hardware
         jobs.append(ask(db, f"answer/{epoch}/{model}", arguments))
     return jobs
 

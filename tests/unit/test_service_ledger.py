@@ -333,10 +333,12 @@ def test_a_training_that_a_cluster_may_still_have_says_the_settings_that_it_was_
 
 
 @pytest.mark.parametrize("is_open", [False, True])
-def test_answers_that_failed_are_asked_for_again_as_they_were_until_their_epoch_is_open(
+def test_answers_that_failed_are_asked_for_again_with_the_present_settings_until_their_epoch_is_open(
     db: Session, tmp_path: Path, *, is_open: bool
 ) -> None:
-    (job,) = training.ask_answers(db, Settings(data_dir=tmp_path), 7, ["why?"], ["sft-0"])
+    settings = Settings(data_dir=tmp_path, trainer_config=Path("/old.yaml"))
+    (job,) = training.ask_answers(db, settings, 7, ["why?"], ["sft-0"])
+    assert job.arguments[-2:] == _argued("/old.yaml")
     before, job.state, job.error = list(job.arguments), "failed", "no memory"
     if is_open:
         queries.add(db, _epoch(7))
@@ -347,4 +349,4 @@ def test_answers_that_failed_are_asked_for_again_as_they_were_until_their_epoch_
     else:
         training.requeue(db, _settings("/new.yaml"), job.name)
     assert (job.state, job.error) == (("failed", "no memory") if is_open else ("queued", ""))
-    assert job.arguments == before
+    assert job.arguments == [*before[:-1], "/old.yaml" if is_open else "/new.yaml"]
