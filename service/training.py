@@ -240,8 +240,8 @@ def due_run(db: Db, place: Place, settings: Settings) -> RunRow | None:
     The data file is the preference lines of those epochs, one after the other; its sha256 goes into the next
     bundle, so that a stranger can make the same file.
     """
-    alone(db.connection(), EPOCHS)  # or one that is taken back meanwhile would be learned from all the same
-    alone(db.connection(), JOBS)
+    # Or two would make one run, and one that is taken back meanwhile would be learned from all the same.
+    alone(db.connection(), EPOCHS)
     fresh = due(db, place, settings)
     if fresh is None:
         return None
