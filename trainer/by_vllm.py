@@ -117,7 +117,11 @@ def draw(
     template, limits = language.template, language.limits
     usual = len(template.before) + limits.prompt_tokens + len(template.between)
     longest = max(usual, *map(len, prompts)) + limits.answer_tokens
-    said = _engine(language.network, longest, hardware).ask(order)
+    try:
+        said = _engine(language.network, longest, hardware).ask(order)
+    except BaseException:
+        stop()  # or the next would be given the answers to this one
+        raise
     return said["answers"], said["logprobs"]
 
 

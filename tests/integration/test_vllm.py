@@ -189,6 +189,14 @@ def test_a_model_that_it_does_not_know_is_named_and_the_next_is_served() -> None
     drawn(language())
 
 
+def test_who_interrupts_a_draw_gets_no_answers_of_it_afterwards() -> None:
+    before = drawn(language())
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        toiled()
+    assert torch.equal(drawn(language()).batch.tokens, before.batch.tokens)
+
+
 def test_one_that_is_killed_at_work_is_an_error_and_the_next_draw_starts_another() -> None:
     before = drawn(language())
     engine = by_vllm._RUNNING[0]._process
