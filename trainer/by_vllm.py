@@ -85,7 +85,8 @@ def check() -> None:
     if version() is None:
         raise ConfigError(
             f"hardware.generation is vllm, but {interpreter()} has no vllm: install it there, name another Python that "
-            f"has it by {VARIABLE}, or set hardware.generation to transformers"
+            f"has it by {VARIABLE} (`make test-vllm` makes one for CPUs, .vllm/bin/python), or set "
+            "hardware.generation to transformers"
         )
 
 
@@ -227,8 +228,8 @@ class Engine:
             said = [x for x in self._log.read().decode(errors="replace").splitlines() if "Error" in x]
             raise GenerationError(
                 f"vLLM ended with {code}: {said[-1].strip(' .') if said else 'it does not say why'}. "
-                f"Where it has no room, change hardware.cache_gib ({self._hardware.cache_gib}); where it does not know "
-                "the model, set hardware.generation to transformers"
+                "Where it cannot run the model (on a CPU not with heads narrower than 32), set hardware.generation to "
+                f"transformers; where it has no room, change hardware.cache_gib ({self._hardware.cache_gib})"
             )
         found: dict[str, Any] = json.loads(line)
         worked(found["cpu_s"] - self._spent)

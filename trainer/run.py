@@ -151,11 +151,14 @@ def retrain(run: Run, *, parent: str, reference: str | None, snapshot: Path, sha
     def make(kept: Checkpoints) -> Made:
         loaded = {name: model.load(path) for name, path in folders.items()}  # once, where both are the same
         model.check_alike(loaded[parent], loaded[text.name], f"{parent} and {text.name}")
-        sampler.ready(loaded[parent])
         texts = pretraining_texts(text) if run.config.ppo.ptx_coefficient else []
         return _retrain(run, loaded[parent], loaded[text.name], comparisons, texts, kept)
 
-    return _made(run, wanted, make, bases=(parent, reference))
+    def ready() -> None:
+        if devices.used().generation == "vllm":
+            sampler.ready(model.load(folders[parent]))
+
+    return _made(run, wanted, make, bases=(parent, reference), ready=ready)
 
 
 def _retrain(
@@ -257,7 +260,13 @@ def _wanted(run: Run, kind: Kind, parent: str | None, data: str, settings: Mappi
     )
 
 
-def _made(run: Run, wanted: Entry, make: Callable[[Checkpoints], Made], bases: Sequence[str] = ()) -> Entry:
+def _made(
+    run: Run,
+    wanted: Entry,
+    make: Callable[[Checkpoints], Made],
+    bases: Sequence[str] = (),
+    ready: Callable[[], None] = lambda: None,
+) -> Entry:
     """Return the wanted entry: the one there is, or else what is made now, on from where a killed run was.
 
     `bases` are the entries that it is made from: one of the same name may be another by then. Of several processes
@@ -275,6 +284,7 @@ def _made(run: Run, wanted: Entry, make: Callable[[Checkpoints], Made], bases: S
     with run.registry.staging(run.name) as staged:
         found = processes.told(run.registry.find(run.name))
         if found is None:
+            ready()  # what cannot run removes nobody's checkpoints
             checkpoints = kept()
             made = make(checkpoints)
             made.leave(staged)

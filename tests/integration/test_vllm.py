@@ -20,13 +20,14 @@ from torch import Tensor
 from tests import toys
 from tests.toys import PPO, PROMPTS, equal, weights
 from tests.unit.test_trainer_checkpoints import Ended, Ending, kept
-from trainer import by_vllm, corpus, devices, ppo
+from trainer import by_vllm, corpus, devices, ppo, run
 from trainer.answer import answer
 from trainer.config import HardwareConfig, PpoConfig
 from trainer.errors import GenerationError
 from trainer.imported import find, read
 from trainer.method import Given
 from trainer.model import LanguageModel, build, clone, train_tokenizer
+from trainer.preferences import write_snapshot
 from trainer.progress import silent
 from trainer.sampler import Samples, check_parity, sample
 from trainer.sequences import answer_logprobs, answer_texts, encode_prompt
@@ -184,9 +185,24 @@ def test_a_real_model_answers_a_question_as_by_transformers() -> None:
 
 def test_a_model_that_it_does_not_know_is_named_and_the_next_is_served() -> None:
     narrow = toys.tuned()  # heads of 8, which vLLM has no attention for on a CPU
-    with pytest.raises(GenerationError, match=r"head_dim=8.* hardware.generation to transformers"):
+    with pytest.raises(
+        GenerationError, match=r"head_dim=8.* narrower than 32.*hardware.generation to transformers"
+    ):
         drawn(narrow)
     drawn(language())
+
+
+def test_what_cannot_run_removes_no_other_runs_checkpoints(tmp_path: Path) -> None:
+    devices.use(HardwareConfig())
+    first = toys.small(tmp_path)  # with heads of 8
+    run.bootstrap(first)
+    sha256 = write_snapshot(tmp_path / "s.jsonl", toys.labelled(900_000))
+    kept = tmp_path / "models" / ".checkpoints-policy-1" / "of-another-run"
+    kept.mkdir(parents=True)
+    wanted = replace(first, name="policy-1", config=replace(first.config, hardware=HARDWARE))
+    with pytest.raises(GenerationError, match="head_dim=8"):
+        run.retrain(wanted, parent="sft-0", reference=None, snapshot=tmp_path / "s.jsonl", sha256=sha256)
+    assert kept.exists()
 
 
 def test_who_interrupts_a_draw_gets_no_answers_of_it_afterwards() -> None:

@@ -45,7 +45,7 @@ def test_an_engine_that_cannot_start_says_why_and_what_to_do(
         pytest.skip("this Python has vLLM")
     monkeypatch.setattr(by_vllm, "MEMORY", tmp_path)
     with pytest.raises(
-        GenerationError, match=r"No module named 'vllm'.* hardware.generation to transformers"
+        GenerationError, match=r"No module named 'vllm'.* set hardware.generation to transformers"
     ):
         by_vllm.draw(
             tuned(), [[1, 2]], temperature=1.0, generator=torch.Generator(), first=None, hardware=BARE
