@@ -56,8 +56,8 @@ class Devnet:
     `port` 0 takes a free one. `block_time` None mines a block per transaction, else one in so many seconds.
     `timestamp` is that of the genesis block, Unix seconds; `options` are further ones of Anvil's own. A guard
     process kills Anvil when this one dies, even by SIGKILL. The states of old blocks, which Anvil writes to disk and
-    never removes while it runs, lie in a temporary folder under TMPDIR that goes with it: 112 MB for 1,200 empty
-    blocks, so give TMPDIR a place with room for a long run.
+    never removes while it runs, lie in a temporary folder under TMPDIR that goes with it: they grow with each block,
+    empty ones too, so give TMPDIR a place with room for a long run.
     """
 
     def __init__(

@@ -146,10 +146,9 @@ def requeue(db: Db, settings: Settings, name: str, left: Collection[str] = ()) -
     """Put a job that failed for good into the queue again, with all its attempts; return how, in words.
 
     One that failed is given the trainer's present settings, if there are any: those it had may be what was wrong. Where
-    they are others, a training drops what it had kept under the old ones and begins anew. One that a
-    cluster may still have keeps its own, for it is followed as it was submitted. Jobs that are `left` to a cluster
-    which is gone are forgotten there, whether they failed or not; one that did not goes on as it was. The caller
-    commits.
+    they are others, a training drops what it had kept under the old ones and begins anew. One that a cluster may still
+    have keeps its own, for it is followed as it was submitted. Jobs that are `left` to a cluster which is gone are
+    forgotten there, whether they failed or not; one that did not goes on as it was. The caller commits.
     """
     found = work.job(db, name, lock=True)
     if found is None or (found.state != "failed" and name not in left):

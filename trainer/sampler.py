@@ -24,8 +24,7 @@ COMPACT = 0.75
 """The batch is compacted when no more than this share of it is still unfinished."""
 PARITY = MappingProxyType({"float32": 1e-3, "bfloat16": 0.1})
 """Nats that log-probabilities of sampling and of training may differ by: the worst in float32, the mean in bfloat16,
-whose single tokens may be .8 apart where nothing is wrong (SmolLM2: .03 to .05 on average, .23 with padding seen). Of n
-tokens the mean may be .8/√n more."""
+whose single tokens may be far apart where nothing is wrong. Of n tokens the mean may be .8/√n more."""
 SPOILT = "the model's logits are no numbers: lower the learning rate of this stage"
 COLDEST = 0.01
 """Temperature below which vLLM would take this one."""
